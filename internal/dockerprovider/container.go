@@ -1,0 +1,507 @@
+package dockerprovider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client/pkg/versions"
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+)
+
+// containerArgs are docker.Container's inputs. An id is the engine's container id.
+type containerArgs struct {
+	Name             string            `json:"name"             rule:"required"`
+	Image            string            `json:"image"            rule:"required"`
+	Command          []string          `json:"command"`
+	Entrypoints      []string          `json:"entrypoints"`
+	Envs             []string          `json:"envs"             rule:"set"`
+	User             string            `json:"user"`
+	WorkingDir       string            `json:"workingDir"`
+	Healthcheck      *healthcheck      `json:"healthcheck"`
+	NetworksAdvanced []attachment      `json:"networksAdvanced" rule:"set"`
+	Ports            []port            `json:"ports"            rule:"set"`
+	Volumes          []volumeMount     `json:"volumes"          rule:"set"`
+	Uploads          []upload          `json:"uploads"          rule:"set"`
+	Labels           []label           `json:"labels"           rule:"set"`
+	LogDriver        string            `json:"logDriver"`
+	LogOpts          map[string]string `json:"logOpts"`
+	StopTimeout      *int              `json:"stopTimeout"`
+	StopSignal       string            `json:"stopSignal"`
+	ShmSize          int64             `json:"shmSize"`
+	Tmpfs            map[string]string `json:"tmpfs"`
+	Init             *bool             `json:"init"`
+	Hosts            []hostEntry       `json:"hosts"            rule:"set"`
+	GroupAdds        []string          `json:"groupAdds"        rule:"set"`
+	Capabilities     *capabilities     `json:"capabilities"`
+	ReadOnly         bool              `json:"readOnly"`
+
+	// What the engine changes on a live container.
+	Restart string `json:"restart" rule:"update"`
+	// Memory and MemorySwap are in MB; MemorySwap -1 is no limit.
+	Memory     int64 `json:"memory"     rule:"update"`
+	MemorySwap int64 `json:"memorySwap" rule:"update"`
+
+	// What only this provider reads.
+	Start               *bool `json:"start"               rule:"update"`
+	MustRun             *bool `json:"mustRun"             rule:"update"`
+	Wait                bool  `json:"wait"                rule:"update"`
+	WaitTimeout         int   `json:"waitTimeout"         rule:"update"`
+	DestroyGraceSeconds *int  `json:"destroyGraceSeconds" rule:"update"`
+	RemoveVolumes       *bool `json:"removeVolumes"       rule:"update"`
+	Rm                  bool  `json:"rm"                  rule:"update"`
+}
+
+type healthcheck struct {
+	Tests         []string `json:"tests" rule:"required"`
+	Interval      duration `json:"interval"`
+	Timeout       duration `json:"timeout"`
+	StartPeriod   duration `json:"startPeriod"`
+	StartInterval duration `json:"startInterval"`
+	Retries       int      `json:"retries"`
+}
+
+type attachment struct {
+	Name        string   `json:"name"    rule:"required"`
+	Aliases     []string `json:"aliases" rule:"set"`
+	IPv4Address string   `json:"ipv4Address"`
+}
+
+type port struct {
+	Internal int    `json:"internal" rule:"required"`
+	External int    `json:"external"`
+	IP       string `json:"ip"`
+	Protocol string `json:"protocol"`
+}
+
+type volumeMount struct {
+	VolumeName    string `json:"volumeName"`
+	HostPath      string `json:"hostPath"`
+	ContainerPath string `json:"containerPath" rule:"required"`
+	ReadOnly      bool   `json:"readOnly"`
+}
+
+type hostEntry struct {
+	Host string `json:"host" rule:"required"`
+	IP   string `json:"ip"   rule:"required"`
+}
+
+type capabilities struct {
+	Adds  []string `json:"adds"  rule:"set"`
+	Drops []string `json:"drops" rule:"set"`
+}
+
+// orTrue is a flag whose default is true.
+func orTrue(flag *bool) bool { return flag == nil || *flag }
+
+const megabyte = 1 << 20
+
+// containerImageKey is the recorded id of the image that the container was made from.
+const containerImageKey = "imageId"
+
+// liveDrift are the kinds of drift that a start and a wait put right; every other
+// kind takes a new container.
+var liveDrift = map[resource.PropertyKey]struct{}{"running": {}, "health": {}}
+
+type containerType struct{}
+
+func (containerType) computed() []resource.PropertyKey { return []resource.PropertyKey{containerImageKey} }
+
+func (containerType) validate(args containerArgs) []plugin.CheckFailure {
+	_, failures := containerSpec(args)
+	fail := func(property resource.PropertyKey, format string, a ...any) {
+		failures = append(failures, plugin.CheckFailure{Property: property, Reason: fmt.Sprintf(format, a...)})
+	}
+	if args.Rm {
+		fail("rm", "rm must be false: a container that removes itself leaves nothing to manage")
+	}
+	for i, u := range args.Uploads {
+		if _, err := u.bytes(); err != nil {
+			fail(resource.PropertyKey(fmt.Sprintf("uploads[%d].contentBase64", i)), "uploads: %s: contentBase64 is not base64", u.File)
+		}
+		if _, err := u.mode(); err != nil {
+			fail(resource.PropertyKey(fmt.Sprintf("uploads[%d].permissions", i)), "uploads: %s: %v", u.File, err)
+		}
+	}
+	switch args.Restart {
+	case "", "no", "on-failure", "always", "unless-stopped":
+	default:
+		fail("restart", "restart %q must be no, on-failure, always or unless-stopped", args.Restart)
+	}
+	return failures
+}
+
+// mustReplace: an engine sets a memory limit on a live container, but cannot take it away.
+func (containerType) mustReplace(olds, news containerArgs) []string {
+	var names []string
+	if olds.Memory != 0 && news.Memory == 0 {
+		names = append(names, "memory")
+	}
+	if olds.MemorySwap != 0 && news.MemorySwap == 0 {
+		names = append(names, "memorySwap")
+	}
+	return names
+}
+
+// containerSpec is the container as the engine's API has it. Of the networks it holds
+// the first alone: engines before API 1.44 take one at creation.
+func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.CheckFailure) {
+	var failures []plugin.CheckFailure
+	fail := func(property resource.PropertyKey, format string, a ...any) {
+		failures = append(failures, plugin.CheckFailure{Property: property, Reason: fmt.Sprintf(format, a...)})
+	}
+	config := &container.Config{
+		Image: args.Image, Cmd: args.Command, Entrypoint: args.Entrypoints, Env: args.Envs,
+		User: args.User, WorkingDir: args.WorkingDir, Labels: labelMap(args.Labels),
+		StopSignal: args.StopSignal, StopTimeout: args.StopTimeout,
+	}
+	if h := args.Healthcheck; h != nil {
+		config.Healthcheck = &container.HealthConfig{
+			Test: h.Tests, Interval: h.Interval.value(), Timeout: h.Timeout.value(),
+			StartPeriod: h.StartPeriod.value(), StartInterval: h.StartInterval.value(), Retries: h.Retries,
+		}
+	}
+	hostConfig := &container.HostConfig{
+		LogConfig:      container.LogConfig{Type: args.LogDriver, Config: args.LogOpts},
+		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyMode(args.Restart)},
+		GroupAdd:       args.GroupAdds,
+		ReadonlyRootfs: args.ReadOnly,
+		ShmSize:        args.ShmSize * megabyte,
+		Tmpfs:          args.Tmpfs,
+		Init:           args.Init,
+		Resources:      container.Resources{Memory: args.Memory * megabyte, MemorySwap: swapBytes(args.MemorySwap)},
+	}
+	if args.Capabilities != nil {
+		hostConfig.CapAdd, hostConfig.CapDrop = args.Capabilities.Adds, args.Capabilities.Drops
+	}
+	for _, h := range args.Hosts {
+		hostConfig.ExtraHosts = append(hostConfig.ExtraHosts, h.Host+":"+h.IP)
+	}
+	for i, v := range args.Volumes {
+		source := v.VolumeName + v.HostPath
+		if (v.VolumeName == "") == (v.HostPath == "") {
+			fail(resource.PropertyKey(fmt.Sprintf("volumes[%d]", i)), "volumes: %s takes either volumeName or hostPath", v.ContainerPath)
+		}
+		bind := source + ":" + v.ContainerPath
+		if v.ReadOnly {
+			bind += ":ro"
+		}
+		hostConfig.Binds = append(hostConfig.Binds, bind)
+	}
+	for i, p := range args.Ports {
+		protocol := p.Protocol
+		if protocol == "" {
+			protocol = "tcp"
+		}
+		internal, ok := network.PortFrom(uint16(p.Internal), network.IPProtocol(protocol)) //nolint:gosec // checked below
+		if !ok || p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
+			fail(resource.PropertyKey(fmt.Sprintf("ports[%d]", i)), "ports: %d → %d/%s is no port", p.External, p.Internal, protocol)
+			continue
+		}
+		binding := network.PortBinding{}
+		if p.External != 0 {
+			binding.HostPort = fmt.Sprint(p.External)
+		}
+		if p.IP != "" {
+			address, err := netip.ParseAddr(p.IP)
+			if err != nil {
+				fail(resource.PropertyKey(fmt.Sprintf("ports[%d].ip", i)), "ports: %v", err)
+			}
+			binding.HostIP = address
+		}
+		if config.ExposedPorts == nil {
+			config.ExposedPorts, hostConfig.PortBindings = network.PortSet{}, network.PortMap{}
+		}
+		config.ExposedPorts[internal] = struct{}{}
+		hostConfig.PortBindings[internal] = append(hostConfig.PortBindings[internal], binding)
+	}
+	spec := client.ContainerCreateOptions{Name: args.Name, Config: config, HostConfig: hostConfig}
+	for i, a := range args.NetworksAdvanced {
+		settings, err := a.settings()
+		if err != nil {
+			fail(resource.PropertyKey(fmt.Sprintf("networksAdvanced[%d].ipv4Address", i)), "networksAdvanced: %s: %v", a.Name, err)
+		}
+		if i == 0 {
+			hostConfig.NetworkMode = container.NetworkMode(a.Name)
+			spec.NetworkingConfig = &network.NetworkingConfig{
+				EndpointsConfig: map[string]*network.EndpointSettings{a.Name: settings},
+			}
+		}
+	}
+	return spec, failures
+}
+
+func swapBytes(megabytes int64) int64 {
+	if megabytes < 0 {
+		return -1
+	}
+	return megabytes * megabyte
+}
+
+func (a attachment) settings() (*network.EndpointSettings, error) {
+	settings := &network.EndpointSettings{Aliases: a.Aliases}
+	if a.IPv4Address == "" {
+		return settings, nil
+	}
+	address, err := netip.ParseAddr(a.IPv4Address)
+	if err != nil {
+		return settings, err
+	}
+	settings.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: address}
+	return settings, nil
+}
+
+// create makes, fills, connects and starts the container and, where wait is set,
+// stays until it is healthy. What fails before the container has run is taken away
+// again; a container that ran and failed stays for a look, and the state says so.
+func (t containerType) create(ctx context.Context, c call, args containerArgs) (resource.ID, outputs, error) {
+	spec, _ := containerSpec(args)
+	if err := checkStartInterval(ctx, c, args); err != nil {
+		return "", nil, err
+	}
+	made, err := c.engine.ContainerCreate(ctx, spec)
+	if err != nil {
+		return "", nil, createError(err, args)
+	}
+	id := made.ID
+	abandon := func(err error) (resource.ID, outputs, error) {
+		// The run may have been cancelled; what it half made must go all the same.
+		_, removeErr := c.engine.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true})
+		if removeErr != nil && !cerrdefs.IsNotFound(removeErr) {
+			err = errors.Join(err, fmt.Errorf("its container stays behind: %w (mend: `docker rm -f %s`)", removeErr, args.Name))
+		}
+		return "", nil, fmt.Errorf("container %s: %w", args.Name, err)
+	}
+	found, err := t.prepare(ctx, c, args, id)
+	if err != nil {
+		return abandon(err)
+	}
+	out := outputs{containerImageKey: resource.NewProperty(found.Image)}
+	if !orTrue(args.Start) {
+		return resource.ID(id), out, nil
+	}
+	watch := newWatch(ctx, c, args, id)
+	defer watch.close()
+	if _, err := c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		return abandon(startError(err))
+	}
+	return resource.ID(id), out, watch.wait(ctx)
+}
+
+// checkStartInterval: an older engine would drop the setting without a word.
+func checkStartInterval(ctx context.Context, c call, args containerArgs) error {
+	if args.Healthcheck == nil || args.Healthcheck.StartInterval.value() == 0 {
+		return nil
+	}
+	if _, err := c.engine.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return fmt.Errorf("container %s: %w", args.Name, err)
+	}
+	if version := c.engine.ClientVersion(); versions.LessThan(version, "1.44") {
+		return fmt.Errorf("container %s: healthcheck.startInterval needs Docker Engine 25 (API 1.44), this engine speaks API %s: "+
+			"leave it out, or run `platform init` again so that the stack knows its engine", args.Name, version)
+	}
+	return nil
+}
+
+func createError(err error, args containerArgs) error {
+	switch {
+	case cerrdefs.IsConflict(err):
+		return fmt.Errorf("container %s: the name is taken by a container that is not in this stack's state\n"+
+			"mend: `docker rm -f %[1]s` removes it (volumes stay), or give this stack another namePrefix", args.Name)
+	case cerrdefs.IsNotFound(err):
+		return fmt.Errorf("container %s: %w\nmend: `pulumi refresh` finds images that were removed from the engine, "+
+			"then `pulumi up` gets them again", args.Name, err)
+	}
+	return fmt.Errorf("container %s: %w", args.Name, err)
+}
+
+func startError(err error) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "port is already allocated"), strings.Contains(text, "address already in use"):
+		return fmt.Errorf("%w\nmend: `docker ps` or `ss -ltnp` shows who has the port; stop it, or set `portOffset`", err)
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
+		return fmt.Errorf("%w\nmend: the image does not hold that command; check the service's command and image", err)
+	}
+	return err
+}
+
+// prepare does what must be done before the first start, and looks at the result.
+func (containerType) prepare(
+	ctx context.Context, c call, args containerArgs, id string,
+) (container.InspectResponse, error) {
+	for i, a := range args.NetworksAdvanced {
+		if i == 0 {
+			continue
+		}
+		settings, _ := a.settings()
+		if _, err := c.engine.NetworkConnect(ctx, a.Name, client.NetworkConnectOptions{
+			Container: id, EndpointConfig: settings,
+		}); err != nil {
+			return container.InspectResponse{}, fmt.Errorf("network %s: %w", a.Name, err)
+		}
+	}
+	if err := uploadFiles(ctx, c.engine, id, args.Uploads); err != nil {
+		return container.InspectResponse{}, err
+	}
+	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	// The image may bring a probe of its own, so this is known only here.
+	probe := found.Container.Config.Healthcheck
+	if args.Wait && (probe == nil || len(probe.Test) == 0 || probe.Test[0] == "NONE") {
+		return container.InspectResponse{}, errors.New("wait is set, but neither the service nor its image has a healthcheck")
+	}
+	return found.Container, nil
+}
+
+func (containerType) read(ctx context.Context, c call, args containerArgs) (outputs, error) {
+	found, err := c.engine.ContainerInspect(ctx, string(c.id), client.ContainerInspectOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", args.Name, err)
+	}
+	out := outputs{containerImageKey: c.recorded[containerImageKey]}
+	if failed, ok := c.recorded[failedKey]; ok {
+		out[failedKey] = failed
+	}
+	if drift := containerDrift(c, args, found.Container); len(drift) > 0 {
+		out[driftKey] = resource.NewProperty(drift)
+	}
+	return out, nil
+}
+
+// containerDrift names what differs from what was made, and never a value of it: an
+// environment holds secrets.
+func containerDrift(c call, args containerArgs, found container.InspectResponse) resource.PropertyMap {
+	drift := resource.PropertyMap{}
+	var envs, labels []string
+	for _, env := range args.Envs {
+		if !slices.Contains(found.Config.Env, env) {
+			name, _, _ := strings.Cut(env, "=")
+			envs = append(envs, name)
+		}
+	}
+	for _, l := range args.Labels {
+		if value, ok := found.Config.Labels[l.Label]; !ok || value != l.Value {
+			labels = append(labels, l.Label)
+		}
+	}
+	if len(envs) > 0 {
+		drift["envs"] = resource.NewProperty("differ: " + strings.Join(envs, ", "))
+	}
+	if len(labels) > 0 {
+		drift["labels"] = resource.NewProperty("differ: " + strings.Join(labels, ", "))
+	}
+	if recorded := c.recordedText(containerImageKey); recorded != "" && recorded != found.Image {
+		drift["image"] = resource.NewProperty("the container runs " + found.Image)
+	}
+	state := found.State
+	if orTrue(args.Start) && orTrue(args.MustRun) && !state.Running && !state.Restarting {
+		drift["running"] = resource.NewProperty(fmt.Sprintf("%s, exit code %d", state.Status, state.ExitCode))
+	}
+	if pending, ok := objectOf(c.recorded[driftKey])["health"]; ok &&
+		(state.Health == nil || state.Health.Status != container.Healthy) {
+		drift["health"] = pending
+	}
+	return drift
+}
+
+// update changes what a live container lets change, starts it when it has stopped and
+// takes up a wait that was cancelled.
+func (t containerType) update(ctx context.Context, c call, args containerArgs) (outputs, error) {
+	out := outputs{containerImageKey: c.recorded[containerImageKey]}
+	id, old := string(c.id), arguments[containerArgs](c.recorded)
+	if old.Restart != args.Restart || old.Memory != args.Memory || old.MemorySwap != args.MemorySwap {
+		policy := args.Restart
+		if policy == "" {
+			policy = string(container.RestartPolicyDisabled)
+		}
+		_, err := c.engine.ContainerUpdate(ctx, id, client.ContainerUpdateOptions{
+			Resources:     &container.Resources{Memory: args.Memory * megabyte, MemorySwap: swapBytes(args.MemorySwap)},
+			RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyMode(policy)},
+		})
+		if err != nil {
+			return out, fmt.Errorf("container %s: %w", args.Name, goneHint(err))
+		}
+	}
+	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return out, fmt.Errorf("container %s: %w", args.Name, goneHint(err))
+	}
+	running := found.Container.State.Running || found.Container.State.Restarting
+	_, pending := objectOf(c.recorded[driftKey])["health"]
+	if !orTrue(args.Start) || (running && !pending) || (!running && !orTrue(args.MustRun)) {
+		return out, nil
+	}
+	watch := newWatch(ctx, c, args, id)
+	defer watch.close()
+	if !running {
+		if _, err := c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+			return out, fmt.Errorf("container %s: %w", args.Name, startError(err))
+		}
+	}
+	return out, watch.wait(ctx)
+}
+
+func goneHint(err error) error {
+	if cerrdefs.IsNotFound(err) {
+		return fmt.Errorf("%w\nmend: `pulumi refresh`, then `pulumi up` makes it again", err)
+	}
+	return err
+}
+
+// remove stops the container with its grace time before it takes it away.
+func (containerType) remove(ctx context.Context, c call, args containerArgs) error {
+	id := string(c.id)
+	grace := "its own stop timeout"
+	if args.DestroyGraceSeconds != nil {
+		grace = fmt.Sprintf("up to %ds", *args.DestroyGraceSeconds)
+	}
+	c.progress.status("stopping %s, %s", args.Name, grace)
+	_, err := c.engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: args.DestroyGraceSeconds})
+	if err != nil && !cerrdefs.IsNotFound(err) {
+		return fmt.Errorf("container %s: stopping it: %w", args.Name, err)
+	}
+	_, err = c.engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{
+		Force: true, RemoveVolumes: orTrue(args.RemoveVolumes),
+	})
+	switch {
+	case err == nil || cerrdefs.IsNotFound(err):
+		return nil
+	case cerrdefs.IsConflict(err):
+		return awaitRemoval(ctx, c, args, err)
+	}
+	return fmt.Errorf("container %s: removing it: %w", args.Name, err)
+}
+
+// removalLimit is how long another's removal of the same container may take.
+const removalLimit = 30 * time.Second
+
+// awaitRemoval: somebody else is removing the container right now.
+func awaitRemoval(ctx context.Context, c call, args containerArgs, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, removalLimit)
+	defer cancel()
+	for {
+		if _, err := c.engine.ContainerInspect(ctx, string(c.id), client.ContainerInspectOptions{}); cerrdefs.IsNotFound(err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("container %s: removing it: %w", args.Name, cause)
+		case <-time.After(pollEvery):
+		}
+	}
+}

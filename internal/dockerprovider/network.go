@@ -1,0 +1,142 @@
+package dockerprovider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+)
+
+// networkArgs are docker.Network's inputs. An id is the engine's network id.
+type networkArgs struct {
+	Name        string            `json:"name"        rule:"required"`
+	Driver      string            `json:"driver"`
+	IPAMConfigs []ipamConfig      `json:"ipamConfigs" rule:"set"`
+	Labels      []label           `json:"labels"      rule:"set"`
+	Internal    bool              `json:"internal"`
+	Attachable  bool              `json:"attachable"`
+	Options     map[string]string `json:"options"`
+}
+
+type ipamConfig struct {
+	Subnet  string `json:"subnet"`
+	Gateway string `json:"gateway"`
+	IPRange string `json:"ipRange"`
+}
+
+type networkType struct{}
+
+func (networkType) computed() []resource.PropertyKey { return []resource.PropertyKey{"driver", "scope"} }
+
+func (networkType) validate(args networkArgs) []plugin.CheckFailure {
+	_, failures := ipam(args)
+	return failures
+}
+
+// ipam parses the address settings.
+func ipam(args networkArgs) (*network.IPAM, []plugin.CheckFailure) {
+	if len(args.IPAMConfigs) == 0 {
+		return nil, nil
+	}
+	var failures []plugin.CheckFailure
+	fail := func(i int, field string, err error) {
+		path := fmt.Sprintf("ipamConfigs[%d].%s", i, field)
+		failures = append(failures, plugin.CheckFailure{
+			Property: resource.PropertyKey(path), Reason: fmt.Sprintf("%s: %v", path, err),
+		})
+	}
+	parsed := &network.IPAM{Driver: "default"}
+	for i, c := range args.IPAMConfigs {
+		var config network.IPAMConfig
+		var err error
+		if c.Subnet != "" {
+			if config.Subnet, err = netip.ParsePrefix(c.Subnet); err != nil {
+				fail(i, "subnet", err)
+			}
+		}
+		if c.IPRange != "" {
+			if config.IPRange, err = netip.ParsePrefix(c.IPRange); err != nil {
+				fail(i, "ipRange", err)
+			}
+		}
+		if c.Gateway != "" {
+			if config.Gateway, err = netip.ParseAddr(c.Gateway); err != nil {
+				fail(i, "gateway", err)
+			}
+		}
+		parsed.Config = append(parsed.Config, config)
+	}
+	return parsed, failures
+}
+
+func (networkType) create(ctx context.Context, c call, args networkArgs) (resource.ID, outputs, error) {
+	// Engines before API 1.44 would make a second network of the same name.
+	if _, err := c.engine.NetworkInspect(ctx, args.Name, client.NetworkInspectOptions{}); err == nil {
+		return "", nil, fmt.Errorf("network %s exists already and is not this stack's: "+
+			"`docker network inspect %[1]s` shows who uses it, `docker network rm %[1]s` removes it, "+
+			"or give this stack another namePrefix", args.Name)
+	} else if !cerrdefs.IsNotFound(err) {
+		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
+	}
+	addresses, _ := ipam(args)
+	made, err := c.engine.NetworkCreate(ctx, args.Name, client.NetworkCreateOptions{
+		Driver: args.Driver, IPAM: addresses, Internal: args.Internal, Attachable: args.Attachable,
+		Options: args.Options, Labels: labelMap(args.Labels),
+	})
+	if err != nil {
+		if strings.Contains(err.Error(), "overlap") {
+			err = errors.Join(err, errors.New("mend: give this stack another `subnet`, "+
+				"or remove the network that holds it (`docker network ls`)"))
+		}
+		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
+	}
+	c.id = resource.ID(made.ID)
+	out, err := networkType{}.read(ctx, c, args)
+	return c.id, out, err
+}
+
+func (networkType) read(ctx context.Context, c call, args networkArgs) (outputs, error) {
+	found, err := c.engine.NetworkInspect(ctx, string(c.id), client.NetworkInspectOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", args.Name, err)
+	}
+	return outputs{
+		"driver": resource.NewProperty(found.Network.Driver),
+		"scope":  resource.NewProperty(found.Network.Scope),
+	}, nil
+}
+
+// update has nothing to do: every property of a network is fixed when it is made.
+func (t networkType) update(ctx context.Context, c call, args networkArgs) (outputs, error) {
+	return t.read(ctx, c, args)
+}
+
+func (networkType) remove(ctx context.Context, c call, args networkArgs) error {
+	_, err := c.engine.NetworkRemove(ctx, string(c.id), client.NetworkRemoveOptions{})
+	if err == nil || cerrdefs.IsNotFound(err) {
+		return nil
+	}
+	found, inspectErr := c.engine.NetworkInspect(ctx, string(c.id), client.NetworkInspectOptions{})
+	if inspectErr != nil || len(found.Network.Containers) == 0 {
+		return fmt.Errorf("network %s: %w", args.Name, err)
+	}
+	var names []string
+	for _, attached := range found.Network.Containers {
+		names = append(names, attached.Name)
+	}
+	slices.Sort(names)
+	return fmt.Errorf("network %s is still used by containers that are not this stack's: %s\n"+
+		"mend: `docker rm -f %[3]s`, or `docker network disconnect -f %[1]s <container>` for each, then run this again",
+		args.Name, strings.Join(names, ", "), strings.Join(names, " "))
+}

@@ -1,0 +1,265 @@
+package dockerprovider
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+)
+
+const (
+	// defaultWaitTimeout is the official provider's, for containers that set none.
+	defaultWaitTimeout = 60 * time.Second
+	// settleTime is how long a container without wait has to stay up.
+	settleTime = time.Second
+	// maxRestarts: a container that came down this often while it was waited for has failed.
+	maxRestarts = 3
+	// pollEvery is the beat of progress messages and of a look at the container besides
+	// the events, which can get lost with their connection.
+	pollEvery = time.Second
+	// logLines is how much of a failed container's log an error shows.
+	logLines = 20
+)
+
+// watch follows one container from its start until it is up or has failed.
+type watch struct {
+	c       call
+	args    containerArgs
+	id      string
+	stop    context.CancelFunc
+	events  client.EventsResult
+	started time.Time
+	limit   time.Duration
+
+	// lastExit is the exit code of the last time it came down, "" before that.
+	lastExit string
+	// warned: the log of the first exit has been shown.
+	warned bool
+	probes map[time.Time]bool
+}
+
+// newWatch listens before the container starts, so that no event is missed.
+func newWatch(ctx context.Context, c call, args containerArgs, id string) *watch {
+	ctx, stop := context.WithCancel(ctx)
+	w := &watch{
+		c: c, args: args, id: id, stop: stop, started: time.Now(), probes: map[time.Time]bool{},
+		limit: defaultWaitTimeout,
+	}
+	if args.WaitTimeout > 0 {
+		w.limit = time.Duration(args.WaitTimeout) * time.Second
+	}
+	w.events = c.engine.Events(ctx, client.EventsListOptions{Filters: client.Filters{}.
+		Add("type", string(events.ContainerEventType)).Add("container", id).
+		Add("event", string(events.ActionDie), string(events.ActionOOM), string(events.ActionStart), string(events.ActionHealthStatus))})
+	return w
+}
+
+func (w *watch) close() { w.stop() }
+
+// wait returns nil once the container is up: healthy where wait is set, else still
+// running after a moment. A container that need not run is not waited for.
+func (w *watch) wait(ctx context.Context) error {
+	if !w.args.Wait && !orTrue(w.args.MustRun) {
+		return nil
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	messages := w.events.Messages
+	for {
+		up, err := w.look(ctx)
+		if up || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return w.cancelled()
+		case message := <-messages:
+			if message.Action == events.ActionDie {
+				w.lastExit = message.Actor.Attributes["exitCode"]
+			}
+		case <-w.events.Err:
+			// The stream ended; looking once a beat goes on without it.
+			messages, w.events.Err = nil, nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *watch) look(ctx context.Context) (up bool, err error) {
+	result, err := w.c.engine.ContainerInspect(ctx, w.id, client.ContainerInspectOptions{})
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, w.cancelled()
+		}
+		return false, w.failed(ctx, "could not be looked at: "+err.Error(), nil)
+	}
+	found := result.Container
+	state, age := found.State, time.Since(w.started)
+	down := !state.Running && !state.Restarting
+	if (down || state.Restarting) && w.lastExit == "" {
+		w.lastExit = fmt.Sprint(state.ExitCode)
+	}
+	switch {
+	case down && !orTrue(w.args.MustRun) && state.ExitCode == 0:
+		return true, nil
+	case down:
+		return false, w.failed(ctx, exitText(w.lastExit, state)+" "+seconds(age)+" after its start", state.Health)
+	case found.RestartCount >= maxRestarts:
+		return false, w.failed(ctx, fmt.Sprintf("restarts over and over: %d times in %s, last %s",
+			found.RestartCount, seconds(age), exitText(w.lastExit, state)), state.Health)
+	case (state.Restarting || found.RestartCount > 0) && !w.warned:
+		w.warned = true
+		w.c.progress.warn("%s: %s %s after its start, the engine restarts it\n%s",
+			w.args.Name, exitText(w.lastExit, state), seconds(age), w.logs(ctx))
+	}
+	if !w.args.Wait {
+		return age >= settleTime && state.Running, nil
+	}
+	if state.Health != nil {
+		switch state.Health.Status {
+		case container.Healthy:
+			return state.Running, nil
+		case container.Unhealthy:
+			return false, w.failed(ctx, "is unhealthy", state.Health)
+		}
+	}
+	if age >= w.limit {
+		return false, w.failed(ctx, fmt.Sprintf("did not turn healthy within %s", seconds(w.limit)), state.Health)
+	}
+	w.report(age, found)
+	return false, nil
+}
+
+// report shows what is waited for.
+func (w *watch) report(age time.Duration, found container.InspectResponse) {
+	text := fmt.Sprintf("%s: starting %s", w.args.Name, seconds(age))
+	if found.RestartCount > 0 {
+		text += fmt.Sprintf(", restart %d of %d", found.RestartCount, maxRestarts)
+	}
+	if health := found.State.Health; health != nil {
+		for _, probe := range health.Log {
+			w.probes[probe.Start] = true
+		}
+		if n := len(health.Log); n > 0 {
+			text += fmt.Sprintf(", probe %d: %s", len(w.probes), w.redact(lastLine(health.Log[n-1].Output)))
+		}
+	}
+	w.c.progress.status("%s", text)
+}
+
+func exitText(code string, state *container.State) string {
+	text := "exited with code " + code
+	if state.OOMKilled {
+		text += " (out of memory: raise the service's memory limit)"
+	}
+	if state.Error != "" {
+		text += " (" + state.Error + ")"
+	}
+	return text
+}
+
+func seconds(d time.Duration) string { return d.Round(time.Second).String() }
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+// failed says what happened, with the last probe and the last lines of the log.
+func (w *watch) failed(ctx context.Context, what string, health *container.Health) error {
+	text := fmt.Sprintf("container %s %s", w.args.Name, what)
+	if health != nil && len(health.Log) > 0 {
+		probe := health.Log[len(health.Log)-1]
+		text += fmt.Sprintf("\nits last probe exited with code %d: %s", probe.ExitCode, w.redact(strings.TrimSpace(probe.Output)))
+	}
+	text += fmt.Sprintf("\n%s\nit stays for a look (`docker logs %s`); mend the cause, and the next `pulumi up` replaces it",
+		w.logs(ctx), w.args.Name)
+	return &initError{reason: text, summary: what}
+}
+
+func (w *watch) cancelled() error {
+	const what = "was still starting when the run was cancelled"
+	return &initError{
+		reason:  fmt.Sprintf("container %s %s; the next `pulumi up` goes on waiting for it", w.args.Name, what),
+		summary: what, resumable: true,
+	}
+}
+
+// logs are the last lines of the container's log, indented, without its secrets.
+func (w *watch) logs(ctx context.Context) string {
+	stream, err := w.c.engine.ContainerLogs(ctx, w.id, client.ContainerLogsOptions{
+		ShowStdout: true, ShowStderr: true, Tail: fmt.Sprint(logLines),
+	})
+	if err != nil {
+		return "its log cannot be read: " + err.Error()
+	}
+	defer func() { _ = stream.Close() }()
+	var log bytes.Buffer
+	if _, err := stdcopy.StdCopy(&log, &log, stream); err != nil {
+		return "its log cannot be read: " + err.Error()
+	}
+	text := strings.TrimSpace(log.String())
+	if text == "" {
+		return "its log is empty"
+	}
+	lines := strings.Split(w.redact(text), "\n")
+	if len(lines) > logLines {
+		lines = lines[len(lines)-logLines:]
+	}
+	return "last lines of its log:\n    " + strings.Join(lines, "\n    ")
+}
+
+// redact blots out the container's secrets, should a program print them.
+func (w *watch) redact(text string) string {
+	for _, secret := range secretTexts(resource.NewProperty(w.c.inputs), false) {
+		text = strings.ReplaceAll(text, secret, "[secret]")
+	}
+	return text
+}
+
+// minSecret is the shortest secret that is blotted out: a shorter one would blot out
+// ordinary words, and one secret variable makes Pulumi treat all of a list as secret.
+const minSecret = 6
+
+// secretTexts are the secrets in a property, longest first: values of variables,
+// passwords in URLs, lines of files.
+func secretTexts(v resource.PropertyValue, inside bool) []string {
+	var texts []string
+	switch {
+	case v.IsSecret():
+		texts = secretTexts(v.SecretValue().Element, true)
+	case v.IsArray():
+		for _, e := range v.ArrayValue() {
+			texts = append(texts, secretTexts(e, inside)...)
+		}
+	case v.IsObject():
+		for _, e := range v.ObjectValue() {
+			texts = append(texts, secretTexts(e, inside)...)
+		}
+	case v.IsString() && inside:
+		for line := range strings.SplitSeq(v.StringValue(), "\n") {
+			line = strings.TrimSpace(line)
+			_, value, isVariable := strings.Cut(line, "=")
+			if !isVariable {
+				value = line
+			}
+			texts = append(texts, value)
+			if u, err := url.Parse(value); err == nil && u.User != nil {
+				password, _ := u.User.Password()
+				texts = append(texts, password)
+			}
+		}
+	}
+	texts = slices.DeleteFunc(texts, func(t string) bool { return len(t) < minSecret })
+	slices.SortFunc(texts, func(a, b string) int { return len(b) - len(a) })
+	return texts
+}
