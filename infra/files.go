@@ -64,11 +64,12 @@ type Nginx struct {
 	HTTPSPort int
 	// CSPReportOnly has browsers report what the content security policy forbids instead of blocking it.
 	CSPReportOnly bool
-	// ServerNames are the names that the server answers to. A request for any other gets no answer at all.
-	// None means any.
+	// ServerNames are the names and addresses that the server answers to; a name may begin with "*.". A request for any
+	// other gets 421. None means any. The first is where port 80 redirects a request for an unknown name.
 	ServerNames []string
 	// TrustedProxySubnet, in CIDR notation, is where a proxy in front of nginx may stand: from there, and from nowhere
-	// else, X-Forwarded-For is believed. Empty means from nowhere.
+	// else, X-Forwarded-For is believed. Empty means from nowhere. What the engine forwards from the host itself comes
+	// from the network's gateway, so a subnet that holds the gateway lets local users name any address as theirs.
 	TrustedProxySubnet string
 }
 
@@ -97,6 +98,8 @@ func render(service string, v Values) (map[string]string, error) {
 		return tree("files/promtail", "/etc/promtail", v)
 	case "grafana":
 		return grafana(v)
+	case "nginx_mtls", "nginx_oauth2":
+		return nginx(service, v.Nginx)
 	}
 	return nil, nil
 }

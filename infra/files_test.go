@@ -71,7 +71,14 @@ func cases() map[string]struct {
 		"promtail-other-prefix":   {"promtail", with(func(v *Values) { v.NamePrefix = "desk.2" })},
 		"grafana":                 {"grafana", full()},
 		"grafana-without-loki":    {"grafana", with(func(v *Values) { v.LokiEnabled = false })},
-		"grafana-alone":           {"grafana", with(func(v *Values) { v.LokiEnabled, v.PrometheusEnabled = false, false })},
+		"nginx-mtls": {"nginx_mtls", with(func(v *Values) {
+			v.Nginx.Console, v.Nginx.Auth, v.Nginx.TrustedProxySubnet = "web_console_mtls:8080", "", ""
+		})},
+		"nginx-oauth2": {"nginx_oauth2", full()},
+		"nginx-oauth2-any-name-report-only-other-port": {"nginx_oauth2", with(func(v *Values) {
+			v.Nginx.ServerNames, v.Nginx.CSPReportOnly, v.Nginx.HTTPSPort = nil, true, 10443
+		})},
+		"grafana-alone": {"grafana", with(func(v *Values) { v.LokiEnabled, v.PrometheusEnabled = false, false })},
 	}
 }
 
@@ -156,7 +163,9 @@ func TestFilesLieWhereTheServicesLook(t *testing.T) {
 			"/etc/grafana/provisioning/dashboards/dashboards.yml",
 			"/etc/grafana/provisioning/datasources/datasources.yml",
 		},
-		"postgres": nil,
+		"nginx_mtls":   {"/etc/nginx/nginx.conf"},
+		"nginx_oauth2": {"/etc/nginx/nginx.conf"},
+		"postgres":     nil,
 	} {
 		t.Run(service, func(t *testing.T) {
 			files, err := Files(service, full())
@@ -194,6 +203,23 @@ func TestFilesRefuse(t *testing.T) {
 		"promtail with no Loki to send to": {
 			"promtail", with(func(v *Values) { v.LokiEnabled = false }),
 			"infra: files of promtail: it sends to loki_server alone, which is not in the stack: add promtail to `disabled` too",
+		},
+		"nginx that has nothing to go on": {
+			"nginx_oauth2", Values{},
+			`infra: files of nginx_oauth2: the address of the web console is "": it must be host:port
+the address of auth_service is "": it must be host:port
+the HTTPS port is 0: it must be from 1 to 65535`,
+		},
+		"values that would be configuration": {
+			"nginx_mtls", with(func(v *Values) {
+				v.Nginx.Console = "evil; return 200:80"
+				v.Nginx.ServerNames = []string{"ok.example", "bad; }", "-bad"}
+				v.Nginx.TrustedProxySubnet = "everyone"
+			}),
+			`infra: files of nginx_mtls: the address of the web console is "evil; return 200:80": it must be host:port
+the server name "bad; }" is neither a host name nor an address
+the server name "-bad" is neither a host name nor an address
+TRUSTED_PROXY_SUBNET is "everyone": it must be a subnet, for example 172.28.0.0/24`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
