@@ -1,0 +1,110 @@
+package catalog
+
+import (
+	"fmt"
+	"time"
+)
+
+func apis() []Service {
+	return []Service{
+		api("execution_gateway", 8002, Service{
+			About: "order execution, dry-run unless DRY_RUN=false",
+			After: []string{"postgres", "redis"},
+			Mounts: []Mount{
+				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true},
+			},
+			Env: join(database, redisParts, []Variable{
+				optional("ALPACA_API_KEY_ID", ""),
+				optional("ALPACA_API_SECRET_KEY", ""),
+				optional("ALPACA_BASE_URL", alpacaURL),
+				optional("ALPACA_DATA_FEED", "iex"),
+				optional("DRY_RUN", "true"),
+				optional("STRATEGY_ID", "alpha_baseline"),
+				optional("LOG_LEVEL", "INFO"),
+				optional("RECONCILIATION_INTERVAL_SECONDS", "10"),
+				optional("FEATURE_PERFORMANCE_DASHBOARD", "false"),
+				optional("ALPACA_FILLS_BACKFILL_ENABLED", "false"),
+				optional("ALPACA_FILLS_BACKFILL_INITIAL_LOOKBACK_HOURS", "24"),
+				optional("ALPACA_FILLS_BACKFILL_PAGE_SIZE", "100"),
+				optional("ALPACA_FILLS_BACKFILL_MAX_PAGES", "5"),
+				optional("INTERNAL_TOKEN_REQUIRED", "false"),
+				optional("INTERNAL_TOKEN_SECRET", ""),
+				optional("DEBUG", "true"),
+				optional("API_AUTH_MODE", "log_only"),
+				optional("TRUSTED_PROXY_HOSTS", "127.0.0.1"),
+			}),
+			Metrics: Metrics{Interval: 10 * time.Second, Component: "execution"},
+		}),
+		api("signal_service", 8001, Service{
+			About:  "trading signals",
+			After:  []string{"postgres", "redis"},
+			Mounts: []Mount{{Checkout: "data", Path: "/app/data", ReadOnly: true}},
+			Env: join(database, []Variable{
+				fixed("REDIS_URL", redisURL),
+				optional("STRATEGY_ID", "alpha_baseline"),
+				optional("ALLOW_MODELLESS", "true"),
+				optional("LOG_LEVEL", "INFO"),
+				optional("MLFLOW_TRACKING_URI", "file:./artifacts/mlruns"),
+			}),
+			Metrics: Metrics{Component: "signals"},
+		}),
+		api("market_data_service", 8004, Service{
+			About: "quotes, cached in Redis",
+			After: []string{"redis", "execution_gateway"},
+			Env: join([]Variable{
+				from("ALPACA_API_KEY", "", "ALPACA_API_KEY", "ALPACA_API_KEY_ID"),
+				from("ALPACA_SECRET_KEY", "", "ALPACA_SECRET_KEY", "ALPACA_API_SECRET_KEY"),
+				optional("ALPACA_BASE_URL", alpacaURL),
+				optional("ALPACA_DATA_FEED", "iex"),
+			}, redisParts, []Variable{
+				fixed("EXECUTION_GATEWAY_URL", executionGatewayURL),
+				optional("LOG_LEVEL", "INFO"),
+				optional("INTERNAL_TOKEN_REQUIRED", "false"),
+				optional("INTERNAL_TOKEN_SECRET", ""),
+				optional("API_AUTH_MODE", "log_only"),
+				optional("ALLOWED_SERVICE_IDS", "orchestrator,signal_service,execution_gateway,web_console_ng"),
+			}),
+			Metrics: Metrics{Interval: 10 * time.Second, Component: "market-data"},
+		}),
+		api("model_registry", 8005, Service{
+			About:  "models, as files in its folder",
+			Mounts: []Mount{{Checkout: "data/models", Path: modelsDir}},
+			Env: []Variable{
+				fixed("MODEL_REGISTRY_DIR", modelsDir),
+				fixed("MODEL_REGISTRY_PORT", "8005"),
+				fixed("ENVIRONMENT", "dev"),
+				fixed("ALLOWED_ORIGINS", "${console_origins}"),
+				optional("MODEL_REGISTRY_READ_TOKEN", ""),
+				optional("MODEL_REGISTRY_ADMIN_TOKEN", ""),
+				optional("MODEL_REGISTRY_TOKEN", ""),
+			},
+			Metrics: Metrics{Component: "models"},
+		}),
+		api("orchestrator", 8003, Service{
+			About: "runs signal to order",
+			After: []string{"postgres", "redis", "signal_service", "execution_gateway"},
+			Env: join(database, redisParts, []Variable{
+				fixed("SIGNAL_SERVICE_URL", signalServiceURL),
+				fixed("EXECUTION_GATEWAY_URL", executionGatewayURL),
+				optional("STRATEGY_ID", "alpha_baseline"),
+				optional("LOG_LEVEL", "INFO"),
+			}),
+			Metrics: Metrics{Component: "orchestration"},
+		}),
+	}
+}
+
+// api fills in what the five APIs have in common: profile, image, port, probe.
+func api(name string, port int, s Service) Service {
+	s.Name, s.Tier, s.Profile, s.App = name, API, "dev", name
+	s.Ports = []Port{{Host: port, Container: port, URL: "http"}}
+	s.Networks = []string{DefaultNetwork}
+	s.Probe = Probe{
+		Command: []string{"CMD", "curl", "-fsS", "-o", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/health", port)},
+		Timeout: 10 * time.Second,
+		Health:  fmt.Sprintf("http://%s:%d/health", name, port),
+	}
+	s.Metrics.Port = port
+	s.Grace = 15 * time.Second
+	return s
+}

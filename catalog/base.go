@@ -1,0 +1,119 @@
+package catalog
+
+import "time"
+
+func base() []Service {
+	return []Service{
+		{
+			Name: "postgres", Tier: Base, About: "PostgreSQL, the system of record",
+			Image: "postgres:16",
+			Env: []Variable{
+				optional("POSTGRES_USER", "trader"),
+				optional("POSTGRES_PASSWORD", "trader"),
+				optional("POSTGRES_DB", "trader"),
+			},
+			Ports:    []Port{{Host: 5433, Container: 5432, Private: true, URL: "postgresql"}},
+			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
+			Networks: []string{DefaultNetwork},
+			// Over TCP: the image's bootstrap server, which runs on a socket alone, must not count as ready.
+			Probe: Probe{
+				Command: []string{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "${postgres_user}", "-d", "${postgres_db}"},
+				Start:   5 * time.Minute, // replaying its log after a crash
+				Health:  "tcp://postgres:5432",
+			},
+			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
+		},
+		{
+			Name: "redis", Tier: Base, About: "Redis, queues and caches",
+			Image:    "redis:7-alpine",
+			Command:  []string{"redis-server", "--appendonly", "yes"},
+			Ports:    []Port{{Host: 6379, Container: 6379, Private: true, URL: "redis"}},
+			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
+			Networks: []string{DefaultNetwork},
+			// A loading server answers LOADING with exit code 0, so the answer itself is read.
+			Probe: Probe{
+				Command: []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"},
+				Timeout: 3 * time.Second,
+				Start:   2 * time.Minute, // loading a large append-only file
+				Health:  "tcp://redis:6379",
+			},
+			Grace: 60 * time.Second,
+		},
+		{
+			Name: "prometheus", Tier: Base, About: "Prometheus, metrics and alerts",
+			Image:    "prom/prometheus:v2.55.1",
+			Command:  []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
+			Ports:    []Port{{Host: 9090, Container: 9090, URL: "http"}},
+			Mounts:   []Mount{{Volume: "prometheusdata", Path: "/prometheus"}},
+			Networks: []string{DefaultNetwork},
+			After:    []string{"postgres"},
+			Probe: Probe{
+				Command: wget("http://127.0.0.1:9090/-/ready"),
+				Start:   2 * time.Minute, // replaying its write-ahead log
+				Health:  "http://prometheus:9090/-/ready",
+			},
+			Metrics: Metrics{Port: 9090, Component: "monitoring"},
+			Grace:   30 * time.Second,
+		},
+		{
+			Name: "loki_server", Tier: Base, About: "Loki, logs",
+			Image:    "grafana/loki:3.0.0",
+			Command:  []string{"-config.file=/etc/loki/loki-config.yml"},
+			User:     "0",
+			Ports:    []Port{{Host: 3100, Container: 3100, URL: "http"}},
+			Mounts:   []Mount{{Volume: "lokidata", Path: "/tmp/loki"}},
+			Networks: []string{DefaultNetwork},
+			Probe: Probe{
+				Command: wget("http://127.0.0.1:3100/ready"),
+				Start:   2 * time.Minute, // replaying its write-ahead log
+				Health:  "http://loki_server:3100/ready",
+			},
+			Metrics: Metrics{Port: 3100, Component: "logging"},
+			Grace:   30 * time.Second,
+		},
+		{
+			Name: "promtail", Tier: Base, About: "Promtail, ships the containers' logs to Loki",
+			Image:   "grafana/promtail:3.0.0",
+			Command: []string{"-config.file=/etc/promtail/promtail-config.yml"},
+			Mounts: []Mount{
+				{Volume: "promtaildata", Path: "/tmp"},
+				{Host: "/var/run/docker.sock", Path: "/var/run/docker.sock", ReadOnly: true},
+			},
+			Networks: []string{DefaultNetwork},
+			After:    []string{"loki_server"},
+			// The image has bash but neither wget nor curl. The request leaves the
+			// connection open for the answer's first line only.
+			Probe: Probe{
+				Command: []string{"CMD", "bash", "-c",
+					`exec 3<>/dev/tcp/127.0.0.1/9080 && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && read -r line <&3 && [[ $line == *" 200 "* ]]`},
+				Health: "http://promtail:9080/ready",
+			},
+			Metrics: Metrics{Port: 9080, Component: "logging"},
+			Grace:   15 * time.Second,
+		},
+		{
+			Name: "grafana", Tier: Base, About: "Grafana, dashboards",
+			Image: "grafana/grafana:10.4.2",
+			Env: []Variable{
+				optional("GF_SECURITY_ADMIN_USER", "admin"),
+				optional("GF_SECURITY_ADMIN_PASSWORD", "admin"),
+			},
+			Ports:    []Port{{Host: 3000, Container: 3000, URL: "http"}},
+			Mounts:   []Mount{{Volume: "grafanadata", Path: "/var/lib/grafana"}},
+			Networks: []string{DefaultNetwork},
+			After:    []string{"prometheus", "postgres", "loki_server"},
+			Probe: Probe{
+				Command: wget("http://127.0.0.1:3000/api/health"),
+				Start:   2 * time.Minute, // migrating its database
+				Health:  "http://grafana:3000/api/health",
+			},
+			Metrics: Metrics{Port: 3000, Component: "dashboards"},
+			Grace:   30 * time.Second,
+		},
+	}
+}
+
+// wget probes a URL with the busybox wget of the stock images.
+func wget(url string) []string {
+	return []string{"CMD", "wget", "-q", "-O", "/dev/null", url}
+}

@@ -1,0 +1,199 @@
+// Package catalog holds what the trading platform consists of, as plain data:
+// its services, volumes, networks, profiles and variables. A new service is one
+// entry in the file of its tier; everything else in this program reads it here.
+//
+// The catalog decides nothing about a particular stack: package plan does.
+package catalog
+
+import (
+	"slices"
+	"time"
+)
+
+// Tier groups services by their place in the architecture. Tiers are also the
+// groups of the tree that `pulumi up` prints.
+type Tier string
+
+// The tiers, from the ground up.
+const (
+	Base    Tier = "base"    // databases and observability, in every stack
+	API     Tier = "api"     // the platform's HTTP services
+	Workers Tier = "workers" // queue workers
+	Web     Tier = "web"     // consoles and the login service
+	Proxy   Tier = "proxy"   // nginx, the only way in from outside
+)
+
+// Tiers lists the tiers in the order in which they are shown.
+var Tiers = []Tier{Base, API, Workers, Web, Proxy}
+
+// Profile is a set of services that a stack may add to the base.
+type Profile struct {
+	Name string
+	// Conflicts names profiles that cannot be in the same stack, with the reason.
+	Conflicts map[string]string
+}
+
+// Profiles lists every profile. The base services belong to none: they are always on.
+var Profiles = []Profile{
+	{Name: "dev"},
+	{Name: "workers"},
+	{Name: "mtls", Conflicts: map[string]string{
+		"oauth2": "both publish host ports 80 and 443 and want nginx's fixed address",
+	}},
+	{Name: "oauth2"},
+	{Name: "manual"},
+}
+
+// Volume is a named volume of the stack.
+type Volume struct {
+	Name string
+	Use  string // what it holds, for people
+}
+
+// Volumes lists the named volumes, all of the engine's local driver.
+var Volumes = []Volume{
+	{"pgdata", "PostgreSQL's cluster"},
+	{"redisdata", "Redis' append-only file"},
+	{"prometheusdata", "Prometheus' time series"},
+	{"grafanadata", "Grafana's database"},
+	{"lokidata", "Loki's chunks and index"},
+	{"promtaildata", "Promtail's read positions"},
+	{"backtest_data", "backtest results and the workers' lock files"},
+}
+
+// Names of the two networks.
+const (
+	DefaultNetwork = "default"          // every service but nginx
+	EdgeNetwork    = "trading_platform" // consoles, auth_service and nginx at its fixed address
+)
+
+// Network is a bridge network of the stack.
+type Network struct {
+	Name string
+	// Fixed says that the subnet is the stack's `subnet` setting; otherwise the engine chooses.
+	Fixed bool
+}
+
+// Networks lists the networks.
+var Networks = []Network{{Name: DefaultNetwork}, {Name: EdgeNetwork, Fixed: true}}
+
+// Service is one service of the platform. A replica of it is one container.
+type Service struct {
+	Name    string
+	Tier    Tier
+	Profile string // the profile that brings it; empty for the base
+	About   string // one line for people
+
+	// App is the folder under apps/ in a checkout of the platform that the image is
+	// built from. Empty for a service that runs a stock image.
+	App string
+	// Image is the stock image, pinned. Empty for an app.
+	Image string
+	// BuildArgs are the build arguments of an app's Dockerfile.
+	BuildArgs []Variable
+
+	Command []string // replaces the image's command; empty keeps it
+	User    string   // replaces the image's user; empty keeps it
+	Env     []Variable
+	Ports   []Port
+	Mounts  []Mount
+	// Certs names the files of the stack's certificate folder that are put in /etc/nginx/certs.
+	Certs []string
+
+	Networks []string // the networks joined, each with the service's name as its alias
+	// Proxy gives the service the stack's fixed nginx address on the edge network.
+	Proxy bool
+
+	After   []string // services that must be healthy before this one starts
+	Probe   Probe
+	Metrics Metrics
+	// Grace is how long the service may take to stop before it is killed.
+	Grace time.Duration
+	// Scalable services take a number of replicas; the others are always one.
+	Scalable bool
+}
+
+// Port is a port, or a run of ports, that a service publishes on the host.
+type Port struct {
+	Host, Container int
+	Count           int // length of the run; 0 means 1
+	// Private ports stay on loopback whatever `bindAddress` says, unless the
+	// service is named in `expose`.
+	Private bool
+	// When names a variable that must be set for the port to be published; empty publishes always.
+	When string
+	// URL is the scheme for the stack's printed URL of this port; empty prints none.
+	URL string
+}
+
+// Mount is a volume or a folder of the host inside a container. Exactly one of
+// Volume, Checkout and Host is set.
+type Mount struct {
+	Volume   string // a name in Volumes
+	Checkout string // a folder of the platform's checkout; mounted only when `sourceDir` is given
+	Host     string // an absolute path on the engine's host
+	Path     string // where in the container
+	ReadOnly bool
+}
+
+// Probe is a healthcheck. Its timing is ours, not the old stack's: see plan.
+type Probe struct {
+	// Command is what the stock image runs; for an app it is what the platform's own image runs.
+	Command []string
+	// Timeout of one try. Default 5 s.
+	Timeout time.Duration
+	// Start is the time after the start in which failures do not count: the slowest honest start. Default 1 min.
+	Start time.Duration
+	// Health is the URL, or tcp://host:port, at which peers see the same health; for the console's overview.
+	Health string
+}
+
+// Metrics says where a service serves Prometheus metrics. The zero value serves none.
+type Metrics struct {
+	Port      int
+	Path      string        // default /metrics
+	Interval  time.Duration // default: Prometheus' global interval
+	Component string        // the target's `component` label
+}
+
+// Services gives every service, base first and tier by tier, each after those it starts after.
+func Services() []Service {
+	return slices.Concat(base(), apis(), workers(), web(), proxies())
+}
+
+// Lookup finds a service by name.
+func Lookup(name string) (Service, bool) {
+	all := Services()
+	if i := slices.IndexFunc(all, func(s Service) bool { return s.Name == name }); i >= 0 {
+		return all[i], true
+	}
+	return Service{}, false
+}
+
+// ServiceNames gives the names of all services, in catalog order.
+func ServiceNames() []string {
+	all := Services()
+	names := make([]string, len(all))
+	for i, s := range all {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// ProfileNames gives the names of all profiles.
+func ProfileNames() []string {
+	names := make([]string, len(Profiles))
+	for i, p := range Profiles {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// VolumeNames gives the names of all volumes.
+func VolumeNames() []string {
+	names := make([]string, len(Volumes))
+	for i, v := range Volumes {
+		names[i] = v.Name
+	}
+	return names
+}

@@ -1,0 +1,36 @@
+package catalog
+
+import "time"
+
+func proxies() []Service {
+	return []Service{
+		nginx("nginx_mtls", "mtls", Service{
+			About: "nginx, lets in client certificates",
+			After: []string{"web_console_mtls"},
+		}),
+		nginx("nginx_oauth2", "oauth2", Service{
+			About: "nginx, lets in logged-in sessions",
+			After: []string{"web_console_oauth2", "auth_service"},
+			Env: []Variable{
+				optional("CSP_REPORT_ONLY", "false"),
+				fixed("TRUSTED_PROXY_SUBNET", "${nginx_subnet}"),
+			},
+		}),
+	}
+}
+
+// nginx fills in what both proxies have in common.
+func nginx(name, profile string, s Service) Service {
+	s.Name, s.Tier, s.Profile = name, Proxy, profile
+	s.Image = "nginx:1.25-alpine"
+	s.Ports = []Port{{Host: 443, Container: 443, URL: "https"}, {Host: 80, Container: 80}}
+	s.Certs = []string{"server.crt", "server.key", "ca.crt", "dhparam.pem"}
+	s.Networks = []string{EdgeNetwork}
+	s.Proxy = true
+	s.Probe = Probe{
+		Command: wget("http://127.0.0.1:8081/healthz"), // a server of its own that only this container sees
+		Health:  "tcp://" + name + ":443",
+	}
+	s.Grace = 15 * time.Second
+	return s
+}

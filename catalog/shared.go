@@ -1,0 +1,45 @@
+package catalog
+
+import "slices"
+
+// Values and groups of variables that several services share.
+const (
+	redisURL            = "redis://redis:6379/0"
+	alpacaURL           = "https://paper-api.alpaca.markets"
+	executionGatewayURL = "http://execution_gateway:8002"
+	signalServiceURL    = "http://signal_service:8001"
+	modelsDir           = "/app/data/models"
+	resultsDir          = "/app/data/backtest_results"
+	certsDir            = "/etc/nginx/certs"
+
+	// Keys of the dev console, as public as this file: see LocalOnly.
+	devSigningKeys = "01:0000000000000000000000000000000000000000000000000000000000000000"
+	devSessionKey  = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+)
+
+var (
+	database   = []Variable{fixed("DATABASE_URL", "${database_url}")}
+	redisHost  = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "6379")}
+	redisParts = join(redisHost, []Variable{fixed("REDIS_DB", "0")})
+	auth0      = []Variable{
+		optional("AUTH0_DOMAIN", ""),
+		optional("AUTH0_CLIENT_ID", ""),
+		optional("AUTH0_CLIENT_SECRET", ""),
+	}
+	auth0Audience = optional("AUTH0_AUDIENCE", "https://api.trading-platform.local")
+)
+
+// join puts groups of variables together; of two with one name the later counts,
+// in the place of the earlier.
+func join(groups ...[]Variable) []Variable {
+	var all []Variable
+	for _, v := range slices.Concat(groups...) {
+		same := func(o Variable) bool { return o.Name == v.Name }
+		if i := slices.IndexFunc(all, same); i >= 0 {
+			all[i] = v
+		} else {
+			all = append(all, v)
+		}
+	}
+	return all
+}

@@ -1,0 +1,148 @@
+package catalog
+
+import "time"
+
+func web() []Service {
+	return []Service{
+		console("web_console", "manual", "dev", Service{
+			About: "the web console by itself",
+			After: []string{"postgres", "redis"},
+		}),
+		console("web_console_dev", "dev", "dev", Service{
+			About: "the web console, with every API",
+			After: []string{"postgres", "execution_gateway"},
+			Ports: []Port{
+				{Host: 8080, Container: 8080, URL: "http"},
+				{Host: 8900, Container: 8900, Count: 50, When: "NOTEBOOK_LAUNCH_COMMAND"},
+			},
+			Env: []Variable{
+				fixed("PROMETHEUS_URL", "http://prometheus:9090"),
+				fixed("ORCHESTRATOR_URL", "http://orchestrator:8003"),
+				fixed("SIGNAL_SERVICE_URL", signalServiceURL),
+				fixed("MARKET_DATA_SERVICE_URL", "http://market_data_service:8004"),
+				fixed("MODEL_REGISTRY_URL", "http://model_registry:8005"),
+				fixed("WEB_CONSOLE_NG_DEBUG", "true"),
+				optional("FEATURE_ALPHA_EXPLORER", "false"),
+				optional("FEATURE_TRADE_JOURNAL", "false"),
+				optional("FEATURE_PERFORMANCE_DASHBOARD", "false"),
+				fixed("MODEL_REGISTRY_DIR", modelsDir),
+				optional("NOTEBOOK_BASE_URL", "http://localhost"),
+				optional("NOTEBOOK_LAUNCH_COMMAND", ""),
+				fixed("HMAC_SIGNING_KEYS", devSigningKeys),
+				fixed("HMAC_CURRENT_KEY_ID", "01"),
+				fixed("SESSION_ENCRYPTION_KEY", devSessionKey),
+			},
+			Mounts: []Mount{
+				{Checkout: "data/models", Path: modelsDir},
+				{Checkout: "artifacts", Path: "/app/artifacts"},
+				{Checkout: "notebooks", Path: "/app/notebooks"},
+				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true},
+			},
+		}),
+		console("web_console_mtls", "mtls", "mtls", Service{
+			About: "the web console behind nginx, for client certificates",
+			After: []string{"postgres", "redis"},
+			Env:   join(redisHost, []Variable{fixed("TRUSTED_PROXY_IPS", "${nginx_address}")}),
+		}),
+		console("web_console_oauth2", "oauth2", "oauth2", Service{
+			About: "the web console behind nginx, for logins with OpenID Connect",
+			After: []string{"postgres", "redis"},
+			Env: join(redisHost, []Variable{
+				fixed("TRUSTED_PROXY_IPS", "${nginx_address}"),
+				fixed("OAUTH2_LOGIN_URL", "/login"),
+				fixed("OAUTH2_LOGOUT_URL", "/logout"),
+				required("SESSION_ENCRYPTION_KEY"),
+				optional("INTERNAL_REFRESH_SECRET", ""),
+				fixed("INTERNAL_CA_BUNDLE", certsDir+"/ca.crt"),
+			}),
+			Certs: []string{"ca.crt"},
+		}),
+		{
+			Name: "auth_service", Tier: Web, Profile: "oauth2", App: "auth_service",
+			About: "logins with OpenID Connect",
+			Env: join([]Variable{
+				required("AUTH0_DOMAIN"),
+				required("AUTH0_CLIENT_ID"),
+				required("AUTH0_CLIENT_SECRET"),
+				auth0Audience,
+				optional("OAUTH2_REDIRECT_URI", "${public_url}/callback"),
+				optional("OAUTH2_LOGOUT_REDIRECT_URI", "${public_url}"),
+				optional("OAUTH2_ALLOWED_SUBS", ""),
+			}, database, []Variable{
+				optional("COOKIE_DOMAIN", ".trading-platform.local"),
+			}, redisHost, []Variable{
+				required("SESSION_ENCRYPTION_KEY"),
+				fixed("TRUSTED_PROXY_IPS", "${nginx_address}"),
+				optional("INTERNAL_REFRESH_SECRET", ""),
+				optional("CSP_REPORT_ONLY", "false"),
+				optional("ENABLE_TEST_ENDPOINTS", "false"),
+			}),
+			// The old stack had it on the edge network alone, where neither postgres nor redis is.
+			Networks: []string{DefaultNetwork, EdgeNetwork},
+			After:    []string{"redis", "postgres"},
+			Probe: Probe{
+				Command: []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8001/health"},
+				Health:  "http://auth_service:8001/health",
+			},
+			Grace: 15 * time.Second,
+		},
+	}
+}
+
+// console fills in what the four variants of the web console have in common.
+func console(name, profile, authType string, s Service) Service {
+	s.Name, s.Tier, s.Profile, s.App = name, Web, profile, "web_console_ng"
+	s.BuildArgs = []Variable{
+		from("APP_UID", "1000", "WEB_CONSOLE_UID"),
+		from("APP_GID", "1000", "WEB_CONSOLE_GID"),
+	}
+	s.Env = join([]Variable{
+		fixed("EXECUTION_GATEWAY_URL", executionGatewayURL),
+		fixed("PROJECT_ROOT", "/app"),
+		fixed("WEB_CONSOLE_AUTH_TYPE", authType),
+		required("WEB_CONSOLE_USER"),
+		required("WEB_CONSOLE_PASSWORD"),
+		optional("WEB_CONSOLE_DEV_ROLE", "admin"),
+		optional("WEB_CONSOLE_DEV_USER_ID", "admin"),
+		optional("WEB_CONSOLE_DEV_SESSION_VERSION", "1"),
+		optional("WEB_CONSOLE_DEV_STRATEGIES", ""),
+		optional("STRATEGY_ID", ""),
+	}, database, []Variable{
+		fixed("SESSION_TIMEOUT_MINUTES", "15"),
+		fixed("SESSION_ABSOLUTE_TIMEOUT_HOURS", "4"),
+		optional("FEATURE_HEALTH_MONITOR", "true"),
+		optional("FEATURE_RISK_DASHBOARD", "false"),
+		optional("FEATURE_STRATEGY_COMPARISON", "false"),
+		optional("FEATURE_MANUAL_CONTROLS", "false"),
+		optional("FEATURE_BACKTEST_MANAGER", "false"),
+		optional("FEATURE_CIRCUIT_BREAKER", "false"),
+		optional("FEATURE_ALERTS", "false"),
+		optional("REDIS_HOST", "redis"),
+		optional("REDIS_PORT", "6379"),
+		from("REDIS_URL", redisURL, "REDIS_URL_DOCKER"),
+		optional("PROMETHEUS_URL", "http://prometheus:9090"),
+	}, auth0, []Variable{
+		auth0Audience,
+		optional("OAUTH2_REDIRECT_URI", "${public_url}/callback"),
+		optional("OAUTH2_LOGOUT_REDIRECT_URI", "${public_url}/logout"),
+		optional("REDIS_SESSION_DB", "1"),
+		fixed("HOME", "/tmp"),
+		fixed("JUPYTER_RUNTIME_DIR", "/tmp/jupyter/runtime"),
+		fixed("JUPYTER_CONFIG_DIR", "/tmp/jupyter/config"),
+		fixed("JUPYTER_DATA_DIR", "/tmp/jupyter/data"),
+		optional("HEALTH_CHECK_SECRET", ""),
+	}, s.Env)
+	s.Mounts = append([]Mount{
+		{Checkout: "data", Path: "/app/data"},
+		{Volume: "backtest_data", Path: resultsDir, ReadOnly: true},
+	}, s.Mounts...)
+	s.Networks = []string{DefaultNetwork, EdgeNetwork}
+	s.Probe = Probe{
+		Command: []string{"CMD", "python", "-c",
+			"import urllib.request as u; u.urlopen('http://127.0.0.1:8080/readyz', timeout=8)"},
+		Timeout: 10 * time.Second,
+		Health:  "http://" + name + ":8080/readyz",
+	}
+	s.Grace = 15 * time.Second
+	return s
+}

@@ -1,0 +1,54 @@
+package components
+
+import (
+	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"trading-platform/plan"
+)
+
+// Networks is the stack's bridge networks.
+type Networks struct {
+	pulumi.ResourceState
+
+	// Names by catalog name. Containers take a name from here, so that a network
+	// that is replaced takes its containers with it: the engine deletes no
+	// network that is in use.
+	Names pulumi.StringMap
+}
+
+// NetworksArgs says which networks.
+type NetworksArgs struct {
+	Networks []plan.Network
+	Stack    string // the stack that they are labelled with
+}
+
+// NewNetworks makes the networks.
+func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...pulumi.ResourceOption) (*Networks, error) {
+	n := &Networks{Names: pulumi.StringMap{}}
+	if err := ctx.RegisterComponentResource("trading-platform:components:Networks", name, n, opts...); err != nil {
+		return nil, err
+	}
+	for _, network := range args.Networks {
+		resource := &docker.NetworkArgs{
+			Name:   pulumi.String(network.Name),
+			Driver: pulumi.String("bridge"),
+			Labels: docker.NetworkLabelArray{
+				docker.NetworkLabelArgs{Label: pulumi.String(plan.StackLabel), Value: pulumi.String(args.Stack)},
+			},
+		}
+		if network.Subnet != "" {
+			resource.IpamConfigs = docker.NetworkIpamConfigArray{
+				docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)},
+			}
+		}
+		made, err := docker.NewNetwork(ctx, name+"-"+network.Key, resource, pulumi.Parent(n),
+			// Two networks cannot share a name or a subnet.
+			pulumi.DeleteBeforeReplace(true))
+		if err != nil {
+			return nil, err
+		}
+		n.Names[network.Key] = made.Name
+	}
+	return n, ctx.RegisterResourceOutputs(n, pulumi.Map{"names": n.Names})
+}

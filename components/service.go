@@ -1,0 +1,171 @@
+package components
+
+import (
+	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"trading-platform/plan"
+)
+
+// Service is one service: a container for each replica.
+type Service struct {
+	pulumi.ResourceState
+
+	// Containers are what others wait for: an edge to one of these holds until it is healthy.
+	Containers []*docker.Container
+}
+
+// ServiceArgs says what to run and what it runs on.
+type ServiceArgs struct {
+	Plan     *plan.Plan
+	Service  plan.Service
+	Networks *Networks
+	Volumes  *Volumes
+	Image    pulumi.StringOutput // image id
+	After    []pulumi.Resource   // containers that must be healthy first
+}
+
+// NewService runs a service.
+func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pulumi.ResourceOption) (*Service, error) {
+	s := &Service{}
+	if err := ctx.RegisterComponentResource("trading-platform:components:Service", name, s, opts...); err != nil {
+		return nil, err
+	}
+	var names pulumi.StringArray
+	for i, container := range args.Service.Containers {
+		resource := name
+		if i > 0 {
+			resource += container[len(args.Service.Containers[0]):] // _2, _3, …
+		}
+		c, err := docker.NewContainer(ctx, resource, containerArgs(args, i),
+			pulumi.Parent(s),
+			// A plain edge, not a property: a change to postgres must not tear down what waits for it.
+			pulumi.DependsOn(args.After),
+			// Two containers cannot share a name and a port.
+			pulumi.DeleteBeforeReplace(true),
+			// The official plugin reports these as updated and changes nothing on the engine.
+			pulumi.ReplaceOnChanges([]string{"healthcheck", "tmpfs", "init", "cpuQuota", "cpuPeriod"}))
+		if err != nil {
+			return nil, err
+		}
+		s.Containers = append(s.Containers, c)
+		names = append(names, c.Name)
+	}
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"containers": names})
+}
+
+// containerArgs spells the i-th replica of a service in the provider's terms.
+func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
+	s := args.Service
+	c := &docker.ContainerArgs{
+		Name:    pulumi.String(s.Containers[i]),
+		Image:   args.Image,
+		Command: pulumi.ToStringArray(s.Command),
+		Restart: pulumi.String("unless-stopped"),
+		Healthcheck: docker.ContainerHealthcheckArgs{
+			Tests:       pulumi.ToStringArray(s.Probe.Test),
+			Interval:    pulumi.String(s.Probe.Interval.String()),
+			Timeout:     pulumi.String(s.Probe.Timeout.String()),
+			Retries:     pulumi.Int(s.Probe.Retries),
+			StartPeriod: pulumi.String(s.Probe.StartPeriod.String()),
+		},
+		Wait:        pulumi.Bool(true),
+		WaitTimeout: pulumi.Int(int(s.Probe.WaitTimeout().Seconds())),
+		// Without it the plugin kills: its stop timeout is 0 whatever stopTimeout says.
+		DestroyGraceSeconds: pulumi.Int(int(s.Grace.Seconds())),
+		RemoveVolumes:       pulumi.Bool(false),
+		// Spelt out: an engine with defaults of its own would differ forever.
+		LogDriver: pulumi.String("json-file"),
+		LogOpts:   pulumi.StringMap{"max-size": pulumi.String("10m"), "max-file": pulumi.String("3")},
+	}
+	if interval := s.Probe.StartInterval; interval.Duration > 0 {
+		h := c.Healthcheck.(docker.ContainerHealthcheckArgs)
+		h.StartInterval = pulumi.String(interval.String())
+		c.Healthcheck = h
+	}
+	if s.User != "" {
+		c.User = pulumi.String(s.User)
+	}
+	c.Labels = labels(s.Labels(args.Plan, i))
+	c.Envs = envs(s.Env)
+	c.Ports = ports(s.Ports)
+	c.Volumes = mounts(s.Mounts, args.Volumes)
+	c.Uploads = uploads(s.Files)
+	c.NetworksAdvanced = attachments(s.Networks, args.Networks)
+	return c
+}
+
+func labels(all []plan.Label) docker.ContainerLabelArray {
+	var out docker.ContainerLabelArray
+	for _, l := range all {
+		out = append(out, docker.ContainerLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
+	}
+	return out
+}
+
+// envs keeps the list readable where it can: a single secret hides all of it in every diff.
+func envs(all []plan.Env) pulumi.StringArray {
+	var out pulumi.StringArray
+	for _, e := range all {
+		out = append(out, maybeSecret(e.Name+"="+e.Value, e.Secret))
+	}
+	return out
+}
+
+func maybeSecret(value string, secret bool) pulumi.StringInput {
+	if secret {
+		return pulumi.ToSecret(pulumi.String(value)).(pulumi.StringOutput)
+	}
+	return pulumi.String(value)
+}
+
+func ports(all []plan.Port) docker.ContainerPortArray {
+	var out docker.ContainerPortArray
+	for _, p := range all {
+		out = append(out, docker.ContainerPortArgs{
+			Ip: pulumi.String(p.Address), External: pulumi.Int(p.Host), Internal: pulumi.Int(p.Container),
+		})
+	}
+	return out
+}
+
+func mounts(all []plan.Mount, volumes *Volumes) docker.ContainerVolumeArray {
+	var out docker.ContainerVolumeArray
+	for _, m := range all {
+		v := docker.ContainerVolumeArgs{ContainerPath: pulumi.String(m.Path)}
+		if m.Volume != "" {
+			v.VolumeName = volumes.Names[m.Volume].ToStringOutput().ToStringPtrOutput()
+		} else {
+			v.HostPath = pulumi.String(m.Host)
+		}
+		if m.ReadOnly {
+			v.ReadOnly = pulumi.Bool(true)
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func uploads(all []plan.File) docker.ContainerUploadArray {
+	var out docker.ContainerUploadArray
+	for _, f := range all {
+		content := maybeSecret(f.Content, f.Secret).ToStringOutput().ToStringPtrOutput()
+		out = append(out, docker.ContainerUploadArgs{File: pulumi.String(f.Path), Content: content})
+	}
+	return out
+}
+
+func attachments(all []plan.Attachment, networks *Networks) docker.ContainerNetworksAdvancedArray {
+	var out docker.ContainerNetworksAdvancedArray
+	for _, a := range all {
+		n := docker.ContainerNetworksAdvancedArgs{
+			Name:    networks.Names[a.Network],
+			Aliases: pulumi.ToStringArray([]string{a.Alias}),
+		}
+		if a.Address != "" {
+			n.Ipv4Address = pulumi.String(a.Address)
+		}
+		out = append(out, n)
+	}
+	return out
+}

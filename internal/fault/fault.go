@@ -1,0 +1,78 @@
+// Package fault collects everything that is wrong, so that a user sees all of it
+// at once, each with where it is and what mends it.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/agext/levenshtein"
+)
+
+// Fault is one thing that is wrong.
+type Fault struct {
+	Where string // the setting, variable or service, e.g. "trading-platform:portOffset"
+	What  string // what is wrong with it
+	Mend  string // the command or setting that mends it
+}
+
+// List is a set of faults that is an error when it is not empty. Use Err to
+// return one: an empty List in an error variable would not be nil.
+type List []Fault
+
+// Add appends a fault; what is formatted with args.
+func (l *List) Add(where, mend, what string, args ...any) {
+	*l = append(*l, Fault{Where: where, Mend: mend, What: fmt.Sprintf(what, args...)})
+}
+
+// Gather takes in the faults of an error. An error that is none of ours comes back.
+func (l *List) Gather(err error) error {
+	var more List
+	if errors.As(err, &more) {
+		*l = append(*l, more...)
+		return nil
+	}
+	return err
+}
+
+// Err gives the list as an error, nil when it is empty.
+func (l List) Err() error {
+	if len(l) == 0 {
+		return nil
+	}
+	return l
+}
+
+// Error prints every fault, numbered when there are several.
+func (l List) Error() string {
+	var b strings.Builder
+	switch len(l) {
+	case 1:
+		b.WriteString("One thing is wrong, and nothing was changed:")
+	default:
+		fmt.Fprintf(&b, "%d things are wrong, and nothing was changed:", len(l))
+	}
+	for i, f := range l {
+		fmt.Fprintf(&b, "\n  %d. %s: %s", i+1, f.Where, f.What)
+		if f.Mend != "" {
+			fmt.Fprintf(&b, "\n     mend: %s", f.Mend)
+		}
+	}
+	return b.String()
+}
+
+// DidYouMean gives "; did you mean x?" for the known word nearest to the given
+// one, or nothing when none is near.
+func DidYouMean(word string, known []string) string {
+	best, distance := "", len(word)/2+1
+	for _, k := range known {
+		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(k), nil); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}

@@ -1,0 +1,170 @@
+// Package plan resolves a stack: from the catalog and a stack's settings, which
+// containers run, with their final image, environment, ports, mounts, networks,
+// probes and edges, in the order in which they start. It is pure: no engine, no
+// clock, nothing but the certificate and configuration files it is given. So it
+// can be printed, compared and tested before anything is done.
+package plan
+
+import (
+	"net/netip"
+	"time"
+
+	"trading-platform/catalog"
+)
+
+// Plan is a resolved stack.
+type Plan struct {
+	Stack         string    `json:"stack"`
+	NamePrefix    string    `json:"namePrefix"`
+	Profiles      []string  `json:"profiles"`
+	Provider      string    `json:"provider"`
+	RetainVolumes bool      `json:"retainVolumes"`
+	Networks      []Network `json:"networks"`
+	Volumes       []Volume  `json:"volumes"`
+	Services      []Service `json:"services"` // each after those it waits for
+	Notes         []string  `json:"notes,omitempty"`
+}
+
+// Network is a bridge network.
+type Network struct {
+	Key    string `json:"key"`              // its name in the catalog
+	Name   string `json:"name"`             // its name on the engine
+	Subnet string `json:"subnet,omitempty"` // CIDR; empty for the engine's choice
+}
+
+// Volume is a named volume.
+type Volume struct {
+	Key      string `json:"key"`
+	Name     string `json:"name"`
+	TakeOver bool   `json:"takeOver,omitempty"` // an existing volume under a name of the user's
+}
+
+// Service is one service with all its replicas.
+type Service struct {
+	Name       string          `json:"name"`
+	Tier       catalog.Tier    `json:"tier"`
+	Profile    string          `json:"profile,omitempty"`
+	Containers []string        `json:"containers"` // one name a replica
+	Image      Image           `json:"image"`
+	Command    []string        `json:"command,omitempty"`
+	User       string          `json:"user,omitempty"`
+	Env        []Env           `json:"env,omitempty"`
+	Ports      []Port          `json:"ports,omitempty"`
+	Mounts     []Mount         `json:"mounts,omitempty"`
+	Files      []File          `json:"files,omitempty"`
+	Networks   []Attachment    `json:"networks"`
+	After      []string        `json:"after,omitempty"`
+	Probe      Probe           `json:"probe"`
+	Health     string          `json:"health,omitempty"` // where peers see its health
+	Metrics    string          `json:"metrics,omitempty"`
+	Grace      Duration        `json:"grace"`
+	metrics    catalog.Metrics // for the scrape configuration
+	certs      []string        // files of the certificate folder
+}
+
+// Image says where a service's image comes from: a reference, or a build.
+type Image struct {
+	Reference string `json:"reference,omitempty"`
+	Build     *Build `json:"build,omitempty"`
+}
+
+// Build is an image built from a folder.
+type Build struct {
+	Name       string            `json:"name"`       // the tag it gets
+	Context    string            `json:"context"`    // folder, absolute or under the project
+	Dockerfile string            `json:"dockerfile"` // path of the Dockerfile
+	Args       map[string]string `json:"args,omitempty"`
+}
+
+// Env is one variable of a container.
+type Env struct {
+	Name, Value string
+	Secret      bool
+}
+
+// Port is one published port.
+type Port struct {
+	Address   string `json:"address"` // of the host
+	Host      int    `json:"host"`
+	Container int    `json:"container"`
+	URL       string `json:"url,omitempty"` // how a person opens it
+}
+
+// Mount is a volume, or a folder or file of the host, in a container.
+type Mount struct {
+	Volume   string `json:"volume,omitempty"` // key of a Volume of the plan
+	Host     string `json:"host,omitempty"`
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+// File is a file that is put into the container before it starts.
+type File struct {
+	Path    string
+	Content string
+	Secret  bool
+}
+
+// Attachment joins a network, with the service's name as the alias.
+type Attachment struct {
+	Network string `json:"network"` // key of a Network of the plan
+	Alias   string `json:"alias"`
+	Address string `json:"address,omitempty"` // fixed address; empty for the engine's choice
+}
+
+// Probe is a healthcheck with its timing.
+type Probe struct {
+	Test          []string `json:"test"`
+	Interval      Duration `json:"interval"`
+	Timeout       Duration `json:"timeout"`
+	Retries       int      `json:"retries"`
+	StartPeriod   Duration `json:"startPeriod"`
+	StartInterval Duration `json:"startInterval,omitempty"` // 0 where the engine has none
+}
+
+// WaitTimeout is the longest that an honest start can take until the engine
+// says healthy or unhealthy, with slack for a busy machine.
+func (p Probe) WaitTimeout() time.Duration {
+	tries := time.Duration(p.Retries) * (p.Interval.Duration + p.Timeout.Duration)
+	return p.StartPeriod.Duration + tries + 30*time.Second
+}
+
+// Duration prints in JSON as Go and the engine write it ("1m30s").
+type Duration struct{ time.Duration }
+
+// MarshalText writes the canonical form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Lookup finds a service of the plan.
+func (p *Plan) Lookup(name string) (Service, bool) {
+	for _, s := range p.Services {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Service{}, false
+}
+
+// URLs gives, by service, how a person opens its first published port.
+func (p *Plan) URLs() map[string]string {
+	urls := map[string]string{}
+	for _, s := range p.Services {
+		for _, port := range s.Ports {
+			if port.URL != "" {
+				urls[s.Name] = port.URL
+			}
+		}
+	}
+	return urls
+}
+
+// browsable is the address at which this host reaches a port bound to address.
+func browsable(address netip.Addr) netip.Addr {
+	switch {
+	case address == netip.IPv4Unspecified():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case address == netip.IPv6Unspecified():
+		return netip.IPv6Loopback()
+	}
+	return address
+}

@@ -1,0 +1,131 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"trading-platform/settings"
+)
+
+// MarshalJSON writes a variable without its value where that is a secret.
+func (e Env) MarshalJSON() ([]byte, error) {
+	value := e.Value
+	if e.Secret {
+		value = settings.Hidden
+	}
+	return json.Marshal(struct {
+		Name   string `json:"name"`
+		Value  string `json:"value"`
+		Secret bool   `json:"secret,omitempty"`
+	}{e.Name, value, e.Secret})
+}
+
+// MarshalJSON writes a file's SHA-256 in place of its content, and neither where it is a secret.
+func (f File) MarshalJSON() ([]byte, error) {
+	sum := ""
+	if !f.Secret {
+		sum = f.SHA256()
+	}
+	return json.Marshal(struct {
+		Path   string `json:"path"`
+		SHA256 string `json:"sha256,omitempty"`
+		Secret bool   `json:"secret,omitempty"`
+	}{f.Path, sum, f.Secret})
+}
+
+// SHA256 is the hash of the content, in hex.
+func (f File) SHA256() string {
+	sum := sha256.Sum256([]byte(f.Content))
+	return hex.EncodeToString(sum[:])
+}
+
+// String names an image for people.
+func (i Image) String() string {
+	if i.Build != nil {
+		return i.Build.Name + " (built from " + i.Build.Context + ")"
+	}
+	return i.Reference
+}
+
+// JSON writes the plan for machines. Secrets are left out.
+func (p *Plan) JSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(p)
+}
+
+// Text writes the plan as a table for people, services in the order in which they start.
+func (p *Plan) Text(w io.Writer) error {
+	fmt.Fprintf(w, "Stack %s: %d services, profiles: %s\n\n", p.Stack, len(p.Services), orNone(p.Profiles))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SERVICE\tCONTAINER\tIMAGE\tHOST PORTS\tSTARTS AFTER")
+	for _, s := range p.Services {
+		container := s.Containers[0]
+		if n := len(s.Containers); n > 1 {
+			container += fmt.Sprintf(" (%d replicas)", n)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, container, s.Image, portList(s.Ports), orNone(s.After))
+	}
+	fmt.Fprintln(t, "\nNETWORK\tNAME\tSUBNET")
+	for _, n := range p.Networks {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Key, n.Name, orNone([]string{n.Subnet}))
+	}
+	fmt.Fprintln(t, "\nVOLUME\tNAME")
+	for _, v := range p.Volumes {
+		fmt.Fprintf(t, "%s\t%s\n", v.Key, v.Name)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, note := range p.Notes {
+		fmt.Fprintf(w, "\nnote: %s", note)
+	}
+	if len(p.Notes) > 0 {
+		fmt.Fprintln(w)
+	}
+	return nil
+}
+
+// Mermaid writes the services and their edges as a Mermaid graph.
+func (p *Plan) Mermaid(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("graph LR\n")
+	for _, s := range p.Services {
+		fmt.Fprintf(&b, "  %s\n", s.Name)
+		for _, name := range s.After {
+			fmt.Fprintf(&b, "  %s --> %s\n", s.Name, name)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func orNone(words []string) string {
+	if text := strings.Join(words, ", "); text != "" {
+		return text
+	}
+	return "—"
+}
+
+// portList folds a run of ports into "8900-8949".
+func portList(ports []Port) string {
+	var parts []string
+	for i := 0; i < len(ports); i++ {
+		first := i
+		for i+1 < len(ports) && ports[i+1].Host == ports[i].Host+1 && ports[i+1].Address == ports[i].Address {
+			i++
+		}
+		text := fmt.Sprintf("%s:%d", ports[first].Address, ports[first].Host)
+		if i > first {
+			text += fmt.Sprintf("-%d", ports[i].Host)
+		}
+		parts = append(parts, text)
+	}
+	return orNone(parts)
+}

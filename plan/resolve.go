@@ -1,0 +1,419 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"trading-platform/catalog"
+	"trading-platform/infra"
+	"trading-platform/internal/fault"
+	"trading-platform/settings"
+)
+
+// resolver holds what resolving one stack needs on the way.
+type resolver struct {
+	set    *settings.Settings
+	certs  map[string]string
+	facts  map[string]string
+	plan   *Plan
+	faults fault.List
+	// missing holds, by required variable, the services that want it.
+	missing map[string][]string
+	// localOnly holds, by variable, the services that would run with a value that is no secret.
+	localOnly map[string][]string
+}
+
+// Resolve works out the stack that settings describe. certs holds the files of
+// the certificate folder by name; a stack without nginx needs none, and a plan
+// that is only looked at may leave them out.
+//
+// The plan is given even with an error, as far as it goes, so that more can be
+// checked on it. The error is a fault.List of all that is wrong.
+func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
+	r := &resolver{
+		set: set, certs: certs,
+		missing: map[string][]string{}, localOnly: map[string][]string{},
+		plan: &Plan{
+			Stack: set.Stack, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
+			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
+		},
+	}
+	r.facts = r.workOutFacts()
+	r.networks()
+	r.volumes()
+	enabled := r.enabled()
+	for _, s := range startOrder(enabled) {
+		r.plan.Services = append(r.plan.Services, r.service(s))
+	}
+	r.referenceEnv(enabled)
+	r.files(enabled)
+	r.report()
+	return r.plan, r.faults.Err()
+}
+
+// workOutFacts gives the values that catalog.Facts names.
+func (r *resolver) workOutFacts() map[string]string {
+	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
+	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: "postgres:5432", Path: "/" + db}
+	console, https := strconv.Itoa(8080+r.set.PortOffset), 443+r.set.PortOffset
+	public := "https://web-console.trading-platform.local"
+	if https != 443 {
+		public += ":" + strconv.Itoa(https)
+	}
+	return map[string]string{
+		"database_url":    database.String(),
+		"postgres_user":   user,
+		"postgres_db":     db,
+		"nginx_address":   r.set.NginxAddress.String(),
+		"nginx_subnet":    netip.PrefixFrom(r.set.NginxAddress, 24).Masked().String(),
+		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
+		"public_url":      public,
+	}
+}
+
+// userValue gives a variable of postgres as the user set it, else the catalog's default.
+func (r *resolver) userValue(name string) string {
+	if v, ok := r.set.Variables[name]; ok {
+		return v.Text
+	}
+	postgres, _ := catalog.Lookup("postgres")
+	for _, v := range postgres.Env {
+		if v.Name == name {
+			return v.Value
+		}
+	}
+	return ""
+}
+
+func (r *resolver) networks() {
+	for _, n := range catalog.Networks {
+		network := Network{Key: n.Name, Name: r.name(n.Name)}
+		if n.Fixed {
+			network.Subnet = r.set.Subnet.String()
+		}
+		r.plan.Networks = append(r.plan.Networks, network)
+	}
+}
+
+func (r *resolver) volumes() {
+	for _, v := range catalog.Volumes {
+		volume := Volume{Key: v.Name, Name: r.name(v.Name)}
+		if existing, ok := r.set.Volumes[v.Name]; ok {
+			volume.Name, volume.TakeOver = existing, true
+		}
+		r.plan.Volumes = append(r.plan.Volumes, volume)
+	}
+	if !r.set.RetainVolumes {
+		r.plan.Notes = append(r.plan.Notes, "retainVolumes is off: `pulumi destroy` deletes the data of all volumes")
+	}
+}
+
+func (r *resolver) name(of string) string { return r.set.NamePrefix + "_" + of }
+
+// enabled gives the catalog's services that this stack runs, without edges to those that it does not.
+func (r *resolver) enabled() []catalog.Service {
+	var on []catalog.Service
+	for _, s := range catalog.Services() {
+		switch {
+		case s.Profile != "" && !slices.Contains(r.set.Profiles, s.Profile):
+		case slices.Contains(r.set.Disabled, s.Name):
+			r.plan.Notes = append(r.plan.Notes, s.Name+" is disabled")
+		default:
+			on = append(on, s)
+		}
+	}
+	for i, s := range on {
+		var after []string
+		for _, name := range s.After {
+			if slices.ContainsFunc(on, func(o catalog.Service) bool { return o.Name == name }) {
+				after = append(after, name)
+			} else {
+				r.plan.Notes = append(r.plan.Notes, fmt.Sprintf("%s does not wait for %s, which is not in the stack", s.Name, name))
+			}
+		}
+		on[i].After = after
+	}
+	return on
+}
+
+// startOrder sorts services so that each comes after those it waits for, and
+// otherwise as in the catalog. The catalog's own check has ruled out cycles.
+func startOrder(services []catalog.Service) []catalog.Service {
+	byName := map[string]catalog.Service{}
+	for _, s := range services {
+		byName[s.Name] = s
+	}
+	var ordered []catalog.Service
+	done := map[string]bool{}
+	var visit func(s catalog.Service)
+	visit = func(s catalog.Service) {
+		if done[s.Name] {
+			return
+		}
+		done[s.Name] = true
+		for _, name := range s.After {
+			visit(byName[name])
+		}
+		ordered = append(ordered, s)
+	}
+	for _, s := range services {
+		visit(s)
+	}
+	return ordered
+}
+
+func (r *resolver) service(s catalog.Service) Service {
+	image, isReference := r.image(s)
+	out := Service{
+		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: image,
+		Command: s.Command, User: s.User, After: s.After, Health: s.Probe.Health,
+		Grace: Duration{s.Grace}, metrics: s.Metrics, certs: s.Certs,
+	}
+	command := slices.Clone(s.Probe.Command)
+	for i, word := range command {
+		command[i] = r.expand(word)
+	}
+	if isReference {
+		out.Command = []string{"serve", s.Name}
+		command = []string{"CMD", "/app/reference", "probe", s.Name}
+	}
+	out.Probe = timing(command, s.Probe, r.set.EngineAPI)
+	for replica := range max(1, r.set.Replicas[s.Name]) {
+		name := r.name(s.Name)
+		if replica > 0 {
+			// The first keeps the plain name, so that scaling never touches it.
+			name = fmt.Sprintf("%s_%d", name, replica+1)
+		}
+		out.Containers = append(out.Containers, name)
+	}
+	out.Env = r.env(s)
+	out.Ports = r.ports(s)
+	for _, m := range s.Mounts {
+		switch {
+		case m.Checkout == "":
+			out.Mounts = append(out.Mounts, Mount{Volume: m.Volume, Host: m.Host, Path: m.Path, ReadOnly: m.ReadOnly})
+		case r.set.SourceDir != "":
+			out.Mounts = append(out.Mounts, Mount{Host: r.set.SourceDir + "/" + m.Checkout, Path: m.Path, ReadOnly: m.ReadOnly})
+		}
+	}
+	for _, network := range s.Networks {
+		a := Attachment{Network: network, Alias: s.Name}
+		if s.Proxy && network == catalog.EdgeNetwork {
+			a.Address = r.set.NginxAddress.String()
+		}
+		out.Networks = append(out.Networks, a)
+	}
+	if s.Metrics.Port != 0 {
+		out.Metrics = fmt.Sprintf("http://%s:%d%s", s.Name, s.Metrics.Port, metricsPath(s.Metrics))
+	}
+	return out
+}
+
+func metricsPath(m catalog.Metrics) string {
+	if m.Path != "" {
+		return m.Path
+	}
+	return "/metrics"
+}
+
+func (r *resolver) ports(s catalog.Service) []Port {
+	var ports []Port
+	for _, p := range s.Ports {
+		if p.When != "" && r.set.Variables[p.When].Text == "" {
+			continue
+		}
+		address := r.set.BindAddress
+		if p.Private && !slices.Contains(r.set.Expose, s.Name) {
+			address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		for i := range max(1, p.Count) {
+			host := p.Host + i + r.set.PortOffset
+			if host > 65535 {
+				r.faults.Add(settings.Project+":portOffset", settings.Set(r.set.Stack, "portOffset", "1000"),
+					"%d puts %s on port %d, past 65535", r.set.PortOffset, s.Name, host)
+				break
+			}
+			port := Port{Address: address.String(), Host: host, Container: p.Container + i}
+			if p.URL != "" {
+				port.URL = p.URL + "://" + netip.AddrPortFrom(browsable(address), uint16(host)).String()
+			}
+			ports = append(ports, port)
+		}
+	}
+	return ports
+}
+
+// expand fills the facts into a value.
+func (r *resolver) expand(value string) string {
+	if !strings.Contains(value, "${") {
+		return value
+	}
+	return os.Expand(value, func(name string) string { return r.facts[name] })
+}
+
+// env gives a service's variables in the order of the catalog, then those that
+// serviceEnv adds, by name. Variables that come out empty are set to empty, as
+// the old stack did.
+func (r *resolver) env(s catalog.Service) []Env {
+	var env []Env
+	for _, v := range s.Env {
+		value, given := r.value(v)
+		override, overridden := r.set.ServiceEnv[s.Name][v.Name]
+		if overridden {
+			value, given = override.Text, override.Secret
+		}
+		if v.Required && value == "" {
+			r.missing[v.Name] = append(r.missing[v.Name], s.Name)
+		}
+		if slices.Contains(catalog.LocalOnly[v.Name], value) {
+			r.localOnly[v.Name] = append(r.localOnly[v.Name], s.Name)
+		}
+		env = append(env, r.variable(v.Name, value, given))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.set.ServiceEnv[s.Name])) {
+		if !slices.ContainsFunc(env, func(e Env) bool { return e.Name == name }) {
+			v := r.set.ServiceEnv[s.Name][name]
+			env = append(env, r.variable(name, v.Text, v.Secret))
+		}
+	}
+	return env
+}
+
+// value gives a variable's value, and whether the user gave it as a secret.
+func (r *resolver) value(v catalog.Variable) (string, bool) {
+	for _, name := range v.From {
+		if user, ok := r.set.Variables[name]; ok && user.Text != "" {
+			return user.Text, user.Secret
+		}
+	}
+	return r.expand(v.Value), false
+}
+
+// variable decides whether a value is a secret. The local-only values are not,
+// alone or in the database's URL: hiding them would only hide the list they stand in.
+func (r *resolver) variable(name, value string, given bool) Env {
+	secret := given || value != "" && catalog.IsSecret(name, value)
+	switch {
+	case slices.Contains(catalog.LocalOnly[name], value):
+		secret = false
+	case value == r.facts["database_url"]:
+		password := r.set.Variables["POSTGRES_PASSWORD"]
+		secret = !slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], r.userValue("POSTGRES_PASSWORD")) || password.Secret
+	}
+	return Env{Name: name, Value: value, Secret: secret}
+}
+
+// files renders each service's configuration files and adds its certificates.
+func (r *resolver) files(enabled []catalog.Service) {
+	values := infra.Values{NamePrefix: r.set.NamePrefix}
+	for _, s := range r.plan.Services {
+		values.PrometheusEnabled = values.PrometheusEnabled || s.Name == "prometheus"
+		values.LokiEnabled = values.LokiEnabled || s.Name == "loki_server"
+		if s.metrics.Port == 0 {
+			continue
+		}
+		values.Targets = append(values.Targets, infra.Target{
+			Service: s.Name, Address: fmt.Sprintf("%s:%d", s.Name, s.metrics.Port), Path: metricsPath(s.metrics),
+			Tier: string(s.Tier), Component: s.metrics.Component, Interval: s.metrics.Interval,
+		})
+	}
+	for i := range r.plan.Services {
+		s := &r.plan.Services[i]
+		values.Nginx = r.nginx(*s, enabled)
+		files, err := infra.Files(s.Name, values)
+		if err != nil {
+			r.faults.Add(s.Name, "restore infra/ from git", "its configuration cannot be made: %v", err)
+		}
+		for _, path := range slices.Sorted(maps.Keys(files)) {
+			s.Files = append(s.Files, File{Path: path, Content: files[path]})
+		}
+		for _, name := range s.certs {
+			s.Files = append(s.Files, File{Path: "/etc/nginx/certs/" + name, Content: r.certs[name], Secret: true})
+		}
+	}
+}
+
+// nginx gives a proxy's template values: its upstreams are the services that it waits for.
+func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
+	if s.Tier != catalog.Proxy {
+		return infra.Nginx{}
+	}
+	n := infra.Nginx{
+		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: r.facts["nginx_subnet"],
+		CSPReportOnly: s.env("CSP_REPORT_ONLY") == "true",
+		ServerNames:   []string{"web-console.trading-platform.local", "localhost"},
+	}
+	for _, o := range enabled {
+		if !slices.Contains(s.After, o.Name) {
+			continue
+		}
+		u, _ := url.Parse(o.Probe.Health)
+		if o.App == "auth_service" {
+			n.Auth = u.Host
+		} else {
+			n.Console = u.Host
+		}
+	}
+	return n
+}
+
+// env gives the value of one of the service's variables.
+func (s Service) env(name string) string {
+	for _, e := range s.Env {
+		if e.Name == name {
+			return e.Value
+		}
+	}
+	return ""
+}
+
+// report turns what was gathered over all services into one fault a variable.
+func (r *resolver) report() {
+	init := "platform init -s " + r.set.Stack + " makes one up, or: "
+	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
+		mend := settings.Set(r.set.Stack, name, "<value>")
+		if catalog.IsSecret(name, "") {
+			mend = settings.SetSecret(r.set.Stack, name)
+		}
+		if !strings.HasPrefix(name, "AUTH0_") {
+			mend = init + mend
+		}
+		r.faults.Add(settings.Project+":"+name, mend, "required by %s, and not set", strings.Join(r.missing[name], ", "))
+	}
+	why := r.reachable()
+	if why == "" {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.localOnly)) {
+		services := r.localOnly[name]
+		mend := init + settings.SetSecret(r.set.Stack, name)
+		if name == "HMAC_SIGNING_KEYS" || name == "SESSION_ENCRYPTION_KEY" { // fixed in the dev console
+			mend = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
+		}
+		r.faults.Add(settings.Project+":"+name, mend,
+			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)
+	}
+	if slices.Contains(r.set.Expose, "redis") && !r.set.BindAddress.IsLoopback() {
+		r.faults.Add(settings.Project+":expose", "take redis out of expose, and reach it by: ssh -L 6379:127.0.0.1:6379 <host>",
+			"redis has no password in this stack, so it cannot be opened to %s", r.set.BindAddress)
+	}
+}
+
+// reachable tells why others can reach this stack; empty when nobody can.
+func (r *resolver) reachable() string {
+	for _, secured := range []string{"mtls", "oauth2"} {
+		if slices.Contains(r.set.Profiles, secured) {
+			return "profile " + secured + " is for stacks that others reach"
+		}
+	}
+	if r.set.BindAddress.IsValid() && !r.set.BindAddress.IsLoopback() {
+		return "bindAddress " + r.set.BindAddress.String() + " opens the stack to others"
+	}
+	return ""
+}

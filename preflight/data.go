@@ -1,0 +1,147 @@
+package preflight
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+// data compares the databases' data on the engine with the images that would
+// open it. A newer server's data is refused by an older server, and PostgreSQL
+// reads no other major version's at all.
+func (c *check) data(containers []container.Summary) {
+	if s, ok := c.plan.Lookup("postgres"); ok {
+		c.postgresData(s, containers)
+	}
+	if s, ok := c.plan.Lookup("redis"); ok {
+		c.redisData(s, containers)
+	}
+}
+
+func (c *check) postgresData(s plan.Service, containers []container.Summary) {
+	image := c.imageVersion(s, "PG_MAJOR")
+	text, volume := c.readData(s, containers, "PG_VERSION")
+	have, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	want, err2 := strconv.Atoi(strings.Split(image, ".")[0])
+	if err != nil || err2 != nil || have == want {
+		return
+	}
+	c.faults.Add("volume "+volume,
+		fmt.Sprintf("run the version that made it: %s; or move the data: pg_dumpall from version %d, then restore into a new volume; or start empty beside it: %s",
+			c.config("--path images.postgres", "postgres:"+strconv.Itoa(have)), have,
+			c.config("--path volumes.pgdata", c.plan.NamePrefix+"_pgdata"+strconv.Itoa(want))+" after docker volume create"),
+		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was touched", have, s.Image, want)
+}
+
+// redisVersion finds the server's version in the header of a Redis dump, where it stands as an auxiliary field.
+var redisVersion = regexp.MustCompile(`redis-ver.([0-9]+\.[0-9]+)\.[0-9]+`)
+
+func (c *check) redisData(s plan.Service, containers []container.Summary) {
+	image := c.imageVersion(s, "REDIS_VERSION")
+	header, volume := c.readData(s, containers, "appendonlydir/appendonly.aof.1.base.rdb")
+	found := redisVersion.FindSubmatch(header)
+	if found == nil || image == "" {
+		return
+	}
+	var have, want settings.Version
+	_, err := fmt.Sscanf(string(found[1]), "%d.%d", &have.Major, &have.Minor)
+	n, _ := fmt.Sscanf(image, "%d.%d", &want.Major, &want.Minor)
+	if n == 1 {
+		want.Minor = 99 // a tag such as 7-alpine is the newest 7
+	}
+	if err != nil || n == 0 || want.AtLeast(have.Major, have.Minor) {
+		return
+	}
+	c.faults.Add("volume "+volume,
+		fmt.Sprintf("%s; or start empty beside it: %s after docker volume create",
+			c.config("--path images.redis", "redis:"+string(found[1])+"-alpine"),
+			c.config("--path volumes.redisdata", c.plan.NamePrefix+"_redisdata_new")),
+		"holds data of Redis %s, newer than the image %s; nothing in it was touched", found[1], s.Image)
+}
+
+// tagVersion is the version at the start of an image's tag.
+var tagVersion = regexp.MustCompile(`:v?([0-9]+(\.[0-9]+)*)`)
+
+// imageVersion gives the version of the server in an image: from the variable that
+// the official images set, or from the tag of an image that is not here yet. Empty when neither tells.
+func (c *check) imageVersion(s plan.Service, variable string) string {
+	if s.Image.Reference == "" {
+		return ""
+	}
+	if image, err := c.engine.ImageInspect(c.ctx, s.Image.Reference); err == nil && image.Config != nil {
+		for _, e := range image.Config.Env {
+			if value, ok := strings.CutPrefix(e, variable+"="); ok {
+				return value
+			}
+		}
+	}
+	if found := tagVersion.FindStringSubmatch(s.Image.Reference); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+// readData reads the start of a file in a database's volume: through a container
+// that has the volume, else through one that is made for it and never started.
+// It gives nothing when the volume, the file or an image to look with is not there.
+func (c *check) readData(s plan.Service, containers []container.Summary, file string) (content []byte, volume string) {
+	i := 0
+	for i < len(s.Mounts) && s.Mounts[i].Volume == "" {
+		i++
+	}
+	if i == len(s.Mounts) {
+		return nil, ""
+	}
+	mount := s.Mounts[i]
+	for _, v := range c.plan.Volumes {
+		if v.Key == mount.Volume {
+			volume = v.Name
+		}
+	}
+	if _, err := c.engine.VolumeInspect(c.ctx, volume, client.VolumeInspectOptions{}); err != nil {
+		return nil, volume
+	}
+	for _, o := range containers {
+		for _, m := range o.Mounts {
+			if m.Name == volume {
+				return c.readFile(o.ID, path.Join(m.Destination, file)), volume
+			}
+		}
+	}
+	made, err := c.engine.ContainerCreate(c.ctx, client.ContainerCreateOptions{
+		Config:     &container.Config{Image: s.Image.Reference, Labels: map[string]string{plan.StackLabel: c.plan.Stack}},
+		HostConfig: &container.HostConfig{Binds: []string{volume + ":" + mount.Path + ":ro,nocopy"}},
+	})
+	if err != nil {
+		return nil, volume // the image is not here yet
+	}
+	defer func() {
+		_, _ = c.engine.ContainerRemove(c.ctx, made.ID, client.ContainerRemoveOptions{Force: true})
+	}()
+	return c.readFile(made.ID, path.Join(mount.Path, file)), volume
+}
+
+// readFile gives the first kilobyte of a file in a container, running or not.
+func (c *check) readFile(id, file string) []byte {
+	got, err := c.engine.CopyFromContainer(c.ctx, id, client.CopyFromContainerOptions{SourcePath: file})
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = got.Content.Close() }()
+	archive := tar.NewReader(got.Content)
+	if _, err := archive.Next(); err != nil {
+		return nil
+	}
+	content, _ := io.ReadAll(io.LimitReader(archive, 1024))
+	return content
+}

@@ -1,0 +1,293 @@
+// Package preflight finds out whether a stack could come up on an engine before
+// anything is touched: ports, names and subnets that are taken, an engine that is
+// too old, folders that are missing, data that the images could not read. It
+// reports all of it at once. What the stack itself holds is no finding.
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"trading-platform/internal/fault"
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+// oldestAPI is the oldest engine API that the provider speaks (Docker 19.03).
+var oldestAPI = settings.Version{Major: 1, Minor: 40}
+
+// Connect opens the engine that the environment names, as the docker command
+// does. Its error says how to start one.
+func Connect(ctx context.Context) (*client.Client, error) {
+	engine, err := client.New(client.FromEnv)
+	if err == nil {
+		_, err = engine.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	}
+	if err != nil {
+		return nil, fault.List{{
+			Where: "Docker engine",
+			What:  "does not answer: " + err.Error(),
+			Mend:  "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
+		}}
+	}
+	return engine, nil
+}
+
+// check is one run over one engine.
+type check struct {
+	ctx    context.Context
+	engine client.APIClient
+	plan   *plan.Plan
+	set    *settings.Settings
+	faults fault.List
+}
+
+// Check gives all that is in a stack's way, as a fault.List.
+func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) error {
+	c := &check{ctx: ctx, engine: engine, plan: p, set: set}
+	c.version()
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its containers: %w", err)
+	}
+	c.names(containers.Items)
+	c.ports(containers.Items)
+	if err := c.networks(); err != nil {
+		return err
+	}
+	if err := c.volumes(); err != nil {
+		return err
+	}
+	c.folders()
+	c.data(containers.Items)
+	return c.faults.Err()
+}
+
+func (c *check) config(key, value string) string { return settings.Set(c.plan.Stack, key, value) }
+
+// version compares the engine with what the stack's settings say of it.
+func (c *check) version() {
+	ping, err := c.engine.Ping(c.ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil {
+		return // the next question to the engine says so
+	}
+	var actual settings.Version
+	if _, err := fmt.Sscanf(ping.APIVersion, "%d.%d", &actual.Major, &actual.Minor); err != nil {
+		return
+	}
+	if !actual.AtLeast(oldestAPI.Major, oldestAPI.Minor) {
+		c.faults.Add("Docker engine", "install Docker 19.03 or newer", "speaks API %s only; %d.%d is needed",
+			ping.APIVersion, oldestAPI.Major, oldestAPI.Minor)
+	}
+	if want := c.set.EngineAPI; !actual.AtLeast(want.Major, want.Minor) {
+		c.faults.Add(settings.Project+":engineApi", c.config("engineApi", "'"+ping.APIVersion+"'")+", or: platform init -s "+c.plan.Stack,
+			"the stack was set up for API %d.%d, and this engine speaks %s", want.Major, want.Minor, ping.APIVersion)
+	}
+}
+
+// mine tells whether labels say that this stack made the thing.
+func (c *check) mine(labels map[string]string) bool { return labels[plan.StackLabel] == c.plan.Stack }
+
+// owner says whose a thing with these labels is, and the ways out.
+func (c *check) owner(labels map[string]string, remove string) (who, mend string) {
+	if other := labels[plan.StackLabel]; other != "" {
+		add := "run that one: pulumi up -s " + other
+		if len(c.plan.Profiles) > 0 {
+			add = fmt.Sprintf("add %s to profiles in Pulumi.%s.yaml and run: pulumi up -s %s", strings.Join(c.plan.Profiles, ", "), other, other)
+		}
+		mend = add + "; or, for a second stack beside it, give this one a namePrefix, portOffset and subnet of its own"
+		return "stack " + other, mend
+	}
+	if project := labels["com.docker.compose.project"]; project != "" {
+		return "Docker Compose project " + project,
+			"docker compose -p " + project + " down (without -v: the volumes stay, and are taken over)"
+	}
+	return "something else", remove + "; or " + c.config("namePrefix", "<another>")
+}
+
+// names finds container names that something else has. One fault stands for all
+// the containers of one owner.
+func (c *check) names(containers []container.Summary) {
+	taken := map[fault.Fault][]string{}
+	var order []fault.Fault
+	for _, s := range c.plan.Services {
+		for _, name := range s.Containers {
+			i := slices.IndexFunc(containers, func(o container.Summary) bool { return slices.Contains(o.Names, "/"+name) })
+			if i < 0 || c.mine(containers[i].Labels) {
+				continue
+			}
+			who, mend := c.owner(containers[i].Labels, "docker rm -f "+name)
+			f := fault.Fault{What: who, Mend: mend}
+			if len(taken[f]) == 0 {
+				order = append(order, f)
+			}
+			taken[f] = append(taken[f], name)
+		}
+	}
+	for _, f := range order {
+		where := "container " + taken[f][0]
+		if len(taken[f]) > 1 {
+			where = "containers " + strings.Join(taken[f], ", ")
+		}
+		c.faults.Add(where, f.Mend, "taken by %s", f.What)
+	}
+}
+
+// ports finds host ports that something else listens on.
+func (c *check) ports(containers []container.Summary) {
+	for _, s := range c.plan.Services {
+		for _, p := range s.Ports {
+			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host))
+			holder, mine := c.holder(containers, address)
+			switch {
+			case mine:
+			case holder != "":
+				c.portTaken(s.Name, address, "container "+holder)
+			case c.local() && inUse(address):
+				c.portTaken(s.Name, address, "a program on this host")
+			}
+		}
+	}
+}
+
+func (c *check) portTaken(service string, address netip.AddrPort, by string) {
+	c.faults.Add(fmt.Sprintf("port %s of %s", address, service),
+		fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which), or %s", address.Port(), c.config("portOffset", "1000")),
+		"taken by %s", by)
+}
+
+// holder names the container that publishes an address, and whether it is this stack's.
+func (c *check) holder(containers []container.Summary, address netip.AddrPort) (name string, mine bool) {
+	for _, o := range containers {
+		for _, p := range o.Ports {
+			same := p.PublicPort == address.Port() && p.Type == "tcp"
+			overlap := p.IP == address.Addr() || p.IP.IsUnspecified() || address.Addr().IsUnspecified()
+			if same && overlap {
+				return strings.TrimPrefix(o.Names[0], "/"), c.mine(o.Labels)
+			}
+		}
+	}
+	return "", false
+}
+
+// local tells whether the engine's host is this one, so that its ports and folders can be looked at.
+func (c *check) local() bool {
+	host := c.engine.DaemonHost()
+	return strings.HasPrefix(host, "unix://") || strings.HasPrefix(host, "npipe://")
+}
+
+// inUse tries to listen. A port that only root may open is the engine's to open, and so no finding.
+func inUse(address netip.AddrPort) bool {
+	l, err := net.Listen("tcp", address.String())
+	if err == nil {
+		_ = l.Close()
+		return false
+	}
+	return errors.Is(err, syscall.EADDRINUSE)
+}
+
+// networks finds network names and subnets that something else has.
+func (c *check) networks() error {
+	all, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its networks: %w", err)
+	}
+	for _, want := range c.plan.Networks {
+		for _, have := range all.Items {
+			if c.mine(have.Labels) && have.Name == want.Name {
+				continue
+			}
+			if have.Name == want.Name {
+				who, mend := c.owner(have.Labels, "docker network rm "+have.Name)
+				c.faults.Add("network "+want.Name, mend, "taken by %s", who)
+				continue
+			}
+			if want.Subnet == "" {
+				continue
+			}
+			for _, ipam := range have.IPAM.Config {
+				if subnet := netip.MustParsePrefix(want.Subnet); ipam.Subnet.Overlaps(subnet) {
+					c.faults.Add("subnet "+want.Subnet+" of network "+want.Name,
+						c.config("subnet", "172.29.0.0/16")+" (any free one), or: docker network rm "+have.Name,
+						"overlaps %s of network %s", ipam.Subnet, have.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// volumes finds data of the old Compose stack that this stack would start beside.
+func (c *check) volumes() error {
+	all, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its volumes: %w", err)
+	}
+	exists := map[string]bool{}
+	for _, v := range all.Items {
+		exists[v.Name] = true
+	}
+	for _, want := range c.plan.Volumes {
+		if want.TakeOver && !exists[want.Name] {
+			c.faults.Add(settings.Project+":volumes."+want.Key,
+				"docker volume ls, and name one of those, or: pulumi config rm -s "+c.plan.Stack+" --path volumes."+want.Key,
+				"there is no volume %s to take over", want.Name)
+		}
+		if want.Key != "pgdata" || exists[want.Name] {
+			continue
+		}
+		for _, have := range all.Items {
+			project := have.Labels["com.docker.compose.project"]
+			if project == "" || !strings.HasSuffix(have.Name, "_pgdata") {
+				continue
+			}
+			var take []string
+			for _, v := range c.plan.Volumes {
+				if old := project + "_" + v.Key; exists[old] {
+					take = append(take, c.config("--path volumes."+v.Key, old))
+				}
+			}
+			c.faults.Add("volume "+want.Name, strings.Join(take, " && ")+
+				" (to start empty beside it instead: docker volume create "+want.Name+")",
+				"is not there yet, while the old Compose project %s left its data in %s: the stack would start with an empty database beside a full one",
+				project, have.Name)
+		}
+	}
+	return nil
+}
+
+// folders finds host folders to mount, and Dockerfiles to build from, that are not there.
+func (c *check) folders() {
+	if !c.local() {
+		return
+	}
+	seen := map[string]bool{}
+	missing := func(path, use, mend string) {
+		if _, err := os.Stat(path); err == nil || seen[path] {
+			return
+		}
+		seen[path] = true
+		c.faults.Add(path, mend, "is not there, and %s", use)
+	}
+	for _, s := range c.plan.Services {
+		for _, m := range s.Mounts {
+			if m.Host != "" {
+				missing(m.Host, s.Name+" mounts it", "mkdir -p "+m.Host+", or point sourceDir at a full checkout")
+			}
+		}
+		if b := s.Image.Build; b != nil {
+			missing(b.Dockerfile, s.Name+" is built from it", "point sourceDir at a full checkout, or: "+
+				c.config("--path images."+s.Name, "<reference>"))
+		}
+	}
+}

@@ -1,0 +1,359 @@
+package settings
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/joho/godotenv"
+
+	"trading-platform/catalog"
+	"trading-platform/internal/fault"
+)
+
+// decoder reads typed values out of a source. A wrong one is noted as a fault
+// and read as its zero value, so that the faults after it are found as well.
+type decoder struct {
+	src    Source
+	known  []string // the keys asked for, which are all there are
+	faults fault.List
+}
+
+func profileNames() []string     { return catalog.ProfileNames() }
+func appAndStockNames() []string { return catalog.ServiceNames() }
+func volumeNames() []string      { return catalog.VolumeNames() }
+
+// fault notes what is wrong with a key.
+func (d *decoder) fault(key, mend, what string, args ...any) {
+	d.faults.Add(Project+":"+key, mend, what, args...)
+}
+
+// wrong notes a value of the wrong type.
+func (d *decoder) wrong(key, value, want, example string) {
+	if d.src.Secret[key] {
+		value = Hidden
+	}
+	d.fault(key, Set(d.src.Stack, key, example), "%q is not %s", value, want)
+}
+
+func (d *decoder) raw(key string) (string, bool) {
+	d.known = append(d.known, key)
+	value := strings.TrimSpace(d.src.Config[key])
+	return value, value != ""
+}
+
+func (d *decoder) text(key, otherwise string) string {
+	if value, ok := d.raw(key); ok {
+		return value
+	}
+	return otherwise
+}
+
+func (d *decoder) integer(key string, otherwise int) int {
+	value, ok := d.raw(key)
+	if !ok {
+		return otherwise
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		d.wrong(key, value, "a whole number", strconv.Itoa(otherwise))
+	}
+	return n
+}
+
+func (d *decoder) boolean(key string, otherwise bool) bool {
+	switch value, ok := d.raw(key); {
+	case !ok:
+		return otherwise
+	case value == "true" || value == "false":
+		return value == "true"
+	default:
+		d.wrong(key, value, "true or false", strconv.FormatBool(otherwise))
+		return otherwise
+	}
+}
+
+func (d *decoder) address(key, otherwise string) netip.Addr {
+	value := d.text(key, otherwise)
+	a, err := netip.ParseAddr(value)
+	if err != nil {
+		d.wrong(key, value, "an IP address", otherwise)
+	}
+	return a
+}
+
+func (d *decoder) prefix(key, otherwise string) netip.Prefix {
+	value := d.text(key, otherwise)
+	p, err := netip.ParsePrefix(value)
+	if err != nil || !p.Addr().Is4() || p.Bits() > 28 {
+		d.wrong(key, value, "an IPv4 subnet of at least 16 addresses, such as 172.28.0.0/16", otherwise)
+		return netip.MustParsePrefix(otherwise)
+	}
+	if p != p.Masked() {
+		d.fault(key, Set(d.src.Stack, key, p.Masked().String()), "%s has host bits set", value)
+	}
+	return p.Masked()
+}
+
+// within reads an address that lies in a subnet; the default is the subnet's tenth.
+func (d *decoder) within(key string, subnet netip.Prefix) netip.Addr {
+	tenth := subnet.Addr()
+	for range 10 {
+		tenth = tenth.Next()
+	}
+	a := d.address(key, tenth.String())
+	if a.IsValid() && (!subnet.Contains(a) || a == subnet.Addr() || a == subnet.Addr().Next()) {
+		d.fault(key, Set(d.src.Stack, key, tenth.String()),
+			"%s is not an address that a container can have in the subnet %s (its first is the gateway)", a, subnet)
+	}
+	return a
+}
+
+func (d *decoder) version(key string) Version {
+	value, ok := d.raw(key)
+	if !ok {
+		return Version{}
+	}
+	major, minor, _ := strings.Cut(value, ".")
+	v := Version{}
+	var err1, err2 error
+	v.Major, err1 = strconv.Atoi(major)
+	v.Minor, err2 = strconv.Atoi(minor)
+	if errors.Join(err1, err2) != nil {
+		d.wrong(key, value, `an API version such as "1.44" (quote it)`, `'"1.44"'`)
+	}
+	return v
+}
+
+func (d *decoder) choice(key string, choices ...string) string {
+	value := d.text(key, choices[0])
+	if !slices.Contains(choices, value) {
+		d.wrong(key, value, "one of "+strings.Join(choices, ", "), choices[0])
+	}
+	return value
+}
+
+func (d *decoder) path(key string) string {
+	value, _ := d.raw(key)
+	home, _ := os.UserHomeDir()
+	return Path(d.src.Root, home, value)
+}
+
+// folder reads the path of a folder that must be there.
+func (d *decoder) folder(key string) string {
+	path := d.path(key)
+	if path == "" {
+		return ""
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		d.fault(key, Set(d.src.Stack, key, "<folder>")+", or: pulumi config rm -s "+d.src.Stack+" "+key,
+			"%s is not a folder", path)
+	}
+	return path
+}
+
+// names reads a list of known names.
+func (d *decoder) names(key, kind string, known []string) []string {
+	value, ok := d.raw(key)
+	if !ok {
+		return nil
+	}
+	var names []string
+	if err := json.Unmarshal([]byte(value), &names); err != nil {
+		d.wrong(key, value, "a list of "+kind+" names", "--path '"+key+"[0]' "+known[0])
+		return nil
+	}
+	for _, name := range names {
+		d.checkName(key, kind, name, known)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (d *decoder) checkName(key, kind, name string, known []string) {
+	if !slices.Contains(known, name) {
+		d.fault(key, fmt.Sprintf("one of %s", strings.Join(known, ", ")),
+			"no %s %q%s", kind, name, fault.DidYouMean(name, known))
+	}
+}
+
+// scalars reads a map of strings, numbers and booleans as strings.
+func (d *decoder) scalars(key string) map[string]string {
+	value, ok := d.raw(key)
+	if !ok {
+		return nil
+	}
+	object := map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(value), &object); err != nil {
+		d.wrong(key, value, "a map", "--path "+key+".<name> <value>")
+		return nil
+	}
+	out := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		text, ok := scalar(object[name])
+		if !ok {
+			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "<value>"), "is not a plain value")
+			continue
+		}
+		out[name] = text
+	}
+	return out
+}
+
+func scalar(raw json.RawMessage) (string, bool) {
+	text := string(raw)
+	switch {
+	case text == "null":
+		return "", true
+	case strings.HasPrefix(text, `"`):
+		var s string
+		err := json.Unmarshal(raw, &s)
+		return s, err == nil
+	}
+	return text, !strings.HasPrefix(text, "{") && !strings.HasPrefix(text, "[")
+}
+
+// texts reads a map whose keys are known names.
+func (d *decoder) texts(key, kind string, known []string) map[string]string {
+	all := d.scalars(key)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		d.checkName(key, kind, name, known)
+		if all[name] == "" {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+func (d *decoder) replicas(key string) map[string]int {
+	out := map[string]int{}
+	var scalable []string
+	for _, s := range catalog.Services() {
+		if s.Scalable {
+			scalable = append(scalable, s.Name)
+		}
+	}
+	for name, text := range d.texts(key, "worker", scalable) {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 99 {
+			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "1"),
+				"%q is not a number from 1 to 99 (to have none, name it in `disabled`)", text)
+			continue
+		}
+		out[name] = n
+	}
+	return out
+}
+
+func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
+	value, ok := d.raw(key)
+	if !ok {
+		return nil
+	}
+	object := map[string]map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(value), &object); err != nil {
+		d.wrong(key, value, "a map of services to maps of variables", "--path "+key+".<service>.<NAME> <value>")
+		return nil
+	}
+	out := map[string]map[string]Value{}
+	for _, service := range slices.Sorted(maps.Keys(object)) {
+		d.checkName(key, "service", service, appAndStockNames())
+		out[service] = map[string]Value{}
+		for name, raw := range object[service] {
+			text, ok := scalar(raw)
+			if !ok || !variableName.MatchString(name) {
+				d.fault(key+"."+service+"."+name, Set(d.src.Stack, "--path "+key+"."+service+"."+name, "<value>"),
+					"is not a variable with a plain value")
+				continue
+			}
+			out[service][name] = Value{Text: text, Secret: d.src.Secret[key]}
+		}
+	}
+	return out
+}
+
+var (
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	upperCase    = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+	enginePrefix = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) // the engine's rule for names
+)
+
+// variables gathers the user's variables: the stack config over the dotenv file.
+// A dotenv file may hold what is no business of this stack; the config may not.
+func (d *decoder) variables() map[string]Value {
+	out := map[string]Value{}
+	known := catalog.UserVariables()
+	if path := d.path("envFile"); path != "" {
+		file, err := godotenv.Read(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			d.fault("envFile", "cp .env.example "+path+", or: pulumi config rm -s "+d.src.Stack+" envFile", "no file %s", path)
+		case err != nil:
+			// The library quotes the line that it cannot read, which may hold a secret.
+			d.fault("envFile", "write NAME=value lines, quotes closed", "%s cannot be read as a dotenv file", path)
+		}
+		for _, name := range known {
+			if file[name] != "" {
+				out[name] = Value{Text: file[name]}
+			}
+		}
+	}
+	for name, text := range d.scalars("env") {
+		if !slices.Contains(known, name) {
+			d.fault("env."+name, "serviceEnv.<service>."+name+" gives a service a variable of your own",
+				"no service takes this variable%s", fault.DidYouMean(name, known))
+			continue
+		}
+		if text != "" {
+			out[name] = Value{Text: text, Secret: d.src.Secret["env"]}
+		}
+	}
+	for _, name := range known {
+		if text := d.src.Config[name]; text != "" {
+			out[name] = Value{Text: text, Secret: d.src.Secret[name]}
+		}
+	}
+	d.known = append(d.known, known...)
+	return out
+}
+
+// unknown notes the keys that nobody asked for.
+func (d *decoder) unknown() {
+	for _, key := range slices.Sorted(maps.Keys(d.src.Config)) {
+		if slices.Contains(d.known, key) {
+			continue
+		}
+		kind := "setting"
+		if upperCase.MatchString(key) {
+			kind = "variable"
+		}
+		d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key, "no such %s%s", kind, fault.DidYouMean(key, d.known))
+	}
+}
+
+// check notes what only several settings together get wrong.
+func (d *decoder) check(s *Settings) {
+	if !enginePrefix.MatchString(s.NamePrefix) {
+		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes (letters, digits, _ . -)", "trading_platform")
+	}
+	if s.PortOffset < 0 || s.PortOffset > 50000 {
+		d.wrong("portOffset", strconv.Itoa(s.PortOffset), "between 0 and 50000", "1000")
+	}
+	for _, p := range catalog.Profiles {
+		for other, why := range p.Conflicts {
+			if slices.Contains(s.Profiles, p.Name) && slices.Contains(s.Profiles, other) {
+				d.fault("profiles", fmt.Sprintf(
+					"give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s %s, pulumi up -s %s", p.Name, other),
+					"%s and %s cannot be in one stack: %s", p.Name, other, why)
+			}
+		}
+	}
+}

@@ -1,0 +1,119 @@
+// Package settings turns a stack's config and dotenv file into one typed,
+// validated value, and reports every fault of it at once.
+package settings
+
+import (
+	"cmp"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"trading-platform/internal/fault"
+)
+
+// Project is the name of the Pulumi project and the namespace of its config keys.
+const Project = "trading-platform"
+
+// Reference is the key of `images` for the reference app, which stands in for
+// every app that has no image and no checkout.
+const Reference = "reference"
+
+// The providers that a stack can be made with.
+const (
+	Official = "official" // Pulumi's docker plugin
+	Offline  = "offline"  // cmd/pulumi-resource-docker
+)
+
+// Value is a variable's value as the user gave it.
+type Value struct {
+	Text   string
+	Secret bool // given as a Pulumi secret
+}
+
+// Settings is the validated config of one stack. Pulumi.yaml describes each
+// field under the name given here, with its default.
+type Settings struct {
+	Stack string // the stack's name; not a setting
+
+	Profiles      []string                    // profiles: what the stack adds to the base
+	NamePrefix    string                      // namePrefix: first part of every name on the engine
+	BindAddress   netip.Addr                  // bindAddress: host address of the published HTTP ports
+	PortOffset    int                         // portOffset: added to every host port
+	Subnet        netip.Prefix                // subnet: of the edge network
+	NginxAddress  netip.Addr                  // nginxAddress: nginx's fixed address in Subnet
+	Images        map[string]string           // images: service (or Reference) → image reference
+	SourceDir     string                      // sourceDir: a checkout of the platform, absolute; empty for none
+	Variables     map[string]Value            // the stack config's and the dotenv file's, by name
+	ServiceEnv    map[string]map[string]Value // serviceEnv: service → variables that add to or override its own
+	Replicas      map[string]int              // replicas: worker → number of containers
+	Volumes       map[string]string           // volumes: volume → name of an existing one to take over
+	Disabled      []string                    // disabled: services taken out on purpose
+	Expose        []string                    // expose: databases that follow bindAddress
+	RetainVolumes bool                        // retainVolumes: destroy leaves the data
+	EngineAPI     Version                     // engineApi: the engine's API version, as `platform init` found it
+	CertsDir      string                      // certsDir: where `platform certs` puts them, absolute; empty for none
+	Provider      string                      // provider: Official or Offline
+}
+
+// Version is a Docker Engine API version. The zero value is an engine of which
+// nothing is known.
+type Version struct{ Major, Minor int }
+
+// AtLeast tells whether v is known and not older than major.minor.
+func (v Version) AtLeast(major, minor int) bool {
+	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
+// Load validates a source. Its error is a fault.List of all that is wrong.
+func Load(src Source) (*Settings, error) {
+	d := decoder{src: src}
+	s := &Settings{
+		Stack:         src.Stack,
+		Profiles:      d.names("profiles", "profile", profileNames()),
+		NamePrefix:    d.text("namePrefix", "trading_platform"),
+		BindAddress:   d.address("bindAddress", "127.0.0.1"),
+		PortOffset:    d.integer("portOffset", 0),
+		Subnet:        d.prefix("subnet", "172.28.0.0/16"),
+		Images:        d.texts("images", "service", append(appAndStockNames(), Reference)),
+		SourceDir:     d.folder("sourceDir"),
+		ServiceEnv:    d.serviceEnv("serviceEnv"),
+		Replicas:      d.replicas("replicas"),
+		Volumes:       d.texts("volumes", "volume", volumeNames()),
+		Disabled:      d.names("disabled", "service", appAndStockNames()),
+		Expose:        d.names("expose", "service", []string{"postgres", "redis"}),
+		RetainVolumes: d.boolean("retainVolumes", true),
+		EngineAPI:     d.version("engineApi"),
+		CertsDir:      d.path("certsDir"),
+		Provider:      d.choice("provider", Official, Offline),
+	}
+	s.NginxAddress = d.within("nginxAddress", s.Subnet)
+	s.Variables = d.variables()
+	d.unknown()
+	d.check(s)
+	slices.SortStableFunc(d.faults, func(a, b fault.Fault) int { return cmp.Compare(a.Where, b.Where) })
+	return s, d.faults.Err()
+}
+
+// Path makes a path of the user's absolute: relative ones start at root, the
+// project's folder, and a leading ~ is the home folder.
+func Path(root, home, path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		return filepath.Join(home, rest)
+	}
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(root, path)
+}
+
+// Set gives the `pulumi config set` command for a key, as a mend.
+func Set(stack, key, value string) string {
+	return strings.TrimSpace("pulumi config set -s " + stack + " " + key + " " + value)
+}
+
+// SetSecret gives the command that sets a secret variable. The value is asked
+// for, so that it stays out of the shell's history.
+func SetSecret(stack, name string) string {
+	return "pulumi config set -s " + stack + " --secret " + name
+}
