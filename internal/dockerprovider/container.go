@@ -12,8 +12,8 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/client/pkg/versions"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 )
@@ -114,7 +114,9 @@ var liveDrift = map[resource.PropertyKey]struct{}{"running": {}, "health": {}}
 
 type containerType struct{}
 
-func (containerType) computed() []resource.PropertyKey { return []resource.PropertyKey{containerImageKey} }
+func (containerType) computed() []resource.PropertyKey {
+	return []resource.PropertyKey{containerImageKey}
+}
 
 func (containerType) validate(args containerArgs) []plugin.CheckFailure {
 	_, failures := containerSpec(args)

@@ -40,10 +40,19 @@ type completer[A any] interface {
 func (e erased[A]) check(inputs resource.PropertyMap) (resource.PropertyMap, []plugin.CheckFailure, error) {
 	var args A
 	failures := decode(inputs, &args)
-	if len(failures) > 0 || inputs.ContainsUnknowns() {
+	if inputs.ContainsUnknowns() {
 		return inputs, failures, nil
 	}
-	if failures = e.typed.validate(args); len(failures) > 0 {
+	malformed := map[resource.PropertyKey]bool{}
+	for _, f := range failures {
+		malformed[f.Property] = true
+	}
+	for _, f := range e.typed.validate(args) {
+		if !malformed[f.Property] {
+			failures = append(failures, f)
+		}
+	}
+	if len(failures) > 0 {
 		return inputs, failures, nil
 	}
 	if c, ok := e.typed.(completer[A]); ok {

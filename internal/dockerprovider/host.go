@@ -28,10 +28,14 @@ type progress struct {
 }
 
 // status replaces the line that the display shows for the resource, while it works on it.
-func (p progress) status(format string, a ...any) { p.log(pulumirpc.LogSeverity_INFO, true, format, a...) }
+func (p progress) status(format string, a ...any) {
+	p.log(pulumirpc.LogSeverity_INFO, true, format, a...)
+}
 
 // warn stays in the display's diagnostics.
-func (p progress) warn(format string, a ...any) { p.log(pulumirpc.LogSeverity_WARNING, false, format, a...) }
+func (p progress) warn(format string, a ...any) {
+	p.log(pulumirpc.LogSeverity_WARNING, false, format, a...)
+}
 
 func (p progress) log(severity pulumirpc.LogSeverity, ephemeral bool, format string, a ...any) {
 	if p.host == nil {

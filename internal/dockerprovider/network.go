@@ -34,7 +34,9 @@ type ipamConfig struct {
 
 type networkType struct{}
 
-func (networkType) computed() []resource.PropertyKey { return []resource.PropertyKey{"driver", "scope"} }
+func (networkType) computed() []resource.PropertyKey {
+	return []resource.PropertyKey{"driver", "scope"}
+}
 
 func (networkType) validate(args networkArgs) []plugin.CheckFailure {
 	_, failures := ipam(args)

@@ -227,6 +227,11 @@ func (p *Provider) Check(_ context.Context, req plugin.CheckRequest) (plugin.Che
 		return plugin.CheckResponse{}, err
 	}
 	properties, failures, err := kind.check(req.News)
+	for i := range failures {
+		// Pulumi prints the value of a property that it is told of, and it may be a
+		// secret; the reason has the name.
+		failures[i].Property = ""
+	}
 	return plugin.CheckResponse{Properties: properties, Failures: failures}, err
 }
 

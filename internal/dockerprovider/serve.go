@@ -1,8 +1,11 @@
 package dockerprovider
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
@@ -20,7 +23,7 @@ func Serve(engineAddress string, out io.Writer) error {
 	}
 	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
 		Init: func(server *grpc.Server) error {
-			pulumirpc.RegisterResourceProviderServer(server, plugin.NewProviderServer(provider))
+			pulumirpc.RegisterResourceProviderServer(server, detailedServer{plugin.NewProviderServer(provider)})
 			return nil
 		},
 	})
@@ -31,4 +34,33 @@ func Serve(engineAddress string, out io.Writer) error {
 		return fmt.Errorf("telling Pulumi the port: %w", err)
 	}
 	return <-handle.Done
+}
+
+// detailedServer completes what the SDK's server says of a diff: that it is detailed,
+// and which whole properties it is about. Pulumi's display shows nested properties
+// only then.
+type detailedServer struct {
+	pulumirpc.ResourceProviderServer
+}
+
+// Diff is the SDK's, completed.
+func (s detailedServer) Diff(ctx context.Context, req *pulumirpc.DiffRequest) (*pulumirpc.DiffResponse, error) {
+	diff, err := s.ResourceProviderServer.Diff(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	diff.HasDetailedDiff = len(diff.GetDetailedDiff()) > 0
+	diff.Diffs, diff.Replaces = wholeProperties(diff.GetDiffs()), wholeProperties(diff.GetReplaces())
+	return diff, nil
+}
+
+// wholeProperties cuts paths down to the property that they lead into.
+func wholeProperties(paths []string) []string {
+	var names []string
+	for _, path := range paths {
+		name, _, _ := strings.Cut(path, ".")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }

@@ -124,12 +124,14 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	if !w.args.Wait {
 		return age >= settleTime && state.Running, nil
 	}
-	if state.Health != nil {
-		switch state.Health.Status {
-		case container.Healthy:
-			return state.Running, nil
-		case container.Unhealthy:
-			return false, w.failed(ctx, "is unhealthy", state.Health)
+	// An engine also calls a container unhealthy that has just come down; that is for
+	// the restart policy.
+	if health := state.Health; health != nil && state.Running && !state.Restarting {
+		switch {
+		case health.Status == container.Healthy:
+			return true, nil
+		case health.Status == container.Unhealthy && health.FailingStreak > 0:
+			return false, w.failed(ctx, "is unhealthy", health)
 		}
 	}
 	if age >= w.limit {
@@ -150,10 +152,18 @@ func (w *watch) report(age time.Duration, found container.InspectResponse) {
 			w.probes[probe.Start] = true
 		}
 		if n := len(health.Log); n > 0 {
-			text += fmt.Sprintf(", probe %d: %s", len(w.probes), w.redact(lastLine(health.Log[n-1].Output)))
+			text += fmt.Sprintf(", probe %d: %s", len(w.probes), w.probeText(health.Log[n-1], lastLine))
 		}
 	}
 	w.c.progress.status("%s", text)
+}
+
+// probeText is what a probe printed, or else its exit code.
+func (w *watch) probeText(probe *container.HealthcheckResult, cut func(string) string) string {
+	if text := cut(probe.Output); text != "" {
+		return w.redact(text)
+	}
+	return fmt.Sprintf("exit code %d", probe.ExitCode)
 }
 
 func exitText(code string, state *container.State) string {
@@ -179,7 +189,7 @@ func (w *watch) failed(ctx context.Context, what string, health *container.Healt
 	text := fmt.Sprintf("container %s %s", w.args.Name, what)
 	if health != nil && len(health.Log) > 0 {
 		probe := health.Log[len(health.Log)-1]
-		text += fmt.Sprintf("\nits last probe exited with code %d: %s", probe.ExitCode, w.redact(strings.TrimSpace(probe.Output)))
+		text += fmt.Sprintf("\nits last probe: %s", w.probeText(probe, strings.TrimSpace))
 	}
 	text += fmt.Sprintf("\n%s\nit stays for a look (`docker logs %s`); mend the cause, and the next `pulumi up` replaces it",
 		w.logs(ctx), w.args.Name)
