@@ -23,6 +23,10 @@ type Plan struct {
 	Volumes       []Volume  `json:"volumes"`
 	Services      []Service `json:"services"` // each after those it waits for
 	Notes         []string  `json:"notes,omitempty"`
+
+	// Unset names the variables that must be given a value before the stack can
+	// run: required ones without one, and those with a value that everyone knows.
+	Unset []string `json:"-"`
 }
 
 // Network is a bridge network.

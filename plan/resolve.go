@@ -384,6 +384,7 @@ func (r *resolver) report() {
 		if !strings.HasPrefix(name, "AUTH0_") {
 			mend = init + mend
 		}
+		r.plan.Unset = append(r.plan.Unset, name)
 		r.faults.Add(settings.Project+":"+name, mend, "required by %s, and not set", strings.Join(r.missing[name], ", "))
 	}
 	why := r.reachable()
@@ -395,6 +396,8 @@ func (r *resolver) report() {
 		mend := init + settings.SetSecret(r.set.Stack, name)
 		if name == "HMAC_SIGNING_KEYS" || name == "SESSION_ENCRYPTION_KEY" { // fixed in the dev console
 			mend = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
+		} else {
+			r.plan.Unset = append(r.plan.Unset, name)
 		}
 		r.faults.Add(settings.Project+":"+name, mend,
 			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)

@@ -19,6 +19,11 @@ const Project = "trading-platform"
 // every app that has no image and no checkout.
 const Reference = "reference"
 
+// OfflineVersion is the version by which a stack asks for our provider plugin. It
+// is one that the official plugin never has, so that neither is taken for the
+// other where both are installed.
+const OfflineVersion = "4.11.2-offline.1"
+
 // The providers that a stack can be made with.
 const (
 	Official = "official" // Pulumi's docker plugin

@@ -18,11 +18,6 @@ import (
 	"trading-platform/settings"
 )
 
-// OfflineVersion is the version by which a stack asks for our provider plugin. It is
-// one that the official plugin never has, so that neither is taken for the other
-// where both are installed.
-const OfflineVersion = "4.11.2-offline.1"
-
 // Host is what the program needs from around it.
 type Host struct {
 	Getenv func(string) string
@@ -61,7 +56,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 func standUp(ctx *pulumi.Context, p *plan.Plan) error {
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
-		version = append(version, pulumi.Version(OfflineVersion))
+		version = append(version, pulumi.Version(settings.OfflineVersion))
 	}
 	provider, err := docker.NewProvider(ctx, "docker", &docker.ProviderArgs{}, version...)
 	if err != nil {

@@ -1,0 +1,42 @@
+# The stack's everyday commands. Each is a plain pulumi or platform command, with
+# what a clean machine lacks put in place first.
+STACK ?= dev
+ARGS  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help init up preview refresh down plan doctor status env platform test
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  STACK=$(STACK) names the stack: base, dev, workers, mtls, oauth2, manual; ARGS= goes to pulumi"
+
+platform:
+	@[ -x bin/platform ] || echo "building bin/platform, once (about a minute)" >&2
+	@go build -o bin/platform ./cmd/platform
+
+init: platform ## put in place what the stack needs on this machine
+	@bin/platform init -s $(STACK)
+
+up: init ## bring the stack up, every service healthy
+	@bin/platform pulumi up -s $(STACK) --yes --skip-preview $(ARGS)
+
+preview: init ## show what an up would change
+	@bin/platform pulumi preview -s $(STACK) --diff $(ARGS)
+
+refresh: init ## take over what happened outside of pulumi, such as a container removed by hand
+	@bin/platform pulumi refresh -s $(STACK) --yes --skip-preview $(ARGS)
+
+down: init ## take the stack down; its volumes and their data stay
+	@bin/platform pulumi destroy -s $(STACK) --yes --skip-preview $(ARGS)
+
+plan: platform ## print what the stack consists of
+	@bin/platform plan -s $(STACK) $(ARGS)
+
+doctor: platform ## find what would keep the stack from coming up
+	@bin/platform doctor -s $(STACK)
+
+status: platform ## show how the stack's containers are doing
+	@bin/platform status -s $(STACK)
+
+env: platform ## print what a shell needs for plain pulumi commands: eval "$$(make -s env)"
+	@bin/platform env

@@ -1,0 +1,84 @@
+// Command platform does what Pulumi has no word for: it prepares a machine for a
+// stack, shows a stack's plan, and looks at how a stack is doing. It applies
+// nothing to a stack: pulumi does.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"trading-platform/internal/workspace"
+	"trading-platform/settings"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root().ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case errors.As(err, &code):
+		os.Exit(int(code))
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+// exitCode ends the command with a code of its own, without a message.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "platform",
+		Short:         "Prepare, show and check the trading platform's stacks",
+		SilenceErrors: true, SilenceUsage: true,
+	}
+	cmd.AddCommand(initCommand(), planCommand(), doctorCommand(), statusCommand(), pulumiCommand(), envCommand())
+	return cmd
+}
+
+// stackFlag adds the flag that every command about one stack has.
+func stackFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
+}
+
+// here opens the workspace of the clone that the command is run in.
+func here() (*workspace.Workspace, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(filepath.Join(d, "Pulumi.yaml")); err == nil {
+			return workspace.Open(d)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if d == filepath.Dir(d) {
+			return nil, fmt.Errorf("no Pulumi.yaml in %s or above it; run this in a clone of the project", dir)
+		}
+	}
+}
+
+// source reads a stack's config as it would be at the next run.
+func source(stack string) (settings.Source, error) {
+	w, err := here()
+	if err != nil {
+		return settings.Source{}, err
+	}
+	if err := w.Refresh(stack); err != nil {
+		return settings.Source{}, err
+	}
+	return settings.FromFiles(stack, w.Root, w.ConfigFile(stack))
+}

@@ -1,0 +1,106 @@
+package workspace
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"trading-platform/airgap"
+	"trading-platform/catalog"
+	"trading-platform/internal/stack"
+	"trading-platform/settings"
+)
+
+// airgapPrefix begins every reference to an image that airgap makes.
+const airgapPrefix = "trading-platform-airgap/"
+
+// registryAnswers asks, through the engine, for an image that every stack wants.
+func registryAnswers(ctx context.Context, engine *client.Client) bool {
+	postgres, _ := catalog.Lookup("postgres")
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	_, err := engine.DistributionInspect(ctx, postgres.Image, client.DistributionInspectOptions{})
+	return err == nil
+}
+
+// airgapped tells whether the stack runs on air-gap images. That is settled when
+// the stack is made: it must not flip because a registry was down for a minute.
+func (f stackFile) airgapped() bool {
+	images, _ := f.get("images").(map[string]any)
+	for _, reference := range images {
+		if text, ok := reference.(string); ok && strings.HasPrefix(text, airgapPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// useAirgap points the stack at the air-gap images, and leaves out the services
+// that have none. An image that the user chose stays.
+func (w *Workspace) useAirgap(f stackFile, say func(string)) error {
+	references, err := airgap.References(w.Root)
+	if err != nil {
+		return err
+	}
+	if !f.airgapped() {
+		say("images: air-gap, because the engine reaches no registry")
+	}
+	images, _ := f.get("images").(map[string]any)
+	if images == nil {
+		images = map[string]any{}
+	}
+	disabled, _ := f.get("disabled").([]any)
+	for _, s := range catalog.Services() {
+		key := imageKey(s)
+		own, _ := images[s.Name].(string)
+		switch {
+		case own != "" && !strings.HasPrefix(own, airgapPrefix):
+		case s.App != "":
+		case references[key] != "":
+			images[s.Name] = references[key]
+		case !slices.Contains(disabled, any(s.Name)):
+			say(s.Name + " is disabled: its image can only be had from a registry")
+			disabled = append(disabled, s.Name)
+		}
+	}
+	if reference := references[settings.Reference]; reference != "" {
+		images[settings.Reference] = reference
+	}
+	f.set("images", images)
+	f.set("disabled", disabled)
+	return nil
+}
+
+// imageKey is the name by which airgap knows a service's image.
+func imageKey(s catalog.Service) string {
+	switch {
+	case s.App != "":
+		return settings.Reference
+	case s.Tier == catalog.Proxy:
+		return "nginx"
+	}
+	return s.Name
+}
+
+// makeImages makes the air-gap images that the stack's services run.
+func (w *Workspace) makeImages(ctx context.Context, engine *client.Client, name string, say func(string)) error {
+	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
+	if err != nil {
+		return err
+	}
+	p, _, _ := stack.Resolve(src) // what is wrong with the stack is for the program to say
+	if p == nil {
+		return nil
+	}
+	var wanted []string
+	for _, s := range p.Services {
+		c, _ := catalog.Lookup(s.Name)
+		if key := imageKey(c); strings.HasPrefix(s.Image.Reference, airgapPrefix) && !slices.Contains(wanted, key) {
+			wanted = append(wanted, key)
+		}
+	}
+	return airgap.Build(ctx, engine, w.Root, wanted, say)
+}

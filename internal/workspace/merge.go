@@ -1,0 +1,83 @@
+package workspace
+
+import (
+	"fmt"
+	"reflect"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Refresh takes edits of the tracked stack file over into the stack's own file.
+//
+// It is a merge of three: what the tracked file said last time, what it says now,
+// and the own file. A value that the own file still has from the tracked one
+// follows it; a value that was set there stays. A stack without a tracked file
+// has only its own.
+func (w *Workspace) Refresh(stack string) error {
+	own, err := readFile(w.StackFile(stack))
+	if err != nil || own == nil {
+		return err
+	}
+	last, err := readFile(w.lastTracked(stack))
+	if err != nil {
+		return err
+	}
+	now, err := readFile(w.trackedFile(stack))
+	if err != nil {
+		return err
+	}
+	if string(last) == string(now) {
+		return nil
+	}
+	merged, err := merge(last, now, own)
+	if err != nil {
+		return fmt.Errorf("merging %s into %s: %w", w.trackedFile(stack), w.StackFile(stack), err)
+	}
+	if err := writeFile(w.StackFile(stack), merged); err != nil {
+		return err
+	}
+	return writeFile(w.lastTracked(stack), now)
+}
+
+// lastTracked is the tracked file as it was when it was last taken over.
+func (w *Workspace) lastTracked(stack string) string { return w.StackFile(stack) + ".tracked" }
+
+// merge gives own with what changed from last to now.
+func merge(last, now, own []byte) ([]byte, error) {
+	var l, n, o map[string]any
+	for _, f := range []struct {
+		text []byte
+		into *map[string]any
+	}{{last, &l}, {now, &n}, {own, &o}} {
+		if err := yaml.Unmarshal(f.text, f.into); err != nil {
+			return nil, err
+		}
+	}
+	return yaml.Marshal(mergeMaps(l, n, o))
+}
+
+func mergeMaps(last, now, own map[string]any) map[string]any {
+	out := map[string]any{}
+	for key, value := range own {
+		out[key] = value
+	}
+	for key, n := range now {
+		o, inOwn := own[key]
+		l, inLast := last[key]
+		nm, nIsMap := n.(map[string]any)
+		om, oIsMap := o.(map[string]any)
+		lm, _ := l.(map[string]any)
+		switch {
+		case nIsMap && oIsMap:
+			out[key] = mergeMaps(lm, nm, om)
+		case inOwn == inLast && reflect.DeepEqual(o, l):
+			out[key] = n
+		}
+	}
+	for key, l := range last {
+		if _, still := now[key]; !still && reflect.DeepEqual(own[key], l) {
+			delete(out, key)
+		}
+	}
+	return out
+}

@@ -1,0 +1,94 @@
+package workspace
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// takesConfigFile lists the commands of the CLI that can be pointed at a stack file.
+var takesConfigFile = []string{"up", "update", "preview", "pre", "destroy", "down", "dn", "refresh", "config", "import", "watch", "logs"}
+
+// PulumiArgs adds the stack's own file to a pulumi command that takes one.
+func (w *Workspace) PulumiArgs(stack string, args []string) []string {
+	i := slices.IndexFunc(args, func(a string) bool { return slices.Contains(takesConfigFile, a) })
+	given := slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--config-file") })
+	if i < 0 || given || stack == "" || !exists(w.StackFile(stack)) {
+		return args
+	}
+	return slices.Insert(slices.Clone(args), i+1, "--config-file", w.StackFile(stack))
+}
+
+// StackOf finds the stack that a pulumi command names; empty when it names none.
+func StackOf(args []string) string {
+	for i, a := range args {
+		switch {
+		case (a == "-s" || a == "--stack") && i+1 < len(args):
+			return args[i+1]
+		case strings.HasPrefix(a, "--stack="):
+			return a[len("--stack="):]
+		case strings.HasPrefix(a, "-s="):
+			return a[len("-s="):]
+		}
+	}
+	return os.Getenv("PULUMI_STACK")
+}
+
+// Environ is the process environment with what pulumi needs of the workspace.
+// What the user has set stays.
+func (w *Workspace) Environ() []string {
+	env := os.Environ()
+	add := func(name, value string) {
+		if os.Getenv(name) == "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	add("PULUMI_BACKEND_URL", w.Backend)
+	if _, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE"); !set && w.selfManaged() {
+		add("PULUMI_CONFIG_PASSPHRASE_FILE", w.passphraseFile())
+	}
+	if !w.Own {
+		// A machine that had to build its CLI reaches no download either: do not wait for one.
+		add("PULUMI_SKIP_UPDATE_CHECK", "true")
+		add("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
+	}
+	// The language host lies beside the CLI, and must be found from our shim as well.
+	return append(env, "PATH="+filepath.Dir(w.Pulumi)+string(os.PathListSeparator)+os.Getenv("PATH"))
+}
+
+// command prepares a run of the CLI in the clone.
+func (w *Workspace) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
+	cmd.Dir, cmd.Env = w.Root, w.Environ()
+	return cmd
+}
+
+// output runs the CLI and gives what it printed. An error has what it complained of.
+func (w *Workspace) output(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	cmd := w.command(ctx, args...)
+	cmd.Stdin = stdin
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	text, err := cmd.Output()
+	if err != nil {
+		return "", &cliError{args: args, complaint: strings.TrimSpace(complaint.String()), err: err}
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// cliError is a failed run of the CLI, in the CLI's own words.
+type cliError struct {
+	args      []string
+	complaint string
+	err       error
+}
+
+func (e *cliError) Error() string {
+	return "pulumi " + strings.Join(e.args, " ") + ": " + e.err.Error() + "\n" + e.complaint
+}
+
+func (e *cliError) Unwrap() error { return e.err }

@@ -1,0 +1,68 @@
+package workspace
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"strings"
+
+	"trading-platform/internal/stack"
+	"trading-platform/settings"
+)
+
+// makeSecrets makes up what the stack needs and nobody has to choose. Only what
+// somebody else gave the user is asked for, and only where there is somebody to ask.
+func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(string)) error {
+	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
+	if err != nil {
+		return err
+	}
+	p, _, _ := stack.Resolve(src) // the program says what is wrong beside this
+	if p == nil {
+		return nil
+	}
+	var made, unknown []string
+	for _, variable := range p.Unset {
+		value := ""
+		switch {
+		case strings.HasPrefix(variable, "AUTH0_"):
+			value = ask(variable)
+		case variable == "WEB_CONSOLE_USER":
+			value = "admin"
+		case strings.HasSuffix(variable, "_PASSWORD"):
+			value = strings.TrimRight(base64.URLEncoding.EncodeToString([]byte(Random()))[:32], "=") // fit for a URL and a shell
+		default:
+			value = Random()
+		}
+		if value == "" {
+			unknown = append(unknown, variable)
+			continue
+		}
+		// Over standard input: an argument would stand in the list of processes.
+		_, err := w.output(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
+		if err != nil {
+			return err
+		}
+		made = append(made, variable)
+	}
+	if len(made) > 0 {
+		say("made as secrets of stack " + name + ": " + strings.Join(made, ", ") +
+			" (to see one: pulumi config get -s " + name + " <NAME>)")
+	}
+	for _, variable := range unknown {
+		say("still to be set: " + settings.SetSecret(name, variable))
+	}
+	return nil
+}
+
+// ask reads a value from the terminal; empty where there is none.
+func ask(variable string) string {
+	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return ""
+	}
+	fmt.Fprintf(os.Stderr, "%s: ", variable)
+	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	return strings.TrimSpace(line)
+}
