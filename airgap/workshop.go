@@ -106,7 +106,7 @@ func (w *workshop) makeBase(ctx context.Context, recipe recipe) error {
 	command := exec.CommandContext(ctx, filepath.Join(w.root, "airgap", "base", "build.sh"), made)
 	err := w.step("making the shared Debian 12 file system", "about 1 minute", func() error { return run(command) })
 	if err != nil {
-		return fmt.Errorf("air-gap images: the shared Debian file system: %w; it needs http://deb.debian.org, and on another Linux than Debian or Ubuntu it cannot be made: name images in the setting `images` there", err)
+		return fmt.Errorf("air-gap images: the shared Debian file system could not be made (it needs http://deb.debian.org, and Debian or Ubuntu on this machine; elsewhere give images of your own in the setting `images`): %w", err)
 	}
 	return os.Rename(made, w.basePath(recipe))
 }
@@ -135,9 +135,9 @@ func (w *workshop) compile(ctx context.Context, module string, programs []*progr
 	err := w.step("compiling "+what, expected, func() error { return run(command) })
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("air-gap images: %s: no go on PATH; install Go: https://go.dev/dl/", what)
+		return fmt.Errorf("air-gap images: compiling %s: no go on PATH; install Go: https://go.dev/dl/", what)
 	case err != nil:
-		return fmt.Errorf("air-gap images: %s: %w; when a download failed, set GOPROXY to a module proxy that this machine reaches", what, err)
+		return fmt.Errorf("air-gap images: compiling %s failed (when a download did, set GOPROXY to a module proxy that this machine reaches): %w", what, err)
 	}
 	for _, program := range programs {
 		if err := os.Rename(filepath.Join(folder, program.name), w.programPath(program)); err != nil {
@@ -191,7 +191,7 @@ func run(command *exec.Cmd) error {
 		return nil
 	}
 	lines := strings.Split(strings.TrimSpace(output.String()), "\n")
-	return fmt.Errorf("%w\n%s\n", err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	return fmt.Errorf("%w:\n%s", err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 }
 
 func exists(path string) bool {

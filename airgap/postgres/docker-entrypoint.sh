@@ -65,7 +65,11 @@ initialise() {
 	printf '\nhost all all all %s\n' "$POSTGRES_HOST_AUTH_METHOD" >>"$making/pg_hba.conf"
 
 	# On the socket alone, so that nobody takes the bootstrap server for the real one.
-	pg_ctl --pgdata "$making" --wait --silent --options "-c listen_addresses= $(printf '%q ' "${@:2}")" start
+	local options='-c listen_addresses=' option
+	for option in "${@:2}"; do
+		printf -v options '%s %q' "$options" "$option"
+	done
+	pg_ctl --pgdata "$making" --wait --silent --options "$options" start
 	if [ "$POSTGRES_DB" != postgres ]; then
 		query --dbname postgres --set name="$POSTGRES_DB" <<<'CREATE DATABASE :"name";'
 	fi
