@@ -113,6 +113,7 @@ func New() *Provider {
 			"docker:index/volume:Volume":           erase(volumeType{}),
 			"docker:index/remoteImage:RemoteImage": erase(remoteImageType{}),
 			"docker:index/container:Container":     erase(containerType{}),
+			"docker:index/image:Image":             erase(imageType{}),
 		},
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 )
 
 const (
@@ -161,7 +158,7 @@ func (w *watch) report(age time.Duration, found container.InspectResponse) {
 // probeText is what a probe printed, or else its exit code.
 func (w *watch) probeText(probe *container.HealthcheckResult, cut func(string) string) string {
 	if text := cut(probe.Output); text != "" {
-		return w.redact(text)
+		return w.c.redact(text)
 	}
 	return fmt.Sprintf("exit code %d", probe.ExitCode)
 }
@@ -221,55 +218,9 @@ func (w *watch) logs(ctx context.Context) string {
 	if text == "" {
 		return "its log is empty"
 	}
-	lines := strings.Split(w.redact(text), "\n")
+	lines := strings.Split(w.c.redact(text), "\n")
 	if len(lines) > logLines {
 		lines = lines[len(lines)-logLines:]
 	}
 	return "last lines of its log:\n    " + strings.Join(lines, "\n    ")
-}
-
-// redact blots out the container's secrets, should a program print them.
-func (w *watch) redact(text string) string {
-	for _, secret := range secretTexts(resource.NewProperty(w.c.inputs), false) {
-		text = strings.ReplaceAll(text, secret, "[secret]")
-	}
-	return text
-}
-
-// minSecret is the shortest secret that is blotted out: a shorter one would blot out
-// ordinary words, and one secret variable makes Pulumi treat all of a list as secret.
-const minSecret = 6
-
-// secretTexts are the secrets in a property, longest first: values of variables,
-// passwords in URLs, lines of files.
-func secretTexts(v resource.PropertyValue, inside bool) []string {
-	var texts []string
-	switch {
-	case v.IsSecret():
-		texts = secretTexts(v.SecretValue().Element, true)
-	case v.IsArray():
-		for _, e := range v.ArrayValue() {
-			texts = append(texts, secretTexts(e, inside)...)
-		}
-	case v.IsObject():
-		for _, e := range v.ObjectValue() {
-			texts = append(texts, secretTexts(e, inside)...)
-		}
-	case v.IsString() && inside:
-		for line := range strings.SplitSeq(v.StringValue(), "\n") {
-			line = strings.TrimSpace(line)
-			_, value, isVariable := strings.Cut(line, "=")
-			if !isVariable {
-				value = line
-			}
-			texts = append(texts, value)
-			if u, err := url.Parse(value); err == nil && u.User != nil {
-				password, _ := u.User.Password()
-				texts = append(texts, password)
-			}
-		}
-	}
-	texts = slices.DeleteFunc(texts, func(t string) bool { return len(t) < minSecret })
-	slices.SortFunc(texts, func(a, b string) int { return len(b) - len(a) })
-	return texts
 }

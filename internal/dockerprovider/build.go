@@ -1,0 +1,233 @@
+package dockerprovider
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	control "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/auth"
+	buildtypes "github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/client"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// buildLogLines is how much of a failed build's log an error shows.
+const buildLogLines = 20
+
+// buildImage builds and tags the image and returns its id.
+func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
+	files, err := openContext(args.Build.Context, args.Build.Dockerfile)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+	}
+	platforms, err := parsePlatform(args.Build.Platform)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+	}
+	options := client.ImageBuildOptions{
+		Tags: []string{args.ImageName}, Dockerfile: sentDockerfile, BuildArgs: map[string]*string{},
+		Target: args.Build.Target, ExtraHosts: args.Build.AddHosts, Platforms: platforms,
+		Version: buildtypes.BuilderBuildKit, Remove: true,
+	}
+	for name, value := range args.Build.Args {
+		options.BuildArgs[name] = &value
+	}
+	if args.Build.CacheFrom != nil {
+		options.CacheFrom = args.Build.CacheFrom.Images
+	}
+	classic, err := wantsClassic(ctx, c, args)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+	}
+	if classic {
+		options.Version = buildtypes.BuilderV1
+	} else {
+		id, end, err := buildSession(ctx, c.engine)
+		if err != nil {
+			return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+		}
+		defer end()
+		options.SessionID = id
+	}
+
+	source, sink := io.Pipe()
+	go func() { sink.CloseWithError(files.archive(sink)) }()
+	defer func() { _ = source.Close() }()
+	c.progress.status("building %s", args.ImageName)
+	result, err := c.engine.ImageBuild(ctx, source, options)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+	}
+	defer func() { _ = result.Body.Close() }()
+	log := &buildLog{c: c, image: args.ImageName, names: map[string]string{}, lines: map[string][]string{}}
+	if err := log.follow(result.Body); err != nil {
+		return "", log.failed(err)
+	}
+	// The tag is looked up rather than the stream believed: what matters is what a
+	// container will get.
+	built, err := c.engine.ImageInspect(ctx, args.ImageName)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+	}
+	return built.ID, nil
+}
+
+// wantsClassic: BuildKit is in every Linux engine that this client speaks to, also in
+// those that do not yet advertise it as their default.
+func wantsClassic(ctx context.Context, c call, args imageArgs) (bool, error) {
+	if args.Build.BuilderVersion != "" {
+		return args.Build.BuilderVersion == builderClassic, nil
+	}
+	pong, err := c.engine.Ping(ctx, client.PingOptions{})
+	return pong.OSType == "windows", err
+}
+
+// dialer is the part of the client that a build session needs.
+type dialer interface {
+	DialHijack(ctx context.Context, url, proto string, meta map[string][]string) (net.Conn, error)
+}
+
+// buildSession opens what BuildKit asks for registry credentials; without one it
+// cannot pull a base image, not even a public one. end closes it.
+func buildSession(ctx context.Context, e engine) (id string, end func(), err error) {
+	d, ok := e.(dialer)
+	if !ok {
+		return "", func() {}, nil
+	}
+	s, err := session.NewSession(ctx, "")
+	if err != nil {
+		return "", nil, fmt.Errorf("build session: %w", err)
+	}
+	s.Allow(registryLogin{})
+	go func() {
+		// A session that ends early shows as a failed pull in the build's own words.
+		_ = s.Run(ctx, func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
+			return d.DialHijack(ctx, "/session", proto, meta)
+		})
+	}()
+	return s.ID(), func() { _ = s.Close() }, nil
+}
+
+// registryLogin answers BuildKit with what `docker login` stored.
+type registryLogin struct{ auth.UnimplementedAuthServer }
+
+// Register adds it to the session.
+func (r registryLogin) Register(server *grpc.Server) { auth.RegisterAuthServer(server, r) }
+
+// Credentials of a registry; empty ones make the pull anonymous.
+func (registryLogin) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
+	found := credentials(strings.TrimPrefix(strings.TrimPrefix(req.GetHost(), "https://"), "http://"))
+	return loginResponse(found), nil
+}
+
+func loginResponse(found registry.AuthConfig) *auth.CredentialsResponse {
+	if found.IdentityToken != "" {
+		return &auth.CredentialsResponse{Secret: found.IdentityToken}
+	}
+	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}
+}
+
+// buildLog keeps what an error must show of a build: BuildKit's steps by their digest,
+// the classic builder's under its last step.
+type buildLog struct {
+	c     call
+	image string
+	names map[string]string
+	lines map[string][]string
+	// step is what the classic builder works on, or what BuildKit failed at.
+	step string
+}
+
+// follow reads the stream to its end.
+func (l *buildLog) follow(stream io.Reader) error {
+	decoder := json.NewDecoder(stream)
+	for {
+		var message jsonstream.Message
+		err := decoder.Decode(&message)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if message.Error != nil {
+			return message.Error
+		}
+		if message.ID == "moby.buildkit.trace" && message.Aux != nil {
+			l.trace(*message.Aux)
+			continue
+		}
+		for line := range strings.SplitSeq(strings.TrimRight(message.Stream, "\n"), "\n") {
+			if strings.HasPrefix(line, "Step ") {
+				l.step = line
+				l.show(line)
+			} else if line != "" {
+				l.lines[l.step] = append(l.lines[l.step], line)
+			}
+		}
+	}
+}
+
+// trace takes in one of BuildKit's status messages.
+func (l *buildLog) trace(aux json.RawMessage) {
+	var encoded string
+	var status control.StatusResponse
+	if json.Unmarshal(aux, &encoded) != nil {
+		return
+	}
+	bytes, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || proto.Unmarshal(bytes, &status) != nil {
+		return
+	}
+	for _, vertex := range status.GetVertexes() {
+		l.names[vertex.GetDigest()] = vertex.GetName()
+		switch {
+		case vertex.GetError() != "" && !strings.Contains(vertex.GetError(), "context canceled"):
+			l.step = vertex.GetDigest()
+		case vertex.GetStarted() != nil && vertex.GetCompleted() == nil:
+			l.show(vertex.GetName())
+		}
+	}
+	for _, log := range status.GetLogs() {
+		for line := range strings.SplitSeq(strings.TrimRight(string(log.GetMsg()), "\n"), "\n") {
+			l.lines[log.GetVertex()] = append(l.lines[log.GetVertex()], line)
+		}
+	}
+}
+
+func (l *buildLog) show(step string) {
+	if l.c.progress.host != nil {
+		l.c.progress.status("building %s: %s", l.image, l.c.redact(step))
+	}
+}
+
+// failed says at which step, with its last lines.
+func (l *buildLog) failed(cause error) error {
+	step := l.step
+	if name, ok := l.names[step]; ok {
+		step = name
+	}
+	text := fmt.Sprintf("image %s could not be built", l.image)
+	if step != "" {
+		text += ", at: " + step
+	}
+	text += "\n" + cause.Error()
+	lines := l.lines[l.step]
+	if len(lines) > buildLogLines {
+		lines = lines[len(lines)-buildLogLines:]
+	}
+	if len(lines) > 0 {
+		text += "\nlast lines of that step:\n    " + strings.Join(lines, "\n    ")
+	}
+	return errors.New(l.c.redact(text))
+}
