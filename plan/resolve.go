@@ -62,7 +62,7 @@ func (r *resolver) workOutFacts() map[string]string {
 	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
 	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: "postgres:5432", Path: "/" + db}
 	console, https := strconv.Itoa(8080+r.set.PortOffset), 443+r.set.PortOffset
-	public := "https://web-console.trading-platform.local"
+	public := "https://" + settings.PublicHost
 	if https != 443 {
 		public += ":" + strconv.Itoa(https)
 	}
@@ -347,7 +347,7 @@ func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
 	n := infra.Nginx{
 		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: r.facts["nginx_subnet"],
 		CSPReportOnly: s.env("CSP_REPORT_ONLY") == "true",
-		ServerNames:   []string{"web-console.trading-platform.local", "localhost"},
+		ServerNames:   r.set.ServerNames(),
 	}
 	for _, o := range enabled {
 		if !slices.Contains(s.After, o.Name) {

@@ -100,6 +100,20 @@ func Load(src Source) (*Settings, error) {
 	return s, d.faults.Err()
 }
 
+// PublicHost is the name by which a browser knows nginx: the old stack's, in
+// the cookie domain and the redirect addresses as well.
+const PublicHost = "web-console.trading-platform.local"
+
+// ServerNames gives the names and addresses that nginx is reached by, which its
+// certificate must cover.
+func (s *Settings) ServerNames() []string {
+	names := []string{PublicHost, "localhost", "127.0.0.1"}
+	if s.BindAddress.IsValid() && !s.BindAddress.IsUnspecified() && s.BindAddress.String() != "127.0.0.1" {
+		names = append(names, s.BindAddress.String())
+	}
+	return names
+}
+
 // Path makes a path of the user's absolute: relative ones start at root, the
 // project's folder, and a leading ~ is the home folder.
 func Path(root, home, path string) string {

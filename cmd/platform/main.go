@@ -44,7 +44,7 @@ func root() *cobra.Command {
 		Short:         "Prepare, show and check the trading platform's stacks",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	cmd.AddCommand(initCommand(), planCommand(), doctorCommand(), statusCommand(), pulumiCommand(), envCommand())
+	cmd.AddCommand(initCommand(), planCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand())
 	return cmd
 }
 

@@ -50,6 +50,9 @@ func (w *Workspace) Init(ctx context.Context, stack string, say func(string)) er
 	if err := w.choose(ctx, engine, stack, file, say); err != nil {
 		return err
 	}
+	if err := w.makeCerts(stack, file, say); err != nil {
+		return err
+	}
 	return w.makeSecrets(ctx, stack, say)
 }
 

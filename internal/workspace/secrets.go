@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"trading-platform/internal/certs"
 	"trading-platform/internal/stack"
 	"trading-platform/settings"
 )
@@ -55,6 +56,30 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(strin
 		say("still to be set: " + settings.SetSecret(name, variable))
 	}
 	return nil
+}
+
+// makeCerts makes the certificates of a stack that has nginx, and renews them in time.
+func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error {
+	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
+	if err != nil {
+		return err
+	}
+	set, err := settings.Load(src)
+	if err != nil || !stack.NeedsCerts(set) {
+		return nil // the program says what is wrong with the settings
+	}
+	if set.CertsDir == "" {
+		set.CertsDir = w.CertsDir(name)
+		f.set("certsDir", set.CertsDir)
+		if err := w.save(name, f); err != nil {
+			return err
+		}
+	}
+	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: []string{"admin"}})
+	if err == nil && len(report.Made) > 0 {
+		say(report.String())
+	}
+	return err
 }
 
 // ask reads a value from the terminal; empty where there is none.
