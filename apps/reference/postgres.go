@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -69,10 +71,21 @@ func (s *postgresStore) check(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The tables go when somebody gives the running stack a new volume.
-	if err := s.pool.QueryRow(ctx, "SELECT $1 AND to_regclass('orders') IS NOT NULL", s.made).Scan(&s.made); err != nil || s.made {
+	err := s.pool.QueryRow(ctx, "SELECT $1 AND to_regclass('orders') IS NOT NULL", s.made).Scan(&s.made)
+	if err == nil && !s.made {
+		err = s.makeSchema(ctx)
+	}
+	return lastCause(err)
+}
+
+// lastCause shortens an error of connecting, which lists every way that was tried: the last line says why none was left.
+func lastCause(err error) error {
+	var refused *pgconn.ConnectError
+	if !errors.As(err, &refused) {
 		return err
 	}
-	return s.makeSchema(ctx)
+	lines := strings.Split(strings.TrimSpace(refused.Error()), "\n")
+	return errors.New(strings.TrimSpace(lines[len(lines)-1]))
 }
 
 func (s *postgresStore) makeSchema(ctx context.Context) error {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,9 +30,18 @@ func probe(ctx context.Context, svc service, environ []string) error {
 		return fmt.Errorf("%s does not answer: %w", svc.name, err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %d: %s", svc.name, res.StatusCode, strings.TrimSpace(string(body)))
+	if res.StatusCode == http.StatusOK {
+		return nil
 	}
-	return nil
+	var answer healthAnswer
+	if err := json.NewDecoder(io.LimitReader(res.Body, bodyLimit)).Decode(&answer); err != nil {
+		return fmt.Errorf("%s answers %d", svc.name, res.StatusCode)
+	}
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(answer.Dependencies)) {
+		if state := answer.Dependencies[name]; state.State != "up" {
+			missing = append(missing, name+" does not answer ("+state.Error+")")
+		}
+	}
+	return fmt.Errorf("%s is %s: %s", svc.name, answer.Status, strings.Join(missing, ", "))
 }
