@@ -40,11 +40,22 @@ func openWorkshop(root string, progress func(string)) (*workshop, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, fmt.Errorf("air-gap images: %w", err)
 	}
+	removeStale(cache)
 	scratch, err := os.MkdirTemp(cache, "making-")
 	if err != nil {
 		return nil, fmt.Errorf("air-gap images: %w", err)
 	}
 	return &workshop{root: root, cache: cache, scratch: scratch, progress: progress}, nil
+}
+
+// removeStale removes what a killed run could not; a day is longer than any run.
+func removeStale(cache string) {
+	folders, _ := filepath.Glob(filepath.Join(cache, "making-*"))
+	for _, folder := range folders {
+		if info, err := os.Stat(folder); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(folder)
+		}
+	}
 }
 
 func (w *workshop) close() {

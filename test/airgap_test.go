@@ -174,11 +174,20 @@ func testNginxImage(t *testing.T, image string) {
 }
 
 func testLokiImage(t *testing.T, image string) {
-	container := airgapRun(t, "loki", image)
-	container.becomes(t, "ready", "wget", "-q", "-O", "-", "http://127.0.0.1:3100/ready")
-	assert.Equal(t, "loki", container.exec(t, "stat", "-c", "%U", "/proc/1"), "user of the server")
-	assert.Contains(t, container.exec(t, "wget", "-q", "-O", "-", "http://127.0.0.1:3100/loki/api/v1/status/buildinfo"), `"version":"3.0.0"`)
-	container.stop(t)
+	t.Run("alone, as its own user", func(t *testing.T) {
+		t.Parallel()
+		container := airgapRun(t, "loki_alone", image)
+		container.becomes(t, `"version":"3.0.0"`, "wget", "-q", "-O", "-", "http://127.0.0.1:3100/loki/api/v1/status/buildinfo")
+		assert.Equal(t, "loki", container.exec(t, "stat", "-c", "%U", "/proc/1"), "user of the server")
+	})
+	t.Run("as root, with the stack's configuration", func(t *testing.T) {
+		t.Parallel()
+		container := airgapCreate(t, "loki", "--user", "0", "-v", airgapVolume(t, "lokidata")+":/tmp/loki", image, "-config.file=/etc/loki/loki-config.yml")
+		airgapMust(t, "cp", "../infra/files/loki_server/loki-config.yml", string(container)+":/etc/loki/loki-config.yml")
+		airgapMust(t, "start", string(container))
+		container.becomes(t, "ready", "wget", "-q", "-O", "-", "http://127.0.0.1:3100/ready")
+		container.stop(t)
+	})
 }
 
 func testPromtailImage(t *testing.T, image string) {
