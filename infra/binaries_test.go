@@ -56,3 +56,17 @@ func TestAlertsFire(t *testing.T) {
 		assert.Contains(t, string(text), `{alertname="`+alert+`"}`, "testdata/rules_test.yml does not test %s", alert)
 	}
 }
+
+func TestNginxAcceptsTheConfiguration(t *testing.T) {
+	for name, c := range cases() {
+		if c.service != "nginx_mtls" && c.service != "nginx_oauth2" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			place := newProxy(t, c.service, c.values.Nginx)
+			out, err := run(t, "nginx-light", "nginx", place.arguments("-t")...)
+			require.NoError(t, err, out)
+			assert.NotContains(t, out, "[warn]")
+		})
+	}
+}
