@@ -279,7 +279,6 @@ var pageFunctions = template.FuncMap{
 	"clock": func(t time.Time) string { return t.UTC().Format("15:04:05") + " UTC" },
 	"ago":   func(t time.Time) string { return ago(time.Since(t)) },
 	"ms":    func(ms float64) string { return fmt.Sprintf("%.*f ms", decimals(ms), ms) },
-	"first": func(n int, text string) string { return text[:min(n, len(text))] },
 }
 
 func decimals(ms float64) int {

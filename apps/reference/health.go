@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -139,6 +141,10 @@ func checkURL(client *http.Client, url string) checker {
 		passTrace(ctx, req.Header)
 		res, err := client.Do(req)
 		if err != nil {
+			var failed *neturl.Error // it repeats the URL, which who asks knows
+			if errors.As(err, &failed) {
+				return failed.Err
+			}
 			return err
 		}
 		defer func() { _ = res.Body.Close() }()

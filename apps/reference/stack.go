@@ -229,7 +229,7 @@ func reach(edges map[string][]string, from string) []string {
 			next = append(next, edges[name]...)
 		}
 	}
-	return slices.Sorted(maps.Keys(seen))
+	return append([]string{}, slices.Sorted(maps.Keys(seen))...)
 }
 
 // spark draws latencies as the points of an SVG polyline, 80 wide and 18 high; a gap in health is the bottom line.
