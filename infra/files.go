@@ -68,8 +68,9 @@ type Nginx struct {
 	// other gets 421. None means any. The first is where port 80 redirects a request for an unknown name.
 	ServerNames []string
 	// TrustedProxySubnet, in CIDR notation, is where a proxy in front of nginx may stand: from there, and from nowhere
-	// else, X-Forwarded-For is believed. Empty means from nowhere. What the engine forwards from the host itself comes
-	// from the network's gateway, so a subnet that holds the gateway lets local users name any address as theirs.
+	// else, X-Forwarded-For is believed. Empty means from nowhere. The subnet's first address is left out: it is the
+	// gateway's, from which the engine brings what arrives at the host's own ports, so that anyone could name any address
+	// as theirs and slip under the limits.
 	TrustedProxySubnet string
 }
 

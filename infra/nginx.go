@@ -16,6 +16,8 @@ type nginxView struct {
 	Service string
 	// MTLS says that clients must show a certificate; without it they log in through auth_service.
 	MTLS bool
+	// TrustedProxies are the parts of TrustedProxySubnet that are believed.
+	TrustedProxies []netip.Prefix
 	// Port follows the host name in URLs: empty for 443, else with its colon.
 	Port string
 }
@@ -29,7 +31,38 @@ func nginx(service string, n Nginx) (map[string]string, error) {
 	if n.HTTPSPort != 443 {
 		view.Port = ":" + strconv.Itoa(n.HTTPSPort)
 	}
+	if n.TrustedProxySubnet != "" {
+		view.TrustedProxies = withoutGateway(netip.MustParsePrefix(n.TrustedProxySubnet))
+	}
+	view.ServerNames = nil
+	for _, name := range n.ServerNames {
+		// As it stands in a URL, so that it is what nginx compares with.
+		if address, err := netip.ParseAddr(name); err == nil && address.Is6() {
+			name = "[" + address.String() + "]"
+		}
+		view.ServerNames = append(view.ServerNames, name)
+	}
 	return tree("files/nginx", "/etc/nginx", view)
+}
+
+// withoutGateway splits a subnet around its first address, which the engine gives to the gateway. A subnet of one
+// address is kept.
+func withoutGateway(subnet netip.Prefix) []netip.Prefix {
+	subnet = subnet.Masked()
+	if subnet.IsSingleIP() {
+		return []netip.Prefix{subnet}
+	}
+	gateway := subnet.Addr().Next()
+	var parts []netip.Prefix
+	for bits := subnet.Addr().BitLen(); bits > subnet.Bits(); bits-- {
+		// The half of the next larger block that does not hold the gateway: the bit that tells the halves apart, turned.
+		bytes := gateway.AsSlice()
+		bytes[(bits-1)/8] ^= 1 << (7 - (bits-1)%8)
+		if sibling, ok := netip.AddrFromSlice(bytes); ok {
+			parts = append(parts, netip.PrefixFrom(sibling, bits).Masked())
+		}
+	}
+	return parts
 }
 
 // serverName is what may stand in a configuration without quotes: anything else could end a directive and start another.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -236,7 +237,7 @@ func (c *console) seen() *http.Request {
 }
 
 func mtlsValues(c *console) Nginx {
-	return Nginx{Console: c.address(), HTTPSPort: 10443, ServerNames: []string{"console.example", "127.0.0.1", "localhost"}}
+	return Nginx{Console: c.address(), HTTPSPort: 10443, ServerNames: []string{"console.example", "127.0.0.1", "::1", "localhost"}}
 }
 
 func oauth2Values(c, auth *console) Nginx {
@@ -249,7 +250,7 @@ func guarded(t *testing.T, r *http.Response) {
 	assert.Equal(t, []string{"max-age=31536000"}, r.Header.Values("Strict-Transport-Security"))
 	assert.Equal(t, []string{"DENY"}, r.Header.Values("X-Frame-Options"))
 	assert.Equal(t, []string{"nosniff"}, r.Header.Values("X-Content-Type-Options"))
-	assert.Equal(t, []string{"strict-origin-when-cross-origin"}, r.Header.Values("Referrer-Policy"))
+	assert.Equal(t, []string{"same-origin"}, r.Header.Values("Referrer-Policy"))
 	assert.Len(t, r.Header.Values("Content-Security-Policy"), 1)
 	assert.Len(t, r.Header.Values("X-Request-Id"), 1)
 	assert.Equal(t, "nginx", r.Header.Get("Server"), "no version")
@@ -535,6 +536,7 @@ func TestPort80LeadsToHTTPS(t *testing.T) {
 		"another port":   {mtls, "http://console.example/a?b=c", "https://console.example:10443/a?b=c"},
 		"by address":     {mtls, "http://127.0.0.1/", "https://127.0.0.1:10443/"},
 		"the usual port": {oauth2, "http://console.example/", "https://console.example/"},
+		"IPv6":           {mtls, "http://[::1]/", "https://[::1]:10443/"},
 		"unknown host":   {oauth2, "http://evil.example/", "https://console.example/"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -643,7 +645,7 @@ func TestLogsAreJSONWithoutSecrets(t *testing.T) {
 
 func TestAProxyInFrontIsBelievedFromItsSubnetOnly(t *testing.T) {
 	for name, x := range map[string]struct{ subnet, want string }{
-		"in the subnet":  {"127.0.1.0/24", "10.9.9.9"},
+		"in the subnet":  {"127.0.0.0/16", "10.9.9.9"},
 		"elsewhere":      {"172.28.0.0/24", ""},
 		"with no subnet": {"", ""},
 	} {
@@ -658,6 +660,23 @@ func TestAProxyInFrontIsBelievedFromItsSubnetOnly(t *testing.T) {
 			} else {
 				assert.Equal(t, x.want, c.seen().Header.Get("X-Forwarded-For"))
 			}
+		})
+	}
+}
+
+func TestTheGatewayIsNoTrustedProxy(t *testing.T) {
+	for subnet, want := range map[string][]string{
+		"172.28.0.0/24":  {"172.28.0.0/32", "172.28.0.2/31", "172.28.0.4/30", "172.28.0.8/29", "172.28.0.16/28", "172.28.0.32/27", "172.28.0.64/26", "172.28.0.128/25"},
+		"172.28.0.10/30": {"172.28.0.8/32", "172.28.0.10/31"},
+		"172.28.0.5/32":  {"172.28.0.5/32"},
+		"fd00::/126":     {"fd00::/128", "fd00::2/127"},
+	} {
+		t.Run(subnet, func(t *testing.T) {
+			var got []string
+			for _, p := range withoutGateway(netip.MustParsePrefix(subnet)) {
+				got = append(got, p.String())
+			}
+			assert.Equal(t, want, got)
 		})
 	}
 }
