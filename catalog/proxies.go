@@ -13,7 +13,7 @@ func proxies() []Service {
 			After: []string{"web_console_oauth2", "auth_service"},
 			Env: []Variable{
 				optional("CSP_REPORT_ONLY", "false"),
-				fixed("TRUSTED_PROXY_SUBNET", "${nginx_subnet}"),
+				optional("TRUSTED_PROXY_SUBNET", "${nginx_subnet}"),
 			},
 		}),
 	}
