@@ -25,9 +25,10 @@ func (r *resolver) referenceEnv(enabled []catalog.Service) {
 		services[i] = overview{Name: s.Name, Tier: s.Tier, Health: s.Health, Dependencies: append([]string{}, s.After...)}
 	}
 	links := map[string]string{}
+	urls := r.plan.URLs()
 	for _, name := range []string{"grafana", "prometheus"} {
-		if s, ok := r.plan.Lookup(name); ok {
-			links[name] = s.Ports[0].URL
+		if url, ok := urls[name]; ok {
+			links[name] = url
 		}
 	}
 	for i := range r.plan.Services {

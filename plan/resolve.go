@@ -301,7 +301,7 @@ func (r *resolver) variable(name, value string, given bool) Env {
 	secret := given || value != "" && catalog.IsSecret(name, value)
 	switch {
 	case slices.Contains(catalog.LocalOnly[name], value):
-		secret = false
+		secret = given
 	case value == r.facts["database_url"]:
 		password := r.set.Variables["POSTGRES_PASSWORD"]
 		secret = !slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], r.userValue("POSTGRES_PASSWORD")) || password.Secret
@@ -328,7 +328,7 @@ func (r *resolver) files(enabled []catalog.Service) {
 		values.Nginx = r.nginx(*s, enabled)
 		files, err := infra.Files(s.Name, values)
 		if err != nil {
-			r.faults.Add(s.Name, "restore infra/ from git", "its configuration cannot be made: %v", err)
+			r.faults.Add(s.Name, "", "its configuration cannot be made: %v", err) // the error says what to change
 		}
 		for _, path := range slices.Sorted(maps.Keys(files)) {
 			s.Files = append(s.Files, File{Path: path, Content: files[path]})
@@ -345,7 +345,7 @@ func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
 		return infra.Nginx{}
 	}
 	n := infra.Nginx{
-		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: r.facts["nginx_subnet"],
+		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: s.env("TRUSTED_PROXY_SUBNET"),
 		CSPReportOnly: s.env("CSP_REPORT_ONLY") == "true",
 		ServerNames:   r.set.ServerNames(),
 	}
