@@ -86,6 +86,7 @@ func (d *decoder) address(key, otherwise string) netip.Addr {
 	a, err := netip.ParseAddr(value)
 	if err != nil {
 		d.wrong(key, value, "an IP address", otherwise)
+		return netip.MustParseAddr(otherwise)
 	}
 	return a
 }
