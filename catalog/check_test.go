@@ -1,0 +1,120 @@
+package catalog_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog"
+)
+
+func TestCheckFindsNothingWrongWithTheCatalog(t *testing.T) {
+	require.NoError(t, catalog.Check(catalog.Services()))
+}
+
+// sound is a service that Check has nothing to say about.
+func sound(name string, after ...string) catalog.Service {
+	return catalog.Service{
+		Name: name, Image: "example:1", After: after,
+		Probe: catalog.Probe{Command: []string{"CMD", "true"}},
+	}
+}
+
+func with(s catalog.Service, change func(*catalog.Service)) catalog.Service {
+	change(&s)
+	return s
+}
+
+func TestCheck(t *testing.T) {
+	for name, test := range map[string]struct {
+		services []catalog.Service
+		want     []string // the error's lines; none for no error
+	}{
+		"a sound one": {
+			[]catalog.Service{sound("a"), sound("b", "a")}, nil,
+		},
+		"one name twice": {
+			[]catalog.Service{sound("a"), sound("a")},
+			[]string{"service a stands in the catalog twice"},
+		},
+		"an unknown profile": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Profile = "prod" })},
+			[]string{`service a: no profile "prod"`},
+		},
+		"neither app nor image": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Image = "" })},
+			[]string{"service a needs either an app or a stock image"},
+		},
+		"both app and image": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.App = "a" })},
+			[]string{"service a needs either an app or a stock image"},
+		},
+		"no probe": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Probe = catalog.Probe{} })},
+			[]string{"service a has no probe, so nothing could wait for it"},
+		},
+		"an edge to nowhere": {
+			[]catalog.Service{sound("a", "b")},
+			[]string{"service a starts after b, which is not in the catalog"},
+		},
+		"an edge from the base to a profile": {
+			[]catalog.Service{sound("a", "b"), with(sound("b"), func(s *catalog.Service) { s.Profile = "dev" })},
+			[]string{"service a starts after b, which only profile dev brings"},
+		},
+		"an edge between profiles": {
+			[]catalog.Service{
+				with(sound("a", "b"), func(s *catalog.Service) { s.Profile = "workers" }),
+				with(sound("b"), func(s *catalog.Service) { s.Profile = "dev" }),
+			},
+			[]string{"service a starts after b, which only profile dev brings"},
+		},
+		"an edge within a profile": {
+			[]catalog.Service{
+				with(sound("a", "b"), func(s *catalog.Service) { s.Profile = "dev" }),
+				with(sound("b"), func(s *catalog.Service) { s.Profile = "dev" }),
+			}, nil,
+		},
+		"an unknown volume": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Mounts = []catalog.Mount{{Volume: "scratch", Path: "/x"}} })},
+			[]string{"service a mounts scratch, which is no volume of the catalog"},
+		},
+		"an unknown network": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Networks = []string{"host"} })},
+			[]string{"service a joins host, which is no network of the catalog"},
+		},
+		"a cycle prints its path, without the way to it": {
+			[]catalog.Service{sound("a", "b"), sound("b", "c"), sound("c", "d"), sound("d", "b")},
+			[]string{"services wait for each other: b → c → d → b"},
+		},
+		"a service that waits for itself": {
+			[]catalog.Service{sound("a", "a")},
+			[]string{"services wait for each other: a → a"},
+		},
+		"two ways to one service are no cycle": {
+			[]catalog.Service{sound("a", "b", "c"), sound("b", "d"), sound("c", "d"), sound("d")}, nil,
+		},
+		"all that is wrong at once": {
+			[]catalog.Service{
+				with(sound("a", "ghost"), func(s *catalog.Service) { s.Profile, s.Image = "prod", "" }),
+				sound("b", "b"),
+			},
+			[]string{
+				`service a: no profile "prod"`,
+				"service a needs either an app or a stock image",
+				"service a starts after ghost, which is not in the catalog",
+				"services wait for each other: b → b",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := catalog.Check(test.services)
+			if test.want == nil {
+				require.NoError(t, err)
+				return
+			}
+			assert.EqualError(t, err, strings.Join(test.want, "\n"))
+		})
+	}
+}
