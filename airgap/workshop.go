@@ -115,7 +115,7 @@ func (w *workshop) makeBase(ctx context.Context, recipe recipe) error {
 	}
 	made := filepath.Join(w.scratch, "base.tar")
 	command := exec.CommandContext(ctx, filepath.Join(w.root, "airgap", "base", "build.sh"), made)
-	err := w.step("making the shared Debian 12 file system", "about 1 minute", func() error { return run(command) })
+	err := w.step("making the shared Debian 12 file system", "about 1 minute", func() error { return run(ctx, command) })
 	if err != nil {
 		return fmt.Errorf("air-gap images: the shared Debian file system could not be made (it needs http://deb.debian.org, and Debian or Ubuntu on this machine; elsewhere give images of your own in the setting `images`): %w", err)
 	}
@@ -143,7 +143,7 @@ func (w *workshop) compile(ctx context.Context, module string, programs []*progr
 	if module == "airgap/logging" {
 		expected = "2 to 6 minutes"
 	}
-	err := w.step("compiling "+what, expected, func() error { return run(command) })
+	err := w.step("compiling "+what, expected, func() error { return run(ctx, command) })
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("air-gap images: compiling %s: no go on PATH; install Go: https://go.dev/dl/", what)
@@ -191,15 +191,19 @@ func (w *workshop) step(what, expected string, do func() error) error {
 	return err
 }
 
-// run runs a command; its error ends with the command's last lines. A stopped command is interrupted, so that it tidies up.
-func run(command *exec.Cmd) error {
+// run runs a command made with ctx; its error ends with the command's last lines. A stopped one is interrupted, so that it
+// tidies up.
+func run(ctx context.Context, command *exec.Cmd) error {
 	var output bytes.Buffer
 	command.Stdout, command.Stderr = &output, &output
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
-	command.WaitDelay = 15 * time.Second
+	command.WaitDelay = 30 * time.Second
 	err := command.Run()
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
 	lines := strings.Split(strings.TrimSpace(output.String()), "\n")
 	return fmt.Errorf("%w:\n%s", err, strings.Join(lines[max(0, len(lines)-15):], "\n"))

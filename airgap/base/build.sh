@@ -4,7 +4,7 @@
 #   build.sh OUT.tar
 #
 # Debian 12 with the packages below, without what no container reads. mmdebstrap rather than debootstrap: it takes
-# security updates, cleans up after itself when it is stopped, and needs no root where user namespaces are allowed.
+# security updates, writes a tar file, and needs no root where user namespaces are allowed.
 set -eu
 
 out=$1
@@ -25,7 +25,7 @@ fi
 
 # The official images' numbers, so that a volume written by one can be read by the other (redis: its entrypoint
 # takes the files over, as the official one does; 999 is taken by postgres).
-users='
+users='set -e
 groupadd -R "$1" -g 999 postgres
 useradd  -R "$1" -u 999 -g 999 -d /var/lib/postgresql -s /bin/bash postgres
 groupadd -R "$1" -g 998 redis
@@ -45,17 +45,37 @@ no_cluster='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = f
 locale='chroot "$1" localedef -i en_US -c -f UTF-8 -A /usr/share/locale/locale.alias en_US.UTF-8'
 
 # Needed while packages install (perl), or made by them: a shared private key must not be in an image.
-tidy='
+tidy='set -e
 cd "$1"
 rm -rf usr/share/postgresql/*/man usr/share/perl usr/lib/*/perl usr/lib/*/libperl.so* usr/share/i18n usr/lib/*/gconv
 rm -rf etc/ssl/private/* etc/ssl/certs/ssl-cert-snakeoil.pem etc/nginx/sites-enabled etc/nginx/sites-available
-rm -rf var/cache/* var/log/* var/lib/apt/* tmp/* run/*
+rm -rf var/cache/debconf/* var/cache/ldconfig/* var/log/* run/*
 : > etc/machine-id
 ln -sf /bin/busybox usr/bin/wget
 '
 
+work=$(mktemp -d)
+chmod 755 "$work" # without root, mmdebstrap works as another user inside
+
+# Runs at any end. mmdebstrap tidies up when it can; stopped while packages install, it leaves mounts behind.
+cleanup() {
+	trap '' INT TERM HUP
+	if [ -n "$maker" ]; then
+		kill -TERM "-$maker" 2>/dev/null || :
+		wait "$maker" || :
+	fi
+	awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mounted; do
+		umount "$mounted" || umount --lazy "$mounted"
+	done
+	rm -rf --one-file-system "$work"
+}
+maker=
+trap cleanup EXIT
+trap 'exit 130' INT TERM HUP
+
+# In a process group of its own, so that it can be stopped with all that it started.
 # JIT code for PostgreSQL brings LLVM (135 MB) and is optional: without llvmjit.so the server does not use it.
-exec mmdebstrap --variant=essential --format=tar \
+TMPDIR=$work setsid mmdebstrap --variant=essential --format=tar \
 	--include="$packages" \
 	--dpkgopt='path-exclude=/usr/share/doc/*' \
 	--dpkgopt='path-include=/usr/share/doc/*/copyright' \
@@ -74,4 +94,9 @@ exec mmdebstrap --variant=essential --format=tar \
 	"$suite" "$out" \
 	"deb [signed-by=$keyring] http://deb.debian.org/debian $suite $components" \
 	"deb [signed-by=$keyring] http://deb.debian.org/debian $suite-updates $components" \
-	"deb [signed-by=$keyring] http://deb.debian.org/debian-security $suite-security $components"
+	"deb [signed-by=$keyring] http://deb.debian.org/debian-security $suite-security $components" &
+maker=$!
+status=0
+wait "$maker" || status=$?
+maker=
+exit "$status"
