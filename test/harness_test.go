@@ -1,0 +1,350 @@
+// Package test drives the program on a real engine with the real pulumi command,
+// the way a person does. Every stack here has names, ports and a subnet of its own,
+// and is gone when its test ends.
+package test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"trading-platform/airgap"
+	"trading-platform/settings"
+)
+
+// What all tests share, made once by TestMain.
+var (
+	root       string            // the checkout
+	shared     string            // a folder for this run
+	engine     *client.Client    // the engine
+	references map[string]string // air-gap images by key
+)
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	var err error
+	if root, err = filepath.Abs(".."); err != nil {
+		return 0, err
+	}
+	if shared, err = os.MkdirTemp("", "platform-test-*"); err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(shared) }()
+	if engine, err = client.New(client.FromEnv); err != nil {
+		return 0, err
+	}
+	if references, err = airgap.References(root); err != nil {
+		return 0, err
+	}
+	var keys []string
+	for key := range references {
+		keys = append(keys, key)
+	}
+	say := func(line string) { fmt.Fprintln(os.Stderr, line) }
+	if err := airgap.Build(context.Background(), engine, root, keys, say); err != nil {
+		return 0, err
+	}
+	plugin := filepath.Join(shared, "pulumi-resource-docker")
+	for _, step := range [][]string{
+		{"tools/build", "pulumi"},
+		{"go", "build", "-ldflags", "-X main.Version=" + settings.OfflineVersion, "-o", plugin, "./cmd/pulumi-resource-docker"},
+		{"tools/bin/pulumi", "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", plugin},
+	} {
+		cmd := exec.Command(step[0], step[1:]...)
+		if strings.HasPrefix(step[0], "tools/") {
+			cmd.Path = filepath.Join(root, step[0])
+			cmd.Err = nil
+		}
+		cmd.Dir, cmd.Env = root, environ(shared)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("%s: %w\n%s", strings.Join(step, " "), err, out)
+		}
+	}
+	return m.Run(), nil
+}
+
+// environ is the environment of a machine whose Pulumi keeps everything in home.
+func environ(home string) []string {
+	env := []string{
+		"PULUMI_HOME=" + filepath.Join(home, "pulumi-home"),
+		"PULUMI_BACKEND_URL=file://" + home,
+		"PULUMI_CONFIG_PASSPHRASE=correct horse",
+		"PULUMI_SKIP_UPDATE_CHECK=true",
+		"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true",
+		"PATH=" + filepath.Join(root, "tools", "bin") + ":" + os.Getenv("PATH"),
+	}
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "PULUMI_") && !strings.HasPrefix(e, "PATH=") {
+			env = append(env, e)
+		}
+	}
+	return env
+}
+
+// stack is one Pulumi stack in a project folder of its own.
+type stack struct {
+	t      *testing.T
+	name   string // of the tracked file it starts from: base, dev, …
+	dir    string // the project's folder
+	prefix string
+	offset int
+	subnet string
+}
+
+// stacks counts the stacks of this run, which keeps their ports and subnets apart.
+var stacks atomic.Int32
+
+// newStack makes a stack from a tracked stack file, on air-gap images, with names
+// and ports of its own. config is set over it. It is not up yet.
+func newStack(t *testing.T, name string, config map[string]any) *stack {
+	t.Helper()
+	n := int(stacks.Add(1))
+	s := &stack{
+		t: t, name: name, dir: t.TempDir(),
+		prefix: fmt.Sprintf("tptest%d", n),
+		offset: 10000 + 1000*n,
+		subnet: fmt.Sprintf("10.213.%d.0/24", n),
+	}
+	s.useProgram(root)
+	s.configure(map[string]any{
+		"namePrefix": s.prefix, "portOffset": s.offset, "subnet": s.subnet,
+		"provider": settings.Offline, "images": images(), "disabled": []string{"grafana"},
+	})
+	s.configure(config)
+	s.pulumi("stack", "init", name)
+	t.Cleanup(s.remove)
+	return s
+}
+
+// images points every stock service, and the reference app, at the air-gap images.
+func images() map[string]any {
+	return map[string]any{
+		"postgres": references["postgres"], "redis": references["redis"], "prometheus": references["prometheus"],
+		"loki_server": references["loki_server"], "promtail": references["promtail"],
+		"nginx_mtls": references["nginx"], "nginx_oauth2": references["nginx"],
+		settings.Reference: references[settings.Reference],
+	}
+}
+
+// useProgram writes the project file for the program of a checkout.
+func (s *stack) useProgram(checkout string) {
+	s.t.Helper()
+	var project map[string]any
+	text, err := os.ReadFile(filepath.Join(root, "Pulumi.yaml"))
+	require.NoError(s.t, err)
+	require.NoError(s.t, yaml.Unmarshal(text, &project))
+	project["main"] = checkout // the program is compiled there, as in the checkout itself
+	text, err = yaml.Marshal(project)
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.WriteFile(filepath.Join(s.dir, "Pulumi.yaml"), text, 0o600))
+}
+
+// file is the stack's config file.
+func (s *stack) file() string { return filepath.Join(s.dir, "Pulumi."+s.name+".yaml") }
+
+// configure sets keys of the stack file, which starts as the tracked one. nil removes a key.
+func (s *stack) configure(config map[string]any) {
+	s.t.Helper()
+	text, err := os.ReadFile(s.file())
+	if os.IsNotExist(err) {
+		text, err = os.ReadFile(filepath.Join(root, "Pulumi."+s.name+".yaml"))
+	}
+	require.NoError(s.t, err)
+	var file map[string]any
+	require.NoError(s.t, yaml.Unmarshal(text, &file))
+	keys := file["config"].(map[string]any)
+	for key, value := range config {
+		if value == nil {
+			delete(keys, settings.Project+":"+key)
+		} else {
+			keys[settings.Project+":"+key] = value
+		}
+	}
+	text, err = yaml.Marshal(file)
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.WriteFile(s.file(), text, 0o600))
+}
+
+// try runs a pulumi command in the project and gives all it printed.
+func (s *stack) try(args ...string) (string, error) {
+	cmd := exec.CommandContext(s.t.Context(), filepath.Join(root, "tools", "bin", "pulumi"), args...)
+	if s.t.Context().Err() != nil { // cleaning up after the test
+		cmd = exec.Command(filepath.Join(root, "tools", "bin", "pulumi"), args...)
+	}
+	cmd.Dir, cmd.Env = s.dir, append(environ(shared), "PULUMI_BACKEND_URL=file://"+s.dir)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// pulumi runs a pulumi command that must succeed.
+func (s *stack) pulumi(args ...string) string {
+	s.t.Helper()
+	out, err := s.try(args...)
+	require.NoError(s.t, err, "pulumi %s\n%s", strings.Join(args, " "), out)
+	return out
+}
+
+func (s *stack) up() string {
+	s.t.Helper()
+	return s.pulumi("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+}
+
+func (s *stack) refresh() string {
+	s.t.Helper()
+	return s.pulumi("refresh", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+}
+
+func (s *stack) destroy() string {
+	s.t.Helper()
+	return s.pulumi("destroy", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+}
+
+// unchanged asserts that a preview finds nothing to do.
+func (s *stack) unchanged(when string) {
+	s.t.Helper()
+	out, err := s.try("preview", "-s", s.name, "--diff", "--expect-no-changes", "--non-interactive")
+	require.NoError(s.t, err, "%s:\n%s", when, out)
+}
+
+// remove takes the stack and all it left on the engine away.
+func (s *stack) remove() {
+	if s.t.Failed() {
+		for _, c := range s.containers() {
+			s.t.Logf("%s (%s), last lines:\n%s", c.Names[0], c.Status, s.logs(c.ID, "15"))
+		}
+	}
+	if out, err := s.try("destroy", "-s", s.name, "--yes", "--skip-preview", "--non-interactive"); err != nil {
+		s.t.Logf("destroy: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, c := range s.containers() {
+		_, _ = engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
+	}
+	for _, name := range s.volumes() {
+		_, _ = engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: true})
+	}
+	for _, name := range s.networks() {
+		_, _ = engine.NetworkRemove(ctx, name, client.NetworkRemoveOptions{})
+	}
+}
+
+// containers gives the stack's containers, stopped ones too.
+func (s *stack) containers() []container.Summary {
+	all, err := engine.ContainerList(context.Background(), client.ContainerListOptions{All: true})
+	require.NoError(s.t, err)
+	var mine []container.Summary
+	for _, c := range all.Items {
+		if strings.HasPrefix(c.Names[0], "/"+s.prefix+"_") {
+			mine = append(mine, c)
+		}
+	}
+	return mine
+}
+
+// names gives the services whose containers are there.
+func (s *stack) names() []string {
+	var names []string
+	for _, c := range s.containers() {
+		names = append(names, strings.TrimPrefix(c.Names[0], "/"+s.prefix+"_"))
+	}
+	return names
+}
+
+// ids gives the container ids by service, so that a replacement shows.
+func (s *stack) ids() map[string]string {
+	ids := map[string]string{}
+	for _, c := range s.containers() {
+		ids[strings.TrimPrefix(c.Names[0], "/"+s.prefix+"_")] = c.ID
+	}
+	return ids
+}
+
+// replaced gives the services whose container is another than before.
+func (s *stack) replaced(before map[string]string) []string {
+	var names []string
+	for name, id := range s.ids() {
+		if before[name] != id {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (s *stack) volumes() []string {
+	all, err := engine.VolumeList(context.Background(), client.VolumeListOptions{})
+	require.NoError(s.t, err)
+	var names []string
+	for _, v := range all.Items {
+		if strings.HasPrefix(v.Name, s.prefix+"_") {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
+func (s *stack) networks() []string {
+	all, err := engine.NetworkList(context.Background(), client.NetworkListOptions{})
+	require.NoError(s.t, err)
+	var names []string
+	for _, n := range all.Items {
+		if strings.HasPrefix(n.Name, s.prefix+"_") {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+func (s *stack) inspect(service string) container.InspectResponse {
+	s.t.Helper()
+	c, err := engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
+	require.NoError(s.t, err)
+	return c.Container
+}
+
+// logs gives a container's last lines.
+func (s *stack) logs(id, lines string) string {
+	out, _ := exec.Command("docker", "logs", "--tail", lines, id).CombinedOutput()
+	return string(out)
+}
+
+// exec runs a command in a service's container.
+func (s *stack) exec(service string, command ...string) string {
+	s.t.Helper()
+	out, err := exec.Command("docker", append([]string{"exec", s.prefix + "_" + service}, command...)...).CombinedOutput()
+	require.NoError(s.t, err, "%s: %s\n%s", service, strings.Join(command, " "), out)
+	return strings.TrimSpace(string(out))
+}
+
+// sql runs a statement in the stack's database, over the published port.
+func (s *stack) sql(statement string) string {
+	s.t.Helper()
+	return s.exec("postgres", "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
+}
+
+// url is an address that the stack publishes on this host.
+func (s *stack) url(port int, path string) string {
+	return fmt.Sprintf("http://127.0.0.1:%d%s", port+s.offset, path)
+}
