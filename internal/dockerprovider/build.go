@@ -229,5 +229,9 @@ func (l *buildLog) failed(cause error) error {
 	if len(lines) > 0 {
 		text += "\nlast lines of that step:\n    " + strings.Join(lines, "\n    ")
 	}
+	if strings.Contains(step, "load metadata for") {
+		text += "\nmend: `images.<service>` names another image for the service, which spares the build; " +
+			"where no registry can be reached, make the images here with `platform init`"
+	}
 	return errors.New(l.c.redact(text))
 }
