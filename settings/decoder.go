@@ -44,6 +44,15 @@ func (d *decoder) wrong(key, value, want, example string) {
 	d.fault(key, Set(d.src.Stack, key, example), "%q is not %s", value, want)
 }
 
+// misshapen notes a value of another shape where a list or map is wanted. It has to
+// go first: Pulumi sets no name inside of a list.
+func (d *decoder) misshapen(key, value, want, path, example string) {
+	if d.src.Secret[key] {
+		value = Hidden
+	}
+	d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key+" && "+Set(d.src.Stack, "--path "+path, example), "%q is not %s", value, want)
+}
+
 func (d *decoder) raw(key string) (string, bool) {
 	d.known = append(d.known, key)
 	value := strings.TrimSpace(d.src.Config[key])
@@ -169,7 +178,7 @@ func (d *decoder) names(key, kind string, known []string) []string {
 	}
 	var names []string
 	if err := json.Unmarshal([]byte(value), &names); err != nil {
-		d.wrong(key, value, "a list of "+kind+" names", "--path '"+key+"[0]' "+known[0])
+		d.misshapen(key, value, "a list of "+kind+" names", "'"+key+"[0]'", known[0])
 		return nil
 	}
 	for _, name := range names {
@@ -194,7 +203,7 @@ func (d *decoder) scalars(key string) map[string]string {
 	}
 	object := map[string]json.RawMessage{}
 	if err := json.Unmarshal([]byte(value), &object); err != nil {
-		d.wrong(key, value, "a map", "--path "+key+".<name> <value>")
+		d.misshapen(key, value, "a map", key+".<name>", "<value>")
 		return nil
 	}
 	out := map[string]string{}
@@ -261,7 +270,7 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 	}
 	object := map[string]map[string]json.RawMessage{}
 	if err := json.Unmarshal([]byte(value), &object); err != nil {
-		d.wrong(key, value, "a map of services to maps of variables", "--path "+key+".<service>.<NAME> <value>")
+		d.misshapen(key, value, "a map of services to maps of variables", key+".<service>.<NAME>", "<value>")
 		return nil
 	}
 	out := map[string]map[string]Value{}

@@ -100,7 +100,11 @@ func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 func (s Source) set(key string, value any) error {
 	value, secret := hide(value)
 	s.Secret[key] = secret
-	if text, ok := value.(string); ok {
+	switch text, ok := value.(string); {
+	case value == nil: // a key with nothing after its colon
+		s.Config[key] = ""
+		return nil
+	case ok:
 		s.Config[key] = text
 		return nil
 	}
