@@ -181,6 +181,22 @@ func TestPrepareMakesPartsOnce(t *testing.T) {
 	assert.Empty(t, *lines, "what is in the cache is not made again")
 }
 
+func TestTheCacheKeepsTheLatestOfEachPart(t *testing.T) {
+	workshop, _ := bench(t, "..")
+	for age, name := range []string{"loki-new", "loki-recent", "loki-old", "loki-oldest", "promtail-oldest"} {
+		write(t, workshop.cache, name, "")
+		when := time.Now().Add(-time.Duration(age+1) * time.Hour)
+		require.NoError(t, os.Chtimes(filepath.Join(workshop.cache, name), when, when))
+	}
+	workshop.used(filepath.Join(workshop.cache, "loki-oldest"))
+	left, err := filepath.Glob(filepath.Join(workshop.cache, "*-[nor]*"))
+	require.NoError(t, err)
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	assert.ElementsMatch(t, []string{"loki-new", "loki-recent", "loki-oldest", "promtail-oldest"}, left)
+}
+
 func TestPrepareFailures(t *testing.T) {
 	for name, failure := range map[string]struct {
 		base, program, path string

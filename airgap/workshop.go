@@ -2,6 +2,7 @@ package airgap
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
+
+// kept is how many versions of a part stay in the cache: clones on a few branches do not take turns at rebuilding.
+const kept = 3
 
 // beat is how often a step that takes long says so.
 const beat = 10 * time.Second
@@ -105,7 +110,35 @@ func (w *workshop) prepare(ctx context.Context, recipes []recipe) error {
 		})
 	}
 	group.Wait()
-	return first
+	if first != nil {
+		return first
+	}
+	for _, recipe := range recipes {
+		w.used(w.basePath(recipe))
+		if recipe.program != nil {
+			w.used(w.programPath(recipe.program))
+		}
+	}
+	return nil
+}
+
+// used marks a part as just used and removes all but the latest of the same name.
+func (w *workshop) used(path string) {
+	now := time.Now()
+	_ = os.Chtimes(path, now, now)
+	name, _, _ := strings.Cut(filepath.Base(path), "-")
+	parts, _ := filepath.Glob(filepath.Join(w.cache, name+"-*"))
+	lastUse := func(part string) int64 {
+		info, err := os.Stat(part)
+		if err != nil {
+			return 0 // gone already
+		}
+		return info.ModTime().UnixNano()
+	}
+	slices.SortFunc(parts, func(a, b string) int { return cmp.Compare(lastUse(b), lastUse(a)) })
+	for _, old := range parts[min(kept, len(parts)):] {
+		_ = os.Remove(old) // room saved, or room not saved: the images are made either way
+	}
 }
 
 // makeBase makes the root file system that all images share.
