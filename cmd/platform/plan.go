@@ -2,21 +2,53 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"trading-platform/internal/stack"
+	"trading-platform/plan"
 )
 
 func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Print what a stack consists of; needs no engine",
-		Args:  cobra.NoArgs,
+		Short: "Print what a stack consists of, or what a change does to it; needs no engine",
+		Long: `Print what a stack consists of; needs no engine.
+
+With --diff, print what changes from a git revision to this checkout as it is, edits
+that are not committed included. Both plans come from the revision's own code and
+tracked stack files; what this machine has set for a stack does not count. For what a
+branch changes since it left main: --diff "$(git merge-base main HEAD)".
+Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
+		Args: cobra.NoArgs,
 	}
 	name := stackFlag(cmd)
-	format := cmd.Flags().StringP("output", "o", "text", "text, json or mermaid")
+	format := cmd.Flags().StringP("output", "o", "text", "text, json or mermaid; with --diff text, markdown or json")
+	ref := cmd.Flags().String("diff", "", "git revision to compare this checkout with, such as main or HEAD^1")
+	all := cmd.Flags().Bool("all", false, "with --diff, compare every stack that has a file")
+	files := cmd.Flags().String("files", "", "folder to write the containers' configuration files to, secret ones left out, as <service>/<path>")
+	cmd.MarkFlagsMutuallyExclusive("stack", "all")
+	cmd.MarkFlagsMutuallyExclusive("diff", "files")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("diff") {
+			w, err := here()
+			if err != nil {
+				return err
+			}
+			if *all {
+				*name = ""
+			}
+			report, err := compare(cmd.Context(), w, *ref, *name)
+			if err != nil {
+				return err
+			}
+			return printDiff(cmd.OutOrStdout(), report, *format)
+		}
+		if *all {
+			return errors.New("--all goes with --diff")
+		}
 		src, err := source(*name)
 		if err != nil {
 			return err
@@ -37,7 +69,29 @@ func planCommand() *cobra.Command {
 		default:
 			return errors.New("-o takes text, json or mermaid, not " + *format)
 		}
+		if *files != "" {
+			err = errors.Join(err, writeFiles(p, *files))
+		}
 		return errors.Join(err, faults)
 	}
 	return cmd
+}
+
+// writeFiles writes the configuration files of all services that are no secret.
+func writeFiles(p *plan.Plan, dir string) error {
+	for _, s := range p.Services {
+		for _, f := range s.Files {
+			if f.Secret {
+				continue
+			}
+			path := filepath.Join(dir, s.Name, f.Path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, []byte(f.Content), 0o644); err != nil { //nolint:gosec // no secret in it
+				return err
+			}
+		}
+	}
+	return nil
 }
