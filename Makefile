@@ -4,7 +4,7 @@ STACK ?= dev
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview refresh down plan doctor status env platform test
+.PHONY: help init up preview refresh down plan doctor status env platform test lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,3 +40,15 @@ status: platform ## show how the stack's containers are doing
 
 env: platform ## print what a shell needs for plain pulumi commands: eval "$$(make -s env)"
 	@bin/platform env
+
+test: lint ## run every test: vet, lint, unit tests, and the live ones on this machine's engine
+	go test -race $(shell go list ./... | grep -v /test)
+	cd apps/reference && go test -race ./...
+	go test -count=1 -timeout 60m -v ./test/...
+
+lint:
+	tools/build golangci-lint
+	tools/build actionlint
+	go vet ./...
+	tools/bin/golangci-lint run ./...
+	cd apps/reference && go vet ./... && ../../tools/bin/golangci-lint run ./...

@@ -76,7 +76,7 @@ func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 		Config map[string]struct{ Default any }
 	}
 	if err := yaml.Unmarshal(project, &schema); err != nil {
-		return src, fmt.Errorf("Pulumi.yaml: %w", err)
+		return src, fmt.Errorf("reading Pulumi.yaml: %w", err)
 	}
 	for key, k := range schema.Config {
 		if err := src.set(key, k.Default); err != nil {
@@ -85,7 +85,7 @@ func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 	}
 	var file struct{ Config map[string]any }
 	if err := yaml.Unmarshal(stackFile, &file); err != nil {
-		return src, fmt.Errorf("Pulumi.%s.yaml: %w", stack, err)
+		return src, fmt.Errorf("reading Pulumi.%s.yaml: %w", stack, err)
 	}
 	for key, value := range file.Config {
 		if name, ok := strings.CutPrefix(key, Project+":"); ok {

@@ -19,18 +19,22 @@ import (
 	"trading-platform/settings"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run gives the exit code.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)
 	var code exitCode
 	switch {
 	case errors.As(err, &code):
-		os.Exit(int(code))
+		return int(code)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // exitCode ends the command with a code of its own, without a message.

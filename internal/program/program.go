@@ -5,6 +5,7 @@ package program
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
@@ -28,7 +29,15 @@ type Host struct {
 
 // Run is the Pulumi program.
 func Run(ctx *pulumi.Context, host Host) error {
-	src, err := settings.FromProgram(ctx.Stack(), ctx.RootDirectory(), host.Getenv)
+	root := ctx.RootDirectory()
+	if root == "" { // an old language host does not say; it runs the program in the project's folder
+		root = "."
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	src, err := settings.FromProgram(ctx.Stack(), root, host.Getenv)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (w *Workspace) ensurePulumi(ctx context.Context, say func(string)) error {
 // stack's salt into the project's folder, so it runs in an empty one.
 func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(string)) error {
 	if exists(w.StackFile(stack)) {
-		if _, err := w.output(ctx, nil, "stack", "export", "-s", stack); err == nil {
+		if err := w.run(ctx, nil, "stack", "export", "-s", stack); err == nil {
 			return w.Refresh(stack)
 		}
 	}
@@ -117,7 +117,7 @@ func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(stri
 	if err := errors.Join(writeFile(filepath.Join(temp, "Pulumi.yaml"), project), writeFile(scratch, from)); err != nil {
 		return err
 	}
-	_, err = w.output(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
+	err = w.run(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
 	var failed *cliError
 	if errors.As(err, &failed) && strings.Contains(failed.complaint, "already exists") {
 		// Made by plain pulumi: its salt is in the state, and asking for the config writes it down.
@@ -207,7 +207,7 @@ func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string
 		say("provider: offline, because this machine brought no Pulumi of its own")
 		return settings.Offline
 	}
-	if _, err := w.output(ctx, nil, "plugin", "install", "resource", "docker", officialVersion); err != nil {
+	if err := w.run(ctx, nil, "plugin", "install", "resource", "docker", officialVersion); err != nil {
 		say("provider: offline, because the official docker plugin cannot be downloaded here")
 		return settings.Offline
 	}
@@ -232,6 +232,5 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 		return nil
 	}
 	say("installing the offline docker provider " + settings.OfflineVersion)
-	_, err = w.output(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
-	return err
+	return w.run(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
 }

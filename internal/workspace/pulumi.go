@@ -67,17 +67,16 @@ func (w *Workspace) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output runs the CLI and gives what it printed. An error has what it complained of.
-func (w *Workspace) output(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+// run runs the CLI quietly. An error has what it complained of.
+func (w *Workspace) run(ctx context.Context, stdin io.Reader, args ...string) error {
 	cmd := w.command(ctx, args...)
 	cmd.Stdin = stdin
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
-	text, err := cmd.Output()
-	if err != nil {
-		return "", &cliError{args: args, complaint: strings.TrimSpace(complaint.String()), err: err}
+	if err := cmd.Run(); err != nil {
+		return &cliError{args: args, complaint: strings.TrimSpace(complaint.String()), err: err}
 	}
-	return strings.TrimSpace(string(text)), nil
+	return nil
 }
 
 // cliError is a failed run of the CLI, in the CLI's own words.

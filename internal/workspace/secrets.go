@@ -42,7 +42,7 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(strin
 			continue
 		}
 		// Over standard input: an argument would stand in the list of processes.
-		_, err := w.output(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
+		err := w.run(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
 		if err != nil {
 			return err
 		}
@@ -64,9 +64,9 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 	if err != nil {
 		return err
 	}
-	set, err := settings.Load(src)
-	if err != nil || !stack.NeedsCerts(set) {
-		return nil // the program says what is wrong with the settings
+	set, _ := settings.Load(src) // the program says what is wrong with the settings
+	if !stack.NeedsCerts(set) {
+		return nil
 	}
 	if set.CertsDir == "" {
 		set.CertsDir = w.CertsDir(name)
