@@ -54,6 +54,11 @@ func newProxy(t *testing.T, service string, n Nginx) *proxy {
 	} {
 		_, err := certs.Ensure(run.dir, certs.Options{Stack: "test", Names: names, Clients: []string{run.client}, Now: run.at})
 		require.NoError(t, err)
+		if run.client == "expired" {
+			// Out of the folder, where it would be renewed.
+			require.NoError(t, os.MkdirAll(p.expired(), 0o700))
+			require.NoError(t, os.Rename(filepath.Join(run.dir, "clients"), filepath.Join(p.expired(), "clients")))
+		}
 	}
 	files, err := Files(service, with(func(v *Values) { v.Nginx = n }))
 	require.NoError(t, err)
@@ -77,6 +82,7 @@ func newProxy(t *testing.T, service string, n Nginx) *proxy {
 
 func (p *proxy) file(name string) string { return filepath.Join(p.dir, name) }
 func (p *proxy) certs() string           { return p.file("certs") }
+func (p *proxy) expired() string         { return p.file("expired") }
 
 // errors is what nginx wrote to its error log.
 func (p *proxy) errors(t *testing.T) string {
@@ -315,7 +321,7 @@ func TestMTLSRefusesEveryoneElse(t *testing.T) {
 	for name, certificate := range map[string][]string{
 		"no certificate":                   nil,
 		"a certificate of another CA":      {p.otherCA, "trader"},
-		"an expired certificate":           {p.certs(), "expired"},
+		"an expired certificate":           {p.expired(), "expired"},
 		"no certificate but forged header": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -454,7 +460,7 @@ func TestLimitsAnswer429(t *testing.T) {
 		for range 100 {
 			response, _ := get(t, client, "https://console.example/")
 			statuses[response.StatusCode]++
-			if response.StatusCode == 429 {
+			if response.StatusCode == http.StatusTooManyRequests {
 				guarded(t, response)
 			}
 		}

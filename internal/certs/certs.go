@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +44,8 @@ type Options struct {
 	// "*.". When the certificate that is there covers fewer, it is renewed with these.
 	Names []string
 	// Clients are the people or machines that get a client certificate, by the name that becomes its subject's common
-	// name: letters, digits and . _ @ -. Certificates of others that are in the folder stay.
+	// name: letters, digits and . _ @ -. Those of others that are in the folder are renewed too, when their keys are there:
+	// a key that was handed out and taken away is no fault.
 	Clients []string
 	// Force makes everything anew, the authority included: every client certificate given out before stops working.
 	Force bool
@@ -130,7 +132,7 @@ type maker struct {
 
 func (m *maker) decide() {
 	if len(m.Names) == 0 {
-		m.faults.Add("names of the server certificate", m.mend("--name <host name or address>"), "none is given")
+		m.faults.Add("names of the server certificate", "give at least one host name or address", "none is given")
 	}
 	for _, name := range m.Names {
 		if net.ParseIP(name) == nil && !dnsName.MatchString(name) {
@@ -155,7 +157,7 @@ func (m *maker) decide() {
 		}
 		return ""
 	})
-	for _, name := range m.Clients {
+	for _, name := range slices.Concat(m.Clients, m.otherClients()) {
 		m.decideClient(name)
 	}
 	m.decideDHParam()
@@ -213,8 +215,10 @@ func (m *maker) decideLeaf(name string, template *x509.Certificate, unfit func(*
 	switch {
 	case leaf.crt == nil:
 		why = m.newOrForced()
+	case leaf.key == nil && unfit == nil && m.ending(leaf.crt) == "":
+		// A person's, who has the key.
 	case leaf.key == nil:
-		m.faults.Add(m.path(name+".key"), "put the key of "+name+".crt there, or make both anew: "+m.redo(name), "it is missing")
+		m.faults.Add(m.path(name+".key"), "put the key of "+filepath.Base(name)+".crt there, or make both anew: "+m.redo(name), "it is missing")
 		return nil, false
 	case m.ca.crt == nil || leaf.crt.CheckSignatureFrom(m.ca.crt) != nil:
 		m.faults.Add(m.path(name+".crt"), m.redo(name), "it is not signed by ca.crt")
@@ -236,10 +240,30 @@ func (m *maker) decideLeaf(name string, template *x509.Certificate, unfit func(*
 	return leaf, true
 }
 
+// otherClients are those in the folder that nobody asked for, and that can be renewed.
+func (m *maker) otherClients() []string {
+	// The pattern is ours, so that it cannot be malformed.
+	places, _ := filepath.Glob(m.path("clients/*.crt"))
+	var names []string
+	for _, place := range places {
+		name := strings.TrimSuffix(filepath.Base(place), ".crt")
+		if slices.Contains(m.Clients, name) || !clientName.MatchString(name) {
+			continue
+		}
+		// Read apart: what is wrong with it is no fault of what was asked for.
+		p := (&folder{dir: m.dir}).read("clients/" + name)
+		whole := p != nil && p.crt != nil && p.key != nil && m.ca.crt != nil && p.crt.CheckSignatureFrom(m.ca.crt) == nil
+		if m.Force || whole && (m.ca.key != nil || m.ending(p.crt) == "") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (m *maker) decideClient(name string) {
 	base := "clients/" + name
 	leaf, anew := m.decideLeaf(base, clientTemplate(name), nil)
-	if leaf == nil {
+	if leaf == nil || leaf.key == nil && !anew {
 		return
 	}
 	if why := m.missing(base + ".p12"); anew || why != "" {

@@ -169,6 +169,26 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},
 			why:     "renewed, was to expire on",
 		},
+		"a client that is not asked for, about to end": {
+			options: func(o *Options) { o.Clients, o.Now = nil, now.Add(leafLife-time.Hour) },
+			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},
+			why:     "renewed, was to expire on",
+		},
+		"a client who took the key away": {
+			prepare: func(t *testing.T, dir string) {
+				for _, suffix := range []string{"key", "p12", "p12.password"} {
+					require.NoError(t, os.Remove(filepath.Join(dir, "clients/trader."+suffix)))
+				}
+			},
+		},
+		"the same, not asked for, about to end": {
+			prepare: func(t *testing.T, dir string) {
+				require.NoError(t, os.Remove(filepath.Join(dir, "clients/trader.key")))
+			},
+			options: func(o *Options) { o.Clients, o.Now = nil, now.Add(leafLife-time.Hour) },
+			want:    []string{"server.crt"},
+			why:     "renewed, was to expire on",
+		},
 		"leaves that ended": {
 			options: func(o *Options) { o.Now = now.Add(leafLife + time.Hour) },
 			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},
@@ -227,11 +247,24 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 			roots := x509.NewCertPool()
 			roots.AddCert(certificate(t, dir, "ca"))
 			for _, leaf := range []string{"server", "clients/trader"} {
+				if leaf == "clients/trader" && !strings.Contains(strings.Join(slices.Collect(maps.Keys(after)), " "), leaf+".key") {
+					continue
+				}
 				_, err := certificate(t, dir, leaf).Verify(x509.VerifyOptions{Roots: roots, CurrentTime: o.Now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 				assert.NoError(t, err, leaf)
 			}
 		})
 	}
+}
+
+func TestAClientThatEndsWithoutItsKeyIsAFault(t *testing.T) {
+	dir := made(t)
+	require.NoError(t, os.Remove(filepath.Join(dir, "clients/trader.key")))
+	o := options()
+	o.Now = now.Add(leafLife - time.Hour)
+	_, err := Ensure(dir, o)
+	assert.ErrorContains(t, err, "trader.key: it is missing")
+	assert.ErrorContains(t, err, "put the key of trader.crt there, or make both anew: rm -f ")
 }
 
 func TestALeafDoesNotOutliveItsAuthority(t *testing.T) {
