@@ -3,6 +3,7 @@ package dockerprovider
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func TestContextHashChangesWithTheBuild(t *testing.T) {
 		}, false},
 		"an executable bit": {func(t *testing.T, root string) {
 			t.Helper()
-			require.NoError(t, os.Chmod(filepath.Join(root, "main.go"), 0o700)) //nolint:gosec // executable is the point
+			require.NoError(t, os.Chmod(filepath.Join(root, "main.go"), 0o700))
 		}, true},
 		"a link": {func(t *testing.T, root string) {
 			t.Helper()
@@ -117,7 +118,7 @@ func TestArchiveHoldsTheContext(t *testing.T) {
 	var names []string
 	for r := tar.NewReader(&out); ; {
 		header, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)

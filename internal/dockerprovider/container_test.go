@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -219,7 +220,7 @@ func TestCreateHandsTheEngineTheContainer(t *testing.T) {
 		files := map[string]string{}
 		for r := tar.NewReader(bytes.NewReader(e.uploaded)); ; {
 			header, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			require.NoError(t, err)

@@ -179,6 +179,8 @@ func TestOtherDiffs(t *testing.T) {
 				got[path] = diff.Kind
 			}
 			assert.Equal(t, c.want, got)
+			isImage := c.token == remoteImageToken || c.token == imageToken
+			assert.Equal(t, !isImage, resp.DeleteBeforeReplace, "a pull or a build that fails stops nothing")
 		})
 	}
 }

@@ -134,7 +134,7 @@ func dockerConfigDir() string {
 }
 
 func readJSON(file string, into any) error {
-	bytes, err := os.ReadFile(file)
+	bytes, err := os.ReadFile(file) //nolint:gosec // the user's own docker configuration, where the user says it is
 	if err != nil {
 		return err
 	}

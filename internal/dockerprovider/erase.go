@@ -12,8 +12,9 @@ import (
 type anyType interface {
 	check(inputs resource.PropertyMap) (resource.PropertyMap, []plugin.CheckFailure, error)
 	diff(olds, news resource.PropertyMap) map[string]plugin.PropertyDiff
+	coexists() bool
 	unknowns() outputs
-	previewUpdate(oldInputs resource.PropertyMap, c call) outputs
+	previewUpdate(c call) outputs
 	create(ctx context.Context, c call) (resource.ID, outputs, error)
 	read(ctx context.Context, c call) (outputs, error)
 	update(ctx context.Context, c call) (outputs, error)
@@ -77,6 +78,15 @@ func (e erased[A]) diff(olds, news resource.PropertyMap) map[string]plugin.Prope
 	return diff
 }
 
+// coexister is a resourceType of which an old one and its replacement can both be
+// there for a while.
+type coexister interface{ coexists() bool }
+
+func (e erased[A]) coexists() bool {
+	c, ok := e.typed.(coexister)
+	return ok && c.coexists()
+}
+
 func (e erased[A]) unknowns() outputs {
 	out := outputs{}
 	for _, key := range e.typed.computed() {
@@ -90,7 +100,7 @@ type rebuilder interface{ rebuilds() bool }
 
 // previewUpdate keeps the outputs that an update leaves alone, so that a preview does
 // not announce changes downstream that the update will not make.
-func (e erased[A]) previewUpdate(_ resource.PropertyMap, c call) outputs {
+func (e erased[A]) previewUpdate(c call) outputs {
 	if r, ok := e.typed.(rebuilder); ok && r.rebuilds() {
 		return e.unknowns()
 	}

@@ -51,6 +51,9 @@ func (imageType) computed() []resource.PropertyKey { return []resource.PropertyK
 
 func (imageType) rebuilds() bool { return true }
 
+// coexists: as for a pull, a build that fails stops nothing.
+func (imageType) coexists() bool { return true }
+
 func (imageType) validate(args imageArgs) []plugin.CheckFailure {
 	var failures []plugin.CheckFailure
 	fail := func(property resource.PropertyKey, format string, a ...any) {

@@ -92,7 +92,7 @@ type Provider struct {
 	mu       sync.Mutex
 	engine   engine
 	host     *host
-	stopping context.Context //nolint:containedctx // Pulumi cancels a provider by a call of its own
+	stopping context.Context // ends with SignalCancellation, Pulumi's call of its own for it
 	stop     context.CancelFunc
 }
 
@@ -237,8 +237,8 @@ func (p *Provider) Check(_ context.Context, req plugin.CheckRequest) (plugin.Che
 }
 
 // Diff says what a change of inputs, a failed start or drift found by a read asks for.
-// Whatever replaces a resource deletes the old one first: names, ports and addresses
-// exist once.
+// A replacement deletes the old resource first where names, ports and addresses exist
+// once, that is for all but images.
 func (p *Provider) Diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffResponse, error) {
 	kind, err := p.typeOf(req.Type)
 	if err != nil {
@@ -263,7 +263,7 @@ func (p *Provider) Diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffR
 		return plugin.DiffResponse{Changes: plugin.DiffNone}, nil
 	}
 	return plugin.DiffResponse{
-		Changes: plugin.DiffSome, DetailedDiff: diff, DeleteBeforeReplace: true,
+		Changes: plugin.DiffSome, DetailedDiff: diff, DeleteBeforeReplace: !kind.coexists(),
 	}, nil
 }
 
@@ -322,7 +322,7 @@ func (p *Provider) Update(ctx context.Context, req plugin.UpdateRequest) (plugin
 	defer done()
 	if req.Preview {
 		return plugin.UpdateResponse{
-			Properties: state(req.NewInputs, kind.previewUpdate(req.OldInputs, c)),
+			Properties: state(req.NewInputs, kind.previewUpdate(c)),
 		}, nil
 	}
 	out, err := kind.update(ctx, c)

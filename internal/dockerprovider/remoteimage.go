@@ -29,6 +29,10 @@ func (remoteImageType) computed() []resource.PropertyKey {
 	return []resource.PropertyKey{"imageId", "repoDigest"}
 }
 
+// coexists: a new image is there before the containers of the old one go, so that a
+// pull that fails stops nothing.
+func (remoteImageType) coexists() bool { return true }
+
 func (remoteImageType) validate(args remoteImageArgs) []plugin.CheckFailure {
 	if _, err := reference.ParseAnyReference(args.Name); err != nil {
 		return []plugin.CheckFailure{{Property: "name", Reason: fmt.Sprintf("name %q: %v", args.Name, err)}}

@@ -70,7 +70,7 @@ func (w *watch) wait(ctx context.Context) error {
 	}
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	messages := w.events.Messages
+	messages, streamEnd := w.events.Messages, w.events.Err
 	for {
 		up, err := w.look(ctx)
 		if up || err != nil {
@@ -83,9 +83,8 @@ func (w *watch) wait(ctx context.Context) error {
 			if message.Action == events.ActionDie {
 				w.lastExit = message.Actor.Attributes["exitCode"]
 			}
-		case <-w.events.Err:
-			// The stream ended; looking once a beat goes on without it.
-			messages, w.events.Err = nil, nil
+		case <-streamEnd: //nolint:errcheck // looking once a beat goes on without events
+			messages, streamEnd = nil, nil
 		case <-tick.C:
 		}
 	}
