@@ -50,22 +50,20 @@ type postgresStore struct {
 var _ store = (*postgresStore)(nil)
 
 // openPostgres connects when it is first used, so a service can start and say that the database is away.
-func openPostgres(url string) (*postgresStore, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+func openPostgres(url databaseURL) (store, func(), error) {
+	cfg, err := pgxpool.ParseConfig(string(url))
 	if err != nil {
-		return nil, errors.New("DATABASE_URL: is not a URL that PostgreSQL's client understands (is the password percent-encoded?)")
+		return nil, nil, errors.New("DATABASE_URL: is not a URL that PostgreSQL's client understands (is the password percent-encoded?)")
 	}
 	cfg.MaxConns = 4 // a dozen services share one server
 	cfg.ConnConfig.ConnectTimeout = checkTimeout
 	cfg.ConnConfig.RuntimeParams["search_path"] = schemaName
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &postgresStore{pool: pool}, nil
+	return &postgresStore{pool: pool}, pool.Close, nil
 }
-
-func (s *postgresStore) close() { s.pool.Close() }
 
 func (s *postgresStore) check(ctx context.Context) error {
 	s.mu.Lock()

@@ -44,6 +44,8 @@ type runtime struct {
 	known      map[string]checker
 	background []func(context.Context)
 	closers    []func()
+	// open makes the store of a database; tests put one in memory in its place.
+	open func(databaseURL) (store, func(), error)
 }
 
 func newRuntime(svc service, environ []string, out io.Writer) *runtime {
@@ -52,6 +54,7 @@ func newRuntime(svc service, environ []string, out io.Writer) *runtime {
 		service: svc, environ: environ, port: svc.port, level: level, log: newLogger(out, svc.name, level),
 		metrics: newMetrics(), mux: http.NewServeMux(), wrap: func(h http.Handler) http.Handler { return h },
 		peers: &http.Client{Timeout: peerTimeout}, known: map[string]checker{},
+		open: openPostgres,
 	}
 }
 
@@ -151,11 +154,11 @@ func (rt *runtime) useRedis(options *redis.Options) *redis.Client {
 }
 
 func (rt *runtime) postgres(url databaseURL) (store, error) {
-	db, err := openPostgres(string(url))
+	db, closer, err := rt.open(url)
 	if err != nil {
 		return nil, err
 	}
-	rt.closers = append(rt.closers, db.close)
+	rt.closers = append(rt.closers, closer)
 	rt.known["postgres"] = db.check
 	return db, nil
 }

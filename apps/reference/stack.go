@@ -110,39 +110,49 @@ func (m *monitor) watch(ctx context.Context) {
 	}
 }
 
+// look asks all at once, and believes the answers at once: half a round would name the wrong cause.
 func (m *monitor) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	var mu sync.Mutex
+	round := map[string]serviceState{}
 	var wg sync.WaitGroup
 	for name, ask := range m.checkers {
 		wg.Go(func() {
 			begin := time.Now()
-			err := ask(ctx)
-			m.record(name, err, begin)
+			state := stateOf(ask(ctx), begin)
+			mu.Lock()
+			defer mu.Unlock()
+			round[name] = state
 		})
 	}
 	wg.Wait()
-}
-
-func (m *monitor) record(name string, err error, begin time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := serviceState{State: healthy, Since: begin, LatencyMS: milliseconds(time.Since(begin)), Error: brief(err)}
-	sample := now.LatencyMS
+	for name, now := range round {
+		before, sample := m.states[name], now.LatencyMS
+		if before.State == now.State {
+			now.Since = before.Since
+		}
+		if now.State != healthy {
+			sample = -1
+		}
+		now.history = append(slices.Clone(before.history), sample)
+		now.history = now.history[max(0, len(now.history)-historyLength):]
+		m.states[name] = now
+	}
+}
+
+func stateOf(err error, begin time.Time) serviceState {
+	state := serviceState{State: healthy, Since: begin, LatencyMS: milliseconds(time.Since(begin)), Error: brief(err)}
 	var answered badAnswer
 	switch {
 	case errors.As(err, &answered):
-		now.State, sample = unhealthy, -1
+		state.State = unhealthy
 	case err != nil:
-		now.State, sample = down, -1
+		state.State = down
 	}
-	before := m.states[name]
-	if before.State == now.State {
-		now.Since = before.Since
-	}
-	now.history = append(slices.Clone(before.history), sample)
-	now.history = now.history[max(0, len(now.history)-historyLength):]
-	m.states[name] = now
+	return state
 }
 
 type serviceView struct {
