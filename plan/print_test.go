@@ -1,0 +1,160 @@
+package plan_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares text with a file under testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o750))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o600))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "make it: go test ./plan -update")
+	assert.Equal(t, string(want), got, "%s differs; when that is meant: go test ./plan -update", path)
+}
+
+// contentHash stands in a plan's JSON for a configuration file. What the files hold
+// is the business of infra's own tests.
+var contentHash = regexp.MustCompile(`("sha256": ")[0-9a-f]{64}"`)
+
+func print(t *testing.T, write func(*bytes.Buffer) error) string {
+	t.Helper()
+	var out bytes.Buffer
+	require.NoError(t, write(&out))
+	return out.String()
+}
+
+func TestTheSixStacks(t *testing.T) {
+	project, err := os.ReadFile("../Pulumi.yaml")
+	require.NoError(t, err)
+	for _, stack := range []string{"base", "dev", "workers", "mtls", "oauth2", "manual"} {
+		t.Run(stack, func(t *testing.T) {
+			file, err := os.ReadFile("../Pulumi." + stack + ".yaml")
+			require.NoError(t, err)
+			src, err := settings.FromYAML(stack, "/clone", project, file)
+			require.NoError(t, err)
+			if stack == "mtls" || stack == "oauth2" || stack == "manual" {
+				for name, value := range own { // what `platform init` makes
+					src.Config[name] = value
+				}
+			}
+			set, err := settings.Load(src)
+			require.NoError(t, err)
+			p, err := plan.Resolve(set, nil)
+			require.NoError(t, err)
+			golden(t, stack+".txt", print(t, func(b *bytes.Buffer) error { return p.Text(b) }))
+			golden(t, stack+".json", contentHash.ReplaceAllString(print(t, func(b *bytes.Buffer) error { return p.JSON(b) }), `$1…"`))
+		})
+	}
+}
+
+func TestText(t *testing.T) {
+	p := resolve(t, profiles("workers").with(config{
+		"disabled": `["grafana","promtail","loki_server","prometheus","backtest_worker_low","backtest_worker_normal"]`,
+		"replicas": `{"backtest_worker_high":2}`, "images": `{"reference":"ref:1"}`, "volumes": `{"pgdata":"old_pgdata"}`,
+	}))
+	assert.Equal(t, `Stack test: 4 services, profiles: workers
+
+SERVICE               CONTAINER                                           IMAGE           HOST PORTS      STARTS AFTER
+postgres              trading_platform_postgres                           postgres:16     127.0.0.1:5433  —
+redis                 trading_platform_redis                              redis:7-alpine  127.0.0.1:6379  —
+backtest_worker_high  trading_platform_backtest_worker_high (2 replicas)  ref:1           —               redis, postgres
+alert_worker          trading_platform_alert_worker                       ref:1           —               redis, postgres
+
+NETWORK           NAME                               SUBNET
+default           trading_platform_default           —
+trading_platform  trading_platform_trading_platform  172.28.0.0/16
+
+VOLUME          NAME
+pgdata          old_pgdata
+redisdata       trading_platform_redisdata
+prometheusdata  trading_platform_prometheusdata
+grafanadata     trading_platform_grafanadata
+lokidata        trading_platform_lokidata
+promtaildata    trading_platform_promtaildata
+backtest_data   trading_platform_backtest_data
+
+note: prometheus is disabled
+note: loki_server is disabled
+note: promtail is disabled
+note: grafana is disabled
+note: backtest_worker_normal is disabled
+note: backtest_worker_low is disabled
+`, print(t, func(b *bytes.Buffer) error { return p.Text(b) }))
+}
+
+func TestARunOfPortsIsFolded(t *testing.T) {
+	p := resolve(t, profiles("dev").with(config{"NOTEBOOK_LAUNCH_COMMAND": "jupyter"}))
+	text := print(t, func(b *bytes.Buffer) error { return p.Text(b) })
+	assert.Contains(t, text, "127.0.0.1:8080, 127.0.0.1:8900-8949")
+	assert.Contains(t, text, "trading_platform/reference:local (built from apps/reference)")
+}
+
+func TestMermaid(t *testing.T) {
+	p := resolve(t, config{"disabled": `["grafana"]`})
+	assert.Equal(t, `graph LR
+  postgres
+  redis
+  prometheus
+  prometheus --> postgres
+  loki_server
+  promtail
+  promtail --> loki_server
+`, print(t, func(b *bytes.Buffer) error { return p.Mermaid(b) }))
+}
+
+// No way of printing a plan shows a secret, given in whatever way.
+func TestNoSecretIsPrinted(t *testing.T) {
+	const canary = "c4n4ry"
+	c := profiles("oauth2", "workers")
+	var secret []string
+	for name := range own {
+		if name != "WEB_CONSOLE_USER" && name != "AUTH0_DOMAIN" && name != "AUTH0_CLIENT_ID" {
+			c[name] = canary + "-" + name
+		}
+	}
+	c["REDIS_URL_DOCKER"] = "redis://:" + canary + "@redis:6379"
+	c["serviceEnv"] = `{"postgres":{"EXTRA":"` + canary + `"}}`
+	c["LOG_LEVEL"] = canary
+	secret = append(secret, "serviceEnv", "LOG_LEVEL")
+	certs := map[string]string{"server.key": canary, "server.crt": canary, "ca.crt": canary, "dhparam.pem": canary}
+	p, err := plan.Resolve(load(t, c, secret...), certs)
+	require.NoError(t, err)
+	for name, write := range map[string]func(*bytes.Buffer) error{
+		"text":    func(b *bytes.Buffer) error { return p.Text(b) },
+		"json":    func(b *bytes.Buffer) error { return p.JSON(b) },
+		"mermaid": func(b *bytes.Buffer) error { return p.Mermaid(b) },
+	} {
+		assert.NotContains(t, print(t, write), canary, name)
+	}
+	for _, s := range p.Services {
+		for _, l := range s.Labels(p, 0) {
+			assert.NotContains(t, l.Value, canary)
+		}
+		assert.NotContains(t, strings.Join(append(s.Probe.Test, s.Command...), " "), canary)
+		for _, f := range s.Files {
+			assert.True(t, f.Secret || !strings.Contains(f.Content, canary), f.Path)
+		}
+	}
+	json := print(t, func(b *bytes.Buffer) error { return p.JSON(b) })
+	assert.Contains(t, json, `"name": "POSTGRES_PASSWORD",`+"\n"+`          "value": "[secret]",`)
+	assert.NotContains(t, json, "sha256\": \"\"", "a secret file has no hash that could be guessed at")
+}

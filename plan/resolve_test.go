@@ -1,0 +1,803 @@
+package plan_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog"
+	"trading-platform/internal/fault"
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+// own are variables that a stack which others reach can run with: every required
+// one, and one in the place of each local-only one.
+var own = map[string]string{
+	"POSTGRES_PASSWORD": "pg-canary", "GF_SECURITY_ADMIN_PASSWORD": "grafana-canary",
+	"WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "console-canary",
+	"ALERT_RECIPIENT_HASH_SECRET": "alert-canary", "SESSION_ENCRYPTION_KEY": "session-canary",
+	"AUTH0_DOMAIN": "tenant.example.com", "AUTH0_CLIENT_ID": "client", "AUTH0_CLIENT_SECRET": "auth0-canary",
+}
+
+type config map[string]string
+
+// with gives the config with others over it.
+func (c config) with(others ...map[string]string) config {
+	out := maps.Clone(c)
+	for _, o := range others {
+		maps.Copy(out, o)
+	}
+	return out
+}
+
+// profiles gives the config of a stack with these profiles and all the variables that they need.
+func profiles(names ...string) config {
+	list, _ := json.Marshal(names)
+	return config{"profiles": string(list)}.with(own)
+}
+
+func load(t *testing.T, c config, secret ...string) *settings.Settings {
+	t.Helper()
+	src := settings.Source{Stack: "test", Root: "/clone", Config: c, Secret: map[string]bool{}}
+	for _, key := range secret {
+		src.Secret[key] = true
+	}
+	set, err := settings.Load(src)
+	require.NoError(t, err)
+	return set
+}
+
+func resolve(t *testing.T, c config) *plan.Plan {
+	t.Helper()
+	p, err := plan.Resolve(load(t, c), nil)
+	require.NoError(t, err)
+	return p
+}
+
+func service(t *testing.T, p *plan.Plan, name string) plan.Service {
+	t.Helper()
+	s, ok := p.Lookup(name)
+	require.True(t, ok, "no %s in the plan", name)
+	return s
+}
+
+func variable(t *testing.T, p *plan.Plan, name, variable string) plan.Env {
+	t.Helper()
+	for _, e := range service(t, p, name).Env {
+		if e.Name == variable {
+			return e
+		}
+	}
+	require.Fail(t, "not set", "%s of %s", variable, name)
+	return plan.Env{}
+}
+
+func value(t *testing.T, p *plan.Plan, name, of string) string {
+	t.Helper()
+	return variable(t, p, name, of).Value
+}
+
+func TestEverySetOfProfiles(t *testing.T) {
+	names := catalog.ProfileNames()
+	require.Len(t, names, 5)
+	for mask := range 1 << len(names) {
+		var set []string
+		for i, name := range names {
+			if mask&(1<<i) != 0 {
+				set = append(set, name)
+			}
+		}
+		t.Run(strings.Join(append([]string{"base"}, set...), "+"), func(t *testing.T) {
+			if slices.Contains(set, "mtls") && slices.Contains(set, "oauth2") {
+				_, err := settings.Load(settings.Source{Stack: "test", Config: profiles(set...)})
+				require.ErrorContains(t, err, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443")
+				require.ErrorContains(t, err, "give each a stack of its own")
+				return
+			}
+			c := profiles(set...)
+			if slices.Contains(set, "dev") && (slices.Contains(set, "mtls") || slices.Contains(set, "oauth2")) {
+				// The dev console's keys are in the repository.
+				c["serviceEnv"] = `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`
+			}
+			p := resolve(t, c)
+			started, names := map[string]bool{}, map[string]bool{}
+			ports := map[string]string{}
+			for _, s := range p.Services {
+				for _, need := range s.After {
+					assert.True(t, started[need], "%s comes before %s, which it waits for", s.Name, need)
+				}
+				started[s.Name] = true
+				assert.NotEmpty(t, s.Probe.Test, "%s has no probe", s.Name)
+				for _, e := range s.Env {
+					// Whoever talks to a database waits for it, alone or through others.
+					if e.Name == "DATABASE_URL" {
+						assert.True(t, waitsFor(p, s, "postgres"), "%s does not wait for postgres", s.Name)
+					}
+					if e.Name == "REDIS_URL" || e.Name == "REDIS_HOST" {
+						assert.True(t, waitsFor(p, s, "redis"), "%s does not wait for redis", s.Name)
+					}
+					assert.NotContains(t, e.Value, "${", "%s of %s", e.Name, s.Name)
+				}
+				for _, c := range s.Containers {
+					assert.False(t, names[c], "two containers are called %s", c)
+					names[c] = true
+				}
+				for _, port := range s.Ports {
+					at := fmt.Sprintf("%s:%d", port.Address, port.Host)
+					assert.Empty(t, ports[at], "%s of %s", at, s.Name)
+					ports[at] = s.Name
+				}
+			}
+			for _, s := range catalog.Services() {
+				assert.Equal(t, s.Profile == "" || slices.Contains(set, s.Profile), started[s.Name], s.Name)
+			}
+			assert.Empty(t, p.Notes)
+		})
+	}
+}
+
+func waitsFor(p *plan.Plan, s plan.Service, name string) bool {
+	return slices.ContainsFunc(s.After, func(need string) bool {
+		n, _ := p.Lookup(need)
+		return need == name || waitsFor(p, n, name)
+	})
+}
+
+// faults gives the faults of a stack that cannot be, by where they are.
+func faults(t *testing.T, c config) map[string]fault.Fault {
+	t.Helper()
+	p, err := plan.Resolve(load(t, c), nil)
+	assert.NotNil(t, p, "a plan comes with its faults, as far as it goes")
+	var list fault.List
+	require.ErrorAs(t, err, &list)
+	out := map[string]fault.Fault{}
+	for _, f := range list {
+		out[strings.TrimPrefix(f.Where, "trading-platform:")] = f
+	}
+	assert.Len(t, out, len(list), "each is said once")
+	return out
+}
+
+func TestAllThatIsMissingComesInOneError(t *testing.T) {
+	_, err := plan.Resolve(load(t, config{
+		"profiles": `["oauth2","workers"]`, "POSTGRES_PASSWORD": "mine", "GF_SECURITY_ADMIN_PASSWORD": "mine",
+	}), nil)
+	require.EqualError(t, err, `7 things are wrong, and nothing was changed:
+  1. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set
+     mend: platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET
+  2. trading-platform:AUTH0_CLIENT_ID: required by auth_service, and not set
+     mend: pulumi config set -s test AUTH0_CLIENT_ID <value>
+  3. trading-platform:AUTH0_CLIENT_SECRET: required by auth_service, and not set
+     mend: pulumi config set -s test --secret AUTH0_CLIENT_SECRET
+  4. trading-platform:AUTH0_DOMAIN: required by auth_service, and not set
+     mend: pulumi config set -s test AUTH0_DOMAIN <value>
+  5. trading-platform:SESSION_ENCRYPTION_KEY: required by web_console_oauth2, auth_service, and not set
+     mend: platform init -s test makes one up, or: pulumi config set -s test --secret SESSION_ENCRYPTION_KEY
+  6. trading-platform:WEB_CONSOLE_PASSWORD: required by web_console_oauth2, and not set
+     mend: platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD
+  7. trading-platform:WEB_CONSOLE_USER: required by web_console_oauth2, and not set
+     mend: platform init -s test makes one up, or: pulumi config set -s test WEB_CONSOLE_USER <value>`)
+}
+
+func TestWhatInitMustMake(t *testing.T) {
+	p, err := plan.Resolve(load(t, config{"profiles": `["oauth2"]`}), nil)
+	require.Error(t, err)
+	assert.ElementsMatch(t, []string{
+		"AUTH0_CLIENT_ID", "AUTH0_CLIENT_SECRET", "AUTH0_DOMAIN", "SESSION_ENCRYPTION_KEY", "WEB_CONSOLE_PASSWORD", "WEB_CONSOLE_USER",
+		"GF_SECURITY_ADMIN_PASSWORD", "POSTGRES_PASSWORD", // known to everyone
+	}, p.Unset)
+	assert.Empty(t, resolve(t, profiles("oauth2")).Unset)
+	assert.Empty(t, resolve(t, config{}).Unset)
+}
+
+func TestValuesThatEveryoneKnows(t *testing.T) {
+	const known = " would run with the value that everyone knows, and "
+	local := config{"profiles": `["dev","workers"]`}.with(map[string]string{
+		"env": `{"WEB_CONSOLE_USER":"admin","WEB_CONSOLE_PASSWORD":"admin","ALERT_RECIPIENT_HASH_SECRET":"local-only-alert-hash-secret"}`,
+	})
+	t.Run("are fine on loopback", func(t *testing.T) { resolve(t, local) })
+	t.Run("are fine on the other loopback addresses", func(t *testing.T) {
+		resolve(t, local.with(config{"bindAddress": "127.0.0.2"}))
+		resolve(t, local.with(config{"bindAddress": "::1"}))
+	})
+	t.Run("are refused on an address that others reach", func(t *testing.T) {
+		got := faults(t, local.with(config{"bindAddress": "0.0.0.0"}))
+		const why = known + "bindAddress 0.0.0.0 opens the stack to others"
+		assert.Equal(t, map[string]fault.Fault{
+			"POSTGRES_PASSWORD": {
+				Where: "trading-platform:POSTGRES_PASSWORD", What: "postgres" + why,
+				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+			},
+			"GF_SECURITY_ADMIN_PASSWORD": {
+				Where: "trading-platform:GF_SECURITY_ADMIN_PASSWORD", What: "grafana" + why,
+				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
+			},
+			"WEB_CONSOLE_PASSWORD": {
+				Where: "trading-platform:WEB_CONSOLE_PASSWORD", What: "web_console_dev" + why,
+				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
+			},
+			"ALERT_RECIPIENT_HASH_SECRET": {
+				Where: "trading-platform:ALERT_RECIPIENT_HASH_SECRET", What: "alert_worker" + why,
+				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
+			},
+			"HMAC_SIGNING_KEYS": {
+				Where: "trading-platform:HMAC_SIGNING_KEYS", What: "web_console_dev" + why,
+				Mend: "pulumi config set -s test --secret --path serviceEnv.web_console_dev.HMAC_SIGNING_KEYS",
+			},
+			"SESSION_ENCRYPTION_KEY": {
+				Where: "trading-platform:SESSION_ENCRYPTION_KEY", What: "web_console_dev" + why,
+				Mend: "pulumi config set -s test --secret --path serviceEnv.web_console_dev.SESSION_ENCRYPTION_KEY",
+			},
+		}, got)
+	})
+	for _, profile := range []string{"mtls", "oauth2"} {
+		t.Run("are refused with "+profile, func(t *testing.T) {
+			got := faults(t, profiles(profile).with(config{"POSTGRES_PASSWORD": "trader"}))
+			assert.Equal(t, "postgres"+known+"profile "+profile+" is for stacks that others reach", got["POSTGRES_PASSWORD"].What)
+			assert.Len(t, got, 1)
+		})
+	}
+	t.Run("are refused from serviceEnv", func(t *testing.T) {
+		got := faults(t, profiles("mtls").with(config{"serviceEnv": `{"grafana":{"GF_SECURITY_ADMIN_PASSWORD":"admin"}}`}))
+		assert.Contains(t, got, "GF_SECURITY_ADMIN_PASSWORD")
+	})
+}
+
+func TestExpose(t *testing.T) {
+	address := func(p *plan.Plan, name string) string { return service(t, p, name).Ports[0].Address }
+	t.Run("databases stay on loopback when bindAddress moves", func(t *testing.T) {
+		p := resolve(t, profiles().with(config{"bindAddress": "0.0.0.0"}))
+		assert.Equal(t, "127.0.0.1", address(p, "postgres"))
+		assert.Equal(t, "127.0.0.1", address(p, "redis"))
+		assert.Equal(t, "0.0.0.0", address(p, "grafana"))
+		assert.Equal(t, "http://127.0.0.1:3000", p.URLs()["grafana"], "an address that a browser can open")
+		assert.Equal(t, "postgresql://127.0.0.1:5433", p.URLs()["postgres"])
+	})
+	t.Run("an exposed one follows it", func(t *testing.T) {
+		p := resolve(t, profiles().with(config{"bindAddress": "192.0.2.7", "expose": `["postgres"]`}))
+		assert.Equal(t, "192.0.2.7", address(p, "postgres"))
+		assert.Equal(t, "127.0.0.1", address(p, "redis"))
+		assert.Equal(t, "http://192.0.2.7:3000", p.URLs()["grafana"])
+	})
+	t.Run("only with a password of its own", func(t *testing.T) {
+		got := faults(t, config{"bindAddress": "192.0.2.7", "expose": `["postgres"]`, "GF_SECURITY_ADMIN_PASSWORD": "mine"})
+		assert.Contains(t, got, "POSTGRES_PASSWORD")
+		assert.Len(t, got, 1)
+	})
+	t.Run("redis has none", func(t *testing.T) {
+		got := faults(t, profiles().with(config{"bindAddress": "192.0.2.7", "expose": `["redis"]`}))
+		assert.Equal(t, fault.Fault{
+			Where: "trading-platform:expose",
+			What:  "redis has no password in this stack, so it cannot be opened to 192.0.2.7",
+			Mend:  "take redis out of expose, and reach it by: ssh -L 6379:127.0.0.1:6379 <host>",
+		}, got["expose"])
+	})
+	t.Run("on loopback there is nothing to refuse", func(t *testing.T) {
+		resolve(t, config{"expose": `["postgres","redis"]`})
+	})
+	t.Run("IPv6", func(t *testing.T) {
+		p := resolve(t, profiles().with(config{"bindAddress": "::"}))
+		assert.Equal(t, "http://[::1]:3000", p.URLs()["grafana"])
+	})
+}
+
+func TestPortOffsetGoesEverywhere(t *testing.T) {
+	p := resolve(t, profiles("dev", "oauth2").with(config{
+		"portOffset": "1000",
+		"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
+	}))
+	for _, s := range p.Services {
+		c, _ := catalog.Lookup(s.Name)
+		for i, port := range s.Ports {
+			assert.Equal(t, c.Ports[i].Host+1000, port.Host, s.Name)
+			assert.Equal(t, c.Ports[i].Container, port.Container, s.Name)
+		}
+	}
+	assert.Equal(t, "http://127.0.0.1:9080", p.URLs()["web_console_dev"])
+	assert.Equal(t, "https://127.0.0.1:1443", p.URLs()["nginx_oauth2"], "not port 80, which only redirects")
+	const public = "https://web-console.trading-platform.local:1443"
+	assert.Equal(t, "http://localhost:9080,http://127.0.0.1:9080", value(t, p, "model_registry", "ALLOWED_ORIGINS"))
+	assert.Equal(t, public+"/callback", value(t, p, "auth_service", "OAUTH2_REDIRECT_URI"))
+	assert.Equal(t, public, value(t, p, "auth_service", "OAUTH2_LOGOUT_REDIRECT_URI"))
+	assert.Equal(t, public+"/callback", value(t, p, "web_console_oauth2", "OAUTH2_REDIRECT_URI"))
+	assert.Equal(t, public+"/logout", value(t, p, "web_console_oauth2", "OAUTH2_LOGOUT_REDIRECT_URI"))
+	assert.Contains(t, value(t, p, "web_console_dev", "STACK_LINKS"), `"grafana":"http://127.0.0.1:4000"`)
+	assert.Equal(t, "http://execution_gateway:8002", value(t, p, "orchestrator", "EXECUTION_GATEWAY_URL"), "inside, nothing moves")
+
+	p = resolve(t, profiles("oauth2"))
+	assert.Equal(t, "https://web-console.trading-platform.local/callback", value(t, p, "auth_service", "OAUTH2_REDIRECT_URI"), "443 goes without saying")
+	assert.Contains(t, content(t, p, "nginx_oauth2", "nginx.conf"), "web-console.trading-platform.local")
+}
+
+func content(t *testing.T, p *plan.Plan, name, ending string) string {
+	t.Helper()
+	for _, f := range service(t, p, name).Files {
+		if strings.HasSuffix(f.Path, ending) {
+			return f.Content
+		}
+	}
+	require.Fail(t, "no such file", "%s of %s", ending, name)
+	return ""
+}
+
+func TestAPortPast65535(t *testing.T) {
+	set := load(t, config{"profiles": `["dev"]`, "portOffset": "50000"}.with(own))
+	set.PortOffset = 60000 // more than settings let through
+	p, err := plan.Resolve(set, nil)
+	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, past 65535\n     mend: pulumi config set -s test portOffset 1000")
+	assert.Empty(t, service(t, p, "prometheus").Ports)
+	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_LINKS"), "prometheus")
+
+	set.PortOffset = 50000
+	_, err = plan.Resolve(set, nil)
+	require.NoError(t, err, "the largest that settings let through fits")
+}
+
+func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
+	for name, test := range map[string]struct {
+		config                  config
+		subnet, address, around string
+	}{
+		"by default": {config{}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/24"},
+		"a subnet":   {config{"subnet": "10.9.0.0/24"}, "10.9.0.0/24", "10.9.0.10", "10.9.0.0/24"},
+		"an address": {config{"nginxAddress": "172.28.5.6"}, "172.28.0.0/16", "172.28.5.6", "172.28.5.0/24"},
+		"one's own":  {config{"TRUSTED_PROXY_SUBNET": "10.0.0.0/8"}, "172.28.0.0/16", "172.28.0.10", "10.0.0.0/8"},
+		"for nginx":  {config{"serviceEnv": `{"nginx_oauth2":{"TRUSTED_PROXY_SUBNET":"10.0.0.0/8"}}`}, "172.28.0.0/16", "172.28.0.10", "10.0.0.0/8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := resolve(t, profiles("oauth2").with(test.config))
+			assert.Equal(t, []plan.Network{
+				{Key: "default", Name: "trading_platform_default"},
+				{Key: "trading_platform", Name: "trading_platform_trading_platform", Subnet: test.subnet},
+			}, p.Networks)
+			assert.Equal(t, []plan.Attachment{{Network: "trading_platform", Alias: "nginx_oauth2", Address: test.address}}, service(t, p, "nginx_oauth2").Networks)
+			assert.Equal(t, test.address, value(t, p, "web_console_oauth2", "TRUSTED_PROXY_IPS"))
+			assert.Equal(t, test.address, value(t, p, "auth_service", "TRUSTED_PROXY_IPS"))
+			assert.Equal(t, test.around, value(t, p, "nginx_oauth2", "TRUSTED_PROXY_SUBNET"))
+			assert.Contains(t, content(t, p, "nginx_oauth2", "nginx.conf"), test.around)
+		})
+	}
+}
+
+func TestAConfigurationFileThatCannotBeMadeSaysWhy(t *testing.T) {
+	got := faults(t, profiles("oauth2").with(config{"TRUSTED_PROXY_SUBNET": "everywhere"}))
+	assert.Contains(t, got["nginx_oauth2"].What, `its configuration cannot be made: infra: files of nginx_oauth2: TRUSTED_PROXY_SUBNET is "everywhere": it must be a subnet`)
+	got = faults(t, config{"disabled": `["loki_server"]`})
+	assert.Contains(t, got["promtail"].What, "add promtail to `disabled` too")
+}
+
+func TestNamePrefixGoesEverywhere(t *testing.T) {
+	p := resolve(t, profiles("dev").with(config{"namePrefix": "Blue"}))
+	for _, s := range p.Services {
+		assert.Equal(t, []string{"Blue_" + s.Name}, s.Containers)
+		for _, a := range s.Networks {
+			assert.Equal(t, s.Name, a.Alias, "services find each other by their bare names")
+		}
+		for _, l := range s.Labels(p, 0) {
+			if l.Name == "com.docker.compose.project" {
+				assert.Equal(t, "Blue", l.Value)
+			}
+		}
+		if s.Image.Build != nil {
+			assert.Equal(t, "blue/reference:local", s.Image.Build.Name, "image names are lower case")
+		}
+	}
+	assert.Equal(t, "Blue_default", p.Networks[0].Name)
+	assert.Equal(t, "Blue_trading_platform", p.Networks[1].Name)
+	for _, v := range p.Volumes {
+		assert.Equal(t, "Blue_"+v.Key, v.Name)
+	}
+	assert.Contains(t, content(t, p, "promtail", "promtail-config.yml"), "Blue")
+}
+
+func TestVolumes(t *testing.T) {
+	p := resolve(t, config{"volumes": `{"pgdata":"my-trading_pgdata"}`, "retainVolumes": "false"})
+	assert.Equal(t, plan.Volume{Key: "pgdata", Name: "my-trading_pgdata", TakeOver: true}, p.Volumes[0])
+	assert.Equal(t, plan.Volume{Key: "redisdata", Name: "trading_platform_redisdata"}, p.Volumes[1])
+	assert.Equal(t, []string{"retainVolumes is off: `pulumi destroy` deletes the data of all volumes"}, p.Notes)
+	assert.Equal(t, []plan.Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}}, service(t, p, "postgres").Mounts)
+	assert.False(t, p.RetainVolumes)
+}
+
+func TestDisabled(t *testing.T) {
+	p := resolve(t, profiles("dev").with(config{"disabled": `["grafana","loki_server","promtail","redis"]`}))
+	for _, name := range []string{"grafana", "loki_server", "promtail", "redis"} {
+		_, ok := p.Lookup(name)
+		assert.False(t, ok, name)
+	}
+	assert.Equal(t, []string{"postgres"}, service(t, p, "execution_gateway").After)
+	assert.Equal(t, []string{
+		"redis is disabled", "loki_server is disabled", "promtail is disabled", "grafana is disabled",
+		"execution_gateway does not wait for redis, which is not in the stack",
+		"signal_service does not wait for redis, which is not in the stack",
+		"market_data_service does not wait for redis, which is not in the stack",
+		"orchestrator does not wait for redis, which is not in the stack",
+		"backtest_worker_dev does not wait for redis, which is not in the stack",
+	}, p.Notes)
+	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_LINKS"), "grafana")
+	assert.NotContains(t, content(t, p, "prometheus", "prometheus.yml"), "loki_server")
+	assert.Empty(t, resolve(t, config{"disabled": `["web_console"]`}).Notes, "what no profile brings is not missed")
+}
+
+func TestReplicas(t *testing.T) {
+	p := resolve(t, profiles("workers").with(config{"replicas": `{"backtest_worker_high":3}`}))
+	assert.Equal(t, []string{
+		"trading_platform_backtest_worker_high", "trading_platform_backtest_worker_high_2", "trading_platform_backtest_worker_high_3",
+	}, service(t, p, "backtest_worker_high").Containers)
+	assert.Equal(t, []string{"trading_platform_backtest_worker_low"}, service(t, p, "backtest_worker_low").Containers)
+	one := service(t, resolve(t, profiles("workers")), "backtest_worker_high")
+	many := service(t, p, "backtest_worker_high")
+	many.Containers = one.Containers
+	assert.Equal(t, one, many, "scaling touches nothing else")
+}
+
+func TestWhereAnImageComesFrom(t *testing.T) {
+	checkout := t.TempDir()
+	reference := plan.Build{Name: "trading_platform/reference:local", Context: "apps/reference", Dockerfile: "apps/reference/Dockerfile"}
+	for name, test := range map[string]struct {
+		config      config
+		service     string
+		want        plan.Image
+		isReference bool
+	}{
+		"a stock image":                 {config{}, "postgres", plan.Image{Reference: "postgres:16"}, false},
+		"a stock image, overridden":     {config{"images": `{"postgres":"mirror/postgres:15"}`}, "postgres", plan.Image{Reference: "mirror/postgres:15"}, false},
+		"a stock image with a checkout": {config{"sourceDir": checkout}, "postgres", plan.Image{Reference: "postgres:16"}, false},
+		"the reference app, built":      {config{}, "signal_service", plan.Image{Build: &reference}, true},
+		"the reference app, given":      {config{"images": `{"reference":"ref:1"}`}, "signal_service", plan.Image{Reference: "ref:1"}, true},
+		"a checkout over the reference app": {config{"sourceDir": checkout, "images": `{"reference":"ref:1"}`}, "signal_service", plan.Image{Build: &plan.Build{
+			Name: "trading_platform/signal_service:local", Context: checkout, Dockerfile: checkout + "/apps/signal_service/Dockerfile", Args: map[string]string{},
+		}}, false},
+		"a reference over all": {config{"sourceDir": checkout, "images": `{"reference":"ref:1","signal_service":"mine:2"}`}, "signal_service",
+			plan.Image{Reference: "mine:2"}, false},
+		"the app's folder, not the service's": {config{"sourceDir": checkout}, "web_console_dev", plan.Image{Build: &plan.Build{
+			Name: "trading_platform/web_console_ng:local", Context: checkout, Dockerfile: checkout + "/apps/web_console_ng/Dockerfile",
+			Args: map[string]string{"APP_UID": "1000", "APP_GID": "1000"},
+		}}, false},
+		"build arguments of the user's": {config{"sourceDir": checkout, "env": `{"WEB_CONSOLE_UID":1001}`}, "web_console_dev", plan.Image{Build: &plan.Build{
+			Name: "trading_platform/web_console_ng:local", Context: checkout, Dockerfile: checkout + "/apps/web_console_ng/Dockerfile",
+			Args: map[string]string{"APP_UID": "1001", "APP_GID": "1000"},
+		}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := resolve(t, profiles("dev").with(test.config))
+			s := service(t, p, test.service)
+			assert.Equal(t, test.want, s.Image)
+			var names []string
+			for _, e := range s.Env {
+				names = append(names, e.Name)
+			}
+			if test.isReference {
+				assert.Equal(t, []string{"serve", test.service}, s.Command)
+				assert.Contains(t, strings.Join(s.Probe.Test, " "), "/app/reference probe "+test.service)
+				assert.Contains(t, names, "STACK_DEPENDENCIES")
+				return
+			}
+			c, _ := catalog.Lookup(test.service)
+			assert.Equal(t, c.Command, s.Command)
+			for _, name := range []string{"STACK_DEPENDENCIES", "STACK_SERVICES", "STACK_LINKS"} {
+				assert.NotContains(t, names, name, "the platform's own apps get what the inventory lists, no more")
+			}
+		})
+	}
+}
+
+func TestBindMountsOnlyWithACheckout(t *testing.T) {
+	hosts := func(p *plan.Plan) map[string]string {
+		out := map[string]string{}
+		for _, s := range p.Services {
+			for _, m := range s.Mounts {
+				if m.Host != "" {
+					out[s.Name+":"+m.Path] = m.Host
+				}
+			}
+		}
+		return out
+	}
+	socket := map[string]string{"promtail:/var/run/docker.sock": "/var/run/docker.sock"}
+	assert.Equal(t, socket, hosts(resolve(t, profiles("dev", "workers", "manual"))))
+
+	checkout := t.TempDir()
+	assert.Equal(t, map[string]string{
+		"promtail:/var/run/docker.sock":                    "/var/run/docker.sock",
+		"execution_gateway:/app/apps/web_console_ng/certs": checkout + "/apps/web_console_ng/certs",
+		"signal_service:/app/data":                         checkout + "/data",
+		"model_registry:/app/data/models":                  checkout + "/data/models",
+		"backtest_worker_dev:/app/data/market_data":        checkout + "/data",
+		"web_console_dev:/app/data":                        checkout + "/data",
+		"web_console_dev:/app/data/models":                 checkout + "/data/models",
+		"web_console_dev:/app/artifacts":                   checkout + "/artifacts",
+		"web_console_dev:/app/notebooks":                   checkout + "/notebooks",
+		"web_console_dev:/app/apps/web_console_ng/certs":   checkout + "/apps/web_console_ng/certs",
+	}, hosts(resolve(t, profiles("dev").with(config{"sourceDir": checkout}))))
+}
+
+func TestNotebookPortsOnlyWithACommand(t *testing.T) {
+	assert.Len(t, service(t, resolve(t, profiles("dev")), "web_console_dev").Ports, 1)
+	p := resolve(t, profiles("dev").with(config{"NOTEBOOK_LAUNCH_COMMAND": "jupyter lab"}))
+	ports := service(t, p, "web_console_dev").Ports
+	require.Len(t, ports, 51)
+	assert.Equal(t, plan.Port{Address: "127.0.0.1", Host: 8900, Container: 8900}, ports[1])
+	assert.Equal(t, plan.Port{Address: "127.0.0.1", Host: 8949, Container: 8949}, ports[50])
+	assert.Equal(t, "http://127.0.0.1:8080", p.URLs()["web_console_dev"])
+}
+
+func TestDatabaseURL(t *testing.T) {
+	for name, test := range map[string]struct {
+		config config
+		want   string
+	}{
+		"by default":      {config{"POSTGRES_PASSWORD": ""}, "postgresql://trader:trader@postgres:5432/trader"},
+		"all of it":       {config{"POSTGRES_USER": "u", "POSTGRES_PASSWORD": "p", "POSTGRES_DB": "d"}, "postgresql://u:p@postgres:5432/d"},
+		"what a URL uses": {config{"POSTGRES_PASSWORD": "p@ss:w/rd?#%&é "}, "postgresql://trader:p%40ss%3Aw%2Frd%3F%23%25&%C3%A9%20@postgres:5432/trader"},
+		"in the user":     {config{"POSTGRES_USER": "u@h", "POSTGRES_PASSWORD": "p"}, "postgresql://u%40h:p@postgres:5432/trader"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := resolve(t, profiles("dev", "workers").with(test.config))
+			for _, name := range []string{"execution_gateway", "signal_service", "orchestrator", "backtest_worker_high", "web_console_dev"} {
+				assert.Equal(t, test.want, value(t, p, name, "DATABASE_URL"), name)
+			}
+		})
+	}
+	t.Run("workers take theirs first", func(t *testing.T) {
+		p := resolve(t, profiles("dev", "workers").with(config{"DATABASE_URL_DOCKER": "postgresql://elsewhere", "REDIS_URL_DOCKER": "redis://elsewhere"}))
+		assert.Equal(t, "postgresql://elsewhere", value(t, p, "alert_worker", "DATABASE_URL"))
+		assert.Equal(t, "redis://elsewhere", value(t, p, "alert_worker", "REDIS_URL"))
+		assert.Equal(t, "redis://elsewhere", value(t, p, "web_console_dev", "REDIS_URL"))
+		assert.Equal(t, "redis://redis:6379/0", value(t, p, "signal_service", "REDIS_URL"))
+		assert.Equal(t, "postgresql://trader:pg-canary@postgres:5432/trader", value(t, p, "signal_service", "DATABASE_URL"))
+	})
+}
+
+// A dotenv file's addresses are for the host.
+func TestADotenvFileDoesNotReachWhatIsFixed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), ".env")
+	require.NoError(t, os.WriteFile(file, []byte(`
+DATABASE_URL=postgresql://localhost/x
+REDIS_URL=redis://localhost
+REDIS_HOST=localhost
+REDIS_PORT=7777
+EXECUTION_GATEWAY_URL=http://localhost:8002
+ENVIRONMENT=prod
+PROMETHEUS_URL=http://localhost:9090
+SESSION_ENCRYPTION_KEY=mine
+STRATEGY_ID=mine
+`), 0o600))
+	p := resolve(t, profiles("dev", "manual").with(config{"envFile": file, "SESSION_ENCRYPTION_KEY": ""}))
+	for _, s := range p.Services {
+		if strings.HasPrefix(s.Name, "web_console") {
+			continue // REDIS_HOST and REDIS_PORT are a user's there
+		}
+		for _, e := range s.Env {
+			assert.NotContains(t, e.Value, "localhost/", "%s of %s", e.Name, s.Name)
+			assert.NotEqual(t, "7777", e.Value, "%s of %s", e.Name, s.Name)
+		}
+	}
+	assert.Equal(t, "redis", value(t, p, "execution_gateway", "REDIS_HOST"))
+	assert.Equal(t, "localhost", value(t, p, "web_console", "REDIS_HOST"))
+	assert.Equal(t, "http://localhost:9090", value(t, p, "web_console", "PROMETHEUS_URL"))
+	assert.Equal(t, "http://prometheus:9090", value(t, p, "web_console_dev", "PROMETHEUS_URL"))
+	assert.Equal(t, "http://execution_gateway:8002", value(t, p, "web_console_dev", "EXECUTION_GATEWAY_URL"))
+	assert.Equal(t, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", value(t, p, "web_console_dev", "SESSION_ENCRYPTION_KEY"))
+	assert.Equal(t, "dev", value(t, p, "model_registry", "ENVIRONMENT"))
+	assert.Equal(t, "prod", value(t, p, "backtest_worker_dev", "ENVIRONMENT"))
+	assert.Equal(t, "mine", value(t, p, "signal_service", "STRATEGY_ID"))
+}
+
+func TestFallbacks(t *testing.T) {
+	p := resolve(t, profiles("dev").with(config{"ALPACA_API_KEY_ID": "id", "ALPACA_API_SECRET_KEY": "secret"}))
+	assert.Equal(t, "id", value(t, p, "market_data_service", "ALPACA_API_KEY"))
+	assert.Equal(t, "secret", value(t, p, "market_data_service", "ALPACA_SECRET_KEY"))
+	p = resolve(t, profiles("dev").with(config{"ALPACA_API_KEY_ID": "id", "ALPACA_API_KEY": "own"}))
+	assert.Equal(t, "own", value(t, p, "market_data_service", "ALPACA_API_KEY"))
+	assert.Equal(t, "id", value(t, p, "execution_gateway", "ALPACA_API_KEY_ID"))
+}
+
+func TestServiceEnv(t *testing.T) {
+	p := resolve(t, profiles("dev").with(config{
+		"LOG_LEVEL":  "WARN",
+		"serviceEnv": `{"signal_service":{"LOG_LEVEL":"DEBUG","REDIS_URL":"redis://mine","ZZ":"1","AA":"2"}}`,
+	}))
+	assert.Equal(t, "DEBUG", value(t, p, "signal_service", "LOG_LEVEL"))
+	assert.Equal(t, "redis://mine", value(t, p, "signal_service", "REDIS_URL"), "fixed ones too: that is what it is for")
+	assert.Equal(t, "WARN", value(t, p, "orchestrator", "LOG_LEVEL"))
+	env := service(t, p, "signal_service").Env
+	assert.Equal(t, []plan.Env{{Name: "AA", Value: "2"}, {Name: "ZZ", Value: "1"}}, env[len(env)-3:len(env)-1], "by name, after the service's own")
+	require.NotEmpty(t, faults(t, profiles("workers").with(config{"serviceEnv": `{"alert_worker":{"ALERT_RECIPIENT_HASH_SECRET":""}}`})),
+		"a required variable cannot be emptied")
+}
+
+func TestSecrecy(t *testing.T) {
+	resolved := func(c config, secret ...string) *plan.Plan {
+		p, err := plan.Resolve(load(t, c, secret...), nil)
+		require.NoError(t, err)
+		return p
+	}
+	t.Run("by name", func(t *testing.T) {
+		p := resolved(profiles("dev").with(config{"ALPACA_API_SECRET_KEY": "s"}))
+		assert.True(t, variable(t, p, "execution_gateway", "ALPACA_API_SECRET_KEY").Secret)
+		assert.True(t, variable(t, p, "postgres", "POSTGRES_PASSWORD").Secret)
+		assert.True(t, variable(t, p, "signal_service", "DATABASE_URL").Secret)
+		assert.False(t, variable(t, p, "execution_gateway", "INTERNAL_TOKEN_SECRET").Secret, "an empty value hides nothing but its list")
+		assert.False(t, variable(t, p, "postgres", "POSTGRES_USER").Secret)
+	})
+	t.Run("local-only values are none", func(t *testing.T) {
+		p := resolved(config{"profiles": `["dev"]`, "env": `{"WEB_CONSOLE_USER":"admin","WEB_CONSOLE_PASSWORD":"admin"}`})
+		for _, s := range p.Services {
+			for _, e := range s.Env {
+				assert.False(t, e.Secret, "%s of %s", e.Name, s.Name)
+			}
+		}
+	})
+	t.Run("given as one", func(t *testing.T) {
+		p := resolved(profiles("dev").with(config{"LOG_LEVEL": "DEBUG", "POSTGRES_PASSWORD": "trader"}), "LOG_LEVEL", "POSTGRES_PASSWORD")
+		assert.True(t, variable(t, p, "signal_service", "LOG_LEVEL").Secret)
+		assert.True(t, variable(t, p, "postgres", "POSTGRES_PASSWORD").Secret)
+		assert.True(t, variable(t, p, "signal_service", "DATABASE_URL").Secret)
+	})
+	t.Run("in a URL", func(t *testing.T) {
+		p := resolved(profiles("workers").with(config{"REDIS_URL_DOCKER": "redis://:pw@redis:6379/0"}))
+		assert.True(t, variable(t, p, "alert_worker", "REDIS_URL").Secret)
+	})
+	t.Run("in serviceEnv", func(t *testing.T) {
+		p := resolved(profiles("dev").with(config{"serviceEnv": `{"signal_service":{"MY_TOKEN":"x","MORE":"y"}}`}))
+		assert.True(t, variable(t, p, "signal_service", "MY_TOKEN").Secret)
+		assert.False(t, variable(t, p, "signal_service", "MORE").Secret)
+		p = resolved(profiles("dev").with(config{"serviceEnv": `{"signal_service":{"MORE":"y"}}`}), "serviceEnv")
+		assert.True(t, variable(t, p, "signal_service", "MORE").Secret)
+	})
+	t.Run("certificates", func(t *testing.T) {
+		p, err := plan.Resolve(load(t, profiles("mtls")), map[string]string{"server.key": "key-canary"})
+		require.NoError(t, err)
+		for _, f := range service(t, p, "nginx_mtls").Files {
+			assert.Equal(t, strings.HasPrefix(f.Path, "/etc/nginx/certs/"), f.Secret, f.Path)
+		}
+		assert.Equal(t, "key-canary", content(t, p, "nginx_mtls", "server.key"))
+	})
+}
+
+func TestOnlyItsOwnCertificates(t *testing.T) {
+	paths := func(name string) []string {
+		var out []string
+		for _, f := range service(t, resolve(t, profiles("oauth2")), name).Files {
+			if f.Secret {
+				out = append(out, filepath.Base(f.Path))
+			}
+		}
+		return out
+	}
+	assert.Equal(t, []string{"server.crt", "server.key", "ca.crt", "dhparam.pem"}, paths("nginx_oauth2"))
+	assert.Equal(t, []string{"ca.crt"}, paths("web_console_oauth2"), "no key where none is needed")
+	assert.Empty(t, paths("auth_service"))
+}
+
+func TestReferenceEnvironment(t *testing.T) {
+	p := resolve(t, profiles("dev"))
+	assert.Equal(t, "postgres,redis", value(t, p, "execution_gateway", "STACK_DEPENDENCIES"))
+	assert.Equal(t, "", value(t, p, "model_registry", "STACK_DEPENDENCIES"))
+	var services []struct {
+		Name, Tier, Health string
+		Dependencies       []string
+	}
+	require.NoError(t, json.Unmarshal([]byte(value(t, p, "web_console_dev", "STACK_SERVICES")), &services))
+	assert.Len(t, services, len(p.Services))
+	assert.Equal(t, "tcp://postgres:5432", services[0].Health)
+	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_SERVICES"), "null")
+	for _, s := range p.Services {
+		if s.Name == "web_console_dev" {
+			continue
+		}
+		for _, e := range s.Env {
+			assert.NotEqual(t, "STACK_SERVICES", e.Name, "only a console shows them: %s", s.Name)
+		}
+	}
+}
+
+func TestProbeTiming(t *testing.T) {
+	second := func(n int) plan.Duration { return plan.Duration{Duration: time.Duration(n) * time.Second} }
+	for name, test := range map[string]struct {
+		engine string
+		old    bool
+	}{
+		"an engine of which nothing is known": {"", true},
+		"the last without a start interval":   {"1.43", true},
+		"the first with one":                  {"1.44", false},
+		"a newer one":                         {"2.0", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := resolve(t, config{"engineApi": test.engine})
+			postgres, redis := service(t, p, "postgres").Probe, service(t, p, "redis").Probe
+			assert.Equal(t, second(300), postgres.StartPeriod, "time to replay its log")
+			assert.Equal(t, second(60), service(t, p, "promtail").Probe.StartPeriod, "unless the catalog says otherwise")
+			assert.Equal(t, 3, postgres.Retries)
+			if test.old {
+				assert.Equal(t, []string{"CMD-SHELL", "[ -e /dev/shm/healthy ] && sleep 15; " +
+					"if pg_isready -q -h 127.0.0.1 -U trader -d trader; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi"}, postgres.Test)
+				assert.Equal(t, "[ -e /dev/shm/healthy ] && sleep 15; "+
+					"if redis-cli ping | grep -q PONG; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi", redis.Test[1])
+				assert.Equal(t, second(1), postgres.Interval)
+				assert.Equal(t, second(20), postgres.Timeout, "the beat that is slept is not the probe's")
+				assert.Equal(t, second(18), redis.Timeout)
+				assert.Zero(t, postgres.StartInterval)
+				assert.Equal(t, 300*time.Second+3*(21*time.Second)+30*time.Second, postgres.WaitTimeout())
+				return
+			}
+			assert.Equal(t, []string{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "trader", "-d", "trader"}, postgres.Test)
+			assert.Equal(t, []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"}, redis.Test)
+			assert.Equal(t, second(15), postgres.Interval)
+			assert.Equal(t, second(5), postgres.Timeout)
+			assert.Equal(t, second(3), redis.Timeout)
+			assert.Equal(t, second(1), postgres.StartInterval)
+			assert.Equal(t, 300*time.Second+3*(20*time.Second)+30*time.Second, postgres.WaitTimeout())
+		})
+	}
+	t.Run("a user's name is quoted for the shell, and not for none", func(t *testing.T) {
+		c := config{"POSTGRES_USER": "o'neil; rm -rf /"}
+		assert.Contains(t, service(t, resolve(t, c), "postgres").Probe.Test[1], `-U 'o'"'"'neil; rm -rf /' -d trader;`)
+		p := resolve(t, c.with(config{"engineApi": "1.44"}))
+		assert.Equal(t, "o'neil; rm -rf /", service(t, p, "postgres").Probe.Test[6])
+	})
+	t.Run("every probe has a try, a beat and an end", func(t *testing.T) {
+		for _, s := range resolve(t, profiles("dev", "workers", "oauth2", "manual").with(config{
+			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
+		})).Services {
+			assert.Positive(t, s.Probe.Timeout.Duration, s.Name)
+			assert.Positive(t, s.Probe.Interval.Duration, s.Name)
+			assert.Greater(t, s.Probe.WaitTimeout(), s.Probe.StartPeriod.Duration, s.Name)
+		}
+	})
+}
+
+func TestLabels(t *testing.T) {
+	p := resolve(t, profiles("workers").with(config{"replicas": `{"alert_worker":2}`}))
+	byName := func(s plan.Service, i int) map[string]string {
+		out := map[string]string{}
+		for _, l := range s.Labels(p, i) {
+			out[l.Name] = l.Value
+		}
+		return out
+	}
+	s := service(t, p, "alert_worker")
+	first, second := byName(s, 0), byName(s, 1)
+	hash := first["com.docker.compose.config-hash"]
+	assert.Regexp(t, "^[0-9a-f]{64}$", hash)
+	assert.Equal(t, map[string]string{
+		"com.docker.compose.project": "trading_platform", "com.docker.compose.service": "alert_worker", "com.docker.compose.oneoff": "False",
+		"com.docker.compose.container-number": "1", "com.docker.compose.config-hash": hash, "trading-platform.stack": "test",
+	}, first)
+	assert.Equal(t, "2", second["com.docker.compose.container-number"])
+	second["com.docker.compose.container-number"] = "1"
+	assert.Equal(t, first, second)
+
+	other := resolve(t, profiles("workers").with(config{"ALERT_RECIPIENT_HASH_SECRET": "another"}))
+	assert.Equal(t, s.Labels(p, 0), service(t, other, "alert_worker").Labels(p, 0), "no secret goes into the hash")
+}
+
+// The same settings give the same plan, so that nothing differs by chance from one run to the next.
+func TestThePlanIsDeterministic(t *testing.T) {
+	c := profiles("dev", "workers").with(config{"serviceEnv": `{"redis":{"C":"1","B":"2","A":"3"}}`})
+	first := resolve(t, c)
+	for range 5 {
+		assert.Equal(t, first, resolve(t, c))
+	}
+}
+
+func TestResolveChangesNeitherSettingsNorCatalog(t *testing.T) {
+	set := load(t, profiles("dev").with(config{"disabled": `["redis"]`}))
+	before := *set
+	_, err := plan.Resolve(set, nil)
+	require.NoError(t, err)
+	assert.Equal(t, before, *set)
+	s, _ := catalog.Lookup("execution_gateway")
+	assert.Equal(t, []string{"postgres", "redis"}, s.After)
+}
