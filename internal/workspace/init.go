@@ -17,8 +17,8 @@ import (
 	"trading-platform/settings"
 )
 
-// officialVersion is the plugin that the SDK in go.mod asks for.
-const officialVersion = "4.11.2"
+// OfficialVersion is the docker plugin that the SDK in go.mod asks for.
+const OfficialVersion = "4.11.2"
 
 // Init puts in place what a stack needs on this machine, and says what it did.
 // What is there already is left as it is; choices once made are kept.
@@ -32,7 +32,7 @@ func (w *Workspace) Init(ctx context.Context, stack string, say func(string)) er
 		return err
 	}
 	defer func() { _ = engine.Close() }()
-	if err := w.ensurePulumi(ctx, say); err != nil {
+	if err := w.EnsurePulumi(ctx, say); err != nil {
 		return err
 	}
 	if made, err := w.ensurePassphrase(); err != nil {
@@ -69,8 +69,8 @@ func (w *Workspace) tracked() []string {
 // Stacks lists the stacks that have a file in the clone.
 func (w *Workspace) Stacks() []string { return w.tracked() }
 
-// ensurePulumi builds the CLI and its language host where the machine has none.
-func (w *Workspace) ensurePulumi(ctx context.Context, say func(string)) error {
+// EnsurePulumi builds the CLI and its language host where the machine has none.
+func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
 	if w.Pulumi != "" && w.Own {
 		return nil
 	}
@@ -148,8 +148,10 @@ func (w *Workspace) load(stack string) (stackFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := stackFile{}
-	return f, yaml.Unmarshal(text, &f)
+	// Not into a stackFile: the library would make the maps inside of that type as well.
+	var f map[string]any
+	err = yaml.Unmarshal(text, &f)
+	return f, err
 }
 
 func (w *Workspace) save(stack string, f stackFile) error {
@@ -207,11 +209,11 @@ func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string
 		say("provider: offline, because this machine brought no Pulumi of its own")
 		return settings.Offline
 	}
-	if err := w.run(ctx, nil, "plugin", "install", "resource", "docker", officialVersion); err != nil {
+	if err := w.run(ctx, nil, "plugin", "install", "resource", "docker", OfficialVersion); err != nil {
 		say("provider: offline, because the official docker plugin cannot be downloaded here")
 		return settings.Offline
 	}
-	say("provider: official, the docker plugin " + officialVersion)
+	say("provider: official, the docker plugin " + OfficialVersion)
 	return settings.Official
 }
 
