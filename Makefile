@@ -4,7 +4,7 @@ STACK ?= dev
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview refresh down plan doctor status env platform test lint
+.PHONY: help init up preview preview-all refresh down plan doctor status env platform test lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ up: init ## bring the stack up, every service healthy
 
 preview: init ## show what an up would change
 	@bin/platform pulumi preview -s $(STACK) --diff $(ARGS)
+
+preview-all: platform ## preview every stack from nothing, as a pull request does; leaves nothing behind
+	@bin/platform preview-all $(ARGS)
 
 refresh: init ## take over what happened outside of pulumi, such as a container removed by hand
 	@bin/platform pulumi refresh -s $(STACK) --yes --skip-preview $(ARGS)

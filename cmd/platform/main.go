@@ -48,7 +48,7 @@ func root() *cobra.Command {
 		Short:         "Prepare, show and check the trading platform's stacks",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	cmd.AddCommand(initCommand(), planCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand())
+	cmd.AddCommand(initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand())
 	return cmd
 }
 

@@ -176,19 +176,16 @@ func (r *revision) plan(ctx context.Context, binary, stack string) (*diff.Snapsh
 // readFiles reads what `plan --files` wrote: a folder for each service with the container's files.
 func readFiles(dir string) (map[string]map[string]string, error) {
 	out := map[string]map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	written := os.DirFS(dir)
+	err := fs.WalkDir(written, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		content, err := os.ReadFile(path)
+		content, err := fs.ReadFile(written, path)
 		if err != nil {
 			return err
 		}
-		relative, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		service, inContainer, _ := strings.Cut(filepath.ToSlash(relative), "/")
+		service, inContainer, _ := strings.Cut(path, "/")
 		if out[service] == nil {
 			out[service] = map[string]string{}
 		}
