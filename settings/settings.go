@@ -22,7 +22,7 @@ const Reference = "reference"
 // OfflineVersion is the version by which a stack asks for our provider plugin. It
 // is one that the official plugin never has, so that neither is taken for the
 // other where both are installed.
-const OfflineVersion = "4.11.2-offline.1"
+const OfflineVersion = "4.11.3-offline.1"
 
 // The providers that a stack can be made with.
 const (

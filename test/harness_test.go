@@ -67,7 +67,7 @@ func run(m *testing.M) (int, error) {
 	plugin := filepath.Join(shared, "pulumi-resource-docker")
 	for _, step := range [][]string{
 		{"tools/build", "pulumi"},
-		{"go", "build", "-ldflags", "-X main.Version=" + settings.OfflineVersion, "-o", plugin, "./cmd/pulumi-resource-docker"},
+		{"go", "build", "-ldflags", "-X trading-platform/internal/dockerprovider.Version=" + settings.OfflineVersion, "-o", plugin, "./cmd/pulumi-resource-docker"},
 		{"tools/bin/pulumi", "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", plugin},
 	} {
 		cmd := exec.Command(step[0], step[1:]...)

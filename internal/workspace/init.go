@@ -220,7 +220,7 @@ func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string
 // installProvider builds our plugin and gives it to Pulumi, when it is another than the one there.
 func (w *Workspace) installProvider(ctx context.Context, say func(string)) error {
 	binary := filepath.Join(w.Root, "bin", "pulumi-resource-docker")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X main.Version="+settings.OfflineVersion, "-o", binary, "./cmd/pulumi-resource-docker")
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X trading-platform/internal/dockerprovider.Version="+settings.OfflineVersion, "-o", binary, "./cmd/pulumi-resource-docker")
 	build.Dir = w.Root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the offline docker provider: %w\n%s", err, out)
