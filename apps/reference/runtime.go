@@ -146,7 +146,7 @@ func (rt *runtime) redisURL(text redisURL) (*redis.Client, error) {
 }
 
 func (rt *runtime) useRedis(options *redis.Options) *redis.Client {
-	options.DialTimeout = checkTimeout
+	options.DialTimeout, options.ReadTimeout, options.MaxRetries = checkTimeout, checkTimeout, 1
 	client := redis.NewClient(options)
 	rt.closers = append(rt.closers, func() { _ = client.Close() })
 	rt.known["redis"] = func(ctx context.Context) error { return client.Ping(ctx).Err() }

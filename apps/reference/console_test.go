@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const form = "application/x-www-form-urlencoded"
+
+func (f *fixture) signIn(t *testing.T) string {
+	t.Helper()
+	code, _, header := f.ask(t, "POST", "/login", "username=admin&password=console-secret", "Content-Type", form)
+	require.Equal(t, http.StatusSeeOther, code)
+	require.Equal(t, "/", header.Get("Location"))
+	cookie, _, _ := strings.Cut(header.Get("Set-Cookie"), ";")
+	return cookie
+}
+
+func TestConsoleLogin(t *testing.T) {
+	for _, name := range []string{"web_console", "web_console_dev"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, name, nil)
+			code, _, header := f.ask(t, "GET", "/", "")
+			assert.Equal(t, http.StatusSeeOther, code)
+			assert.Equal(t, "/login", header.Get("Location"))
+			for _, path := range []string{"/live", "/api/stack"} {
+				code, _, _ := f.ask(t, "GET", path, "")
+				assert.Equal(t, http.StatusUnauthorized, code, path)
+			}
+			for _, wrong := range []string{"username=admin&password=x", "username=x&password=console-secret", "", "username=admin"} {
+				code, text, header := f.ask(t, "POST", "/login", wrong, "Content-Type", form)
+				assert.Equal(t, http.StatusUnauthorized, code, wrong)
+				assert.Contains(t, text, "do not match")
+				assert.Empty(t, header.Get("Set-Cookie"))
+			}
+			cookie := f.signIn(t)
+			code, text, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
+			assert.Equal(t, http.StatusOK, code)
+			assert.Contains(t, text, `<span id="user" title="password: admin">admin</span>`)
+			assert.NotContains(t, f.log.String(), "console-secret")
+
+			code, _, _ = f.ask(t, "POST", "/logout", "", "Cookie", cookie)
+			assert.Equal(t, http.StatusSeeOther, code)
+			code, _, _ = f.ask(t, "GET", "/", "", "Cookie", cookie)
+			assert.Equal(t, http.StatusSeeOther, code, "a cookie that was signed out with opens nothing")
+		})
+	}
+}
+
+func TestConsoleCookie(t *testing.T) {
+	f := newFixture(t, "web_console", nil)
+	_, _, header := f.ask(t, "POST", "/login", "username=admin&password=console-secret", "Content-Type", form)
+	cookie := header.Get("Set-Cookie")
+	u, err := url.Parse(f.url)
+	require.NoError(t, err)
+	assert.True(t, strings.HasPrefix(cookie, "console_session_"+u.Port()+"="), "two stacks on one host do not sign each other out")
+	assert.Contains(t, cookie, "HttpOnly")
+	assert.Contains(t, cookie, "SameSite=Lax")
+	value, _, _ := strings.Cut(cookie, ";")
+	code, _, _ := f.ask(t, "GET", "/", "", "Cookie", value[:len(value)-2]+"AA")
+	assert.Equal(t, http.StatusSeeOther, code, "a cookie that was tampered with opens nothing")
+	other := newFixture(t, "web_console_dev", map[string]string{"WEB_CONSOLE_PASSWORD": "changed"})
+	code, _, _ = other.ask(t, "GET", "/", "", "Cookie", value)
+	assert.Equal(t, http.StatusSeeOther, code)
+}
+
+func TestConsoleSessionEnds(t *testing.T) {
+	now := time.Now()
+	for name, test := range map[string]struct {
+		created, seen time.Duration
+		version       uint
+		open          bool
+	}{
+		"in use":             {time.Hour, time.Minute, 1, true},
+		"idle":               {time.Hour, 16 * time.Minute, 1, false},
+		"absolute":           {5 * time.Hour, time.Minute, 1, false},
+		"an older version's": {time.Hour, time.Minute, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, "web_console_dev", nil)
+			cfg, err := load[consoleDevConfig](f.environ)
+			require.NoError(t, err)
+			g := newPasswordGate(f.runtime, cfg.ConsoleConfig, cfg.SessionKey)
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest("GET", f.url+"/", nil)
+			g.write(w, r, passwordSession{ID: "x", User: "admin", Version: test.version, Created: now.Add(-test.created), Seen: now.Add(-test.seen)})
+			cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
+			code, _, header := f.ask(t, "GET", "/live", "", "Cookie", cookie)
+			if !test.open {
+				assert.Equal(t, http.StatusUnauthorized, code)
+				return
+			}
+			assert.Equal(t, http.StatusOK, code)
+			assert.Empty(t, header.Get("Set-Cookie"), "a poll is no activity")
+			_, _, header = f.ask(t, "GET", "/live", "", "Cookie", cookie, "X-User-Active", "1")
+			assert.NotEmpty(t, header.Get("Set-Cookie"))
+		})
+	}
+}
+
+func TestConsoleLoginIsLimited(t *testing.T) {
+	f := newFixture(t, "web_console", nil)
+	for range loginBurst {
+		code, _, _ := f.ask(t, "POST", "/login", "username=admin&password=x", "Content-Type", form)
+		require.Equal(t, http.StatusUnauthorized, code)
+	}
+	code, text, header := f.ask(t, "POST", "/login", "username=admin&password=console-secret", "Content-Type", form)
+	assert.Equal(t, http.StatusTooManyRequests, code, "the right password does not help a guesser")
+	assert.Contains(t, text, "Too many")
+	assert.NotEmpty(t, header.Get("Retry-After"))
+}
+
+func TestConsoleRefusesOtherSites(t *testing.T) {
+	f := newFixture(t, "web_console", nil)
+	for _, header := range [][2]string{{"Origin", "https://evil.example"}, {"Sec-Fetch-Site", "cross-site"}} {
+		for _, path := range []string{"/login", "/logout"} {
+			code, _, _ := f.ask(t, "POST", path, "username=admin&password=console-secret", "Content-Type", form, header[0], header[1])
+			assert.Equal(t, http.StatusForbidden, code, path)
+		}
+	}
+}
+
+func TestConsoleHeadersAndAssets(t *testing.T) {
+	f := newFixture(t, "web_console", nil)
+	for _, path := range []string{"/", "/login", "/live", "/healthz", "/readyz", "/none", "/static/console.css"} {
+		_, _, header := f.ask(t, "GET", path, "")
+		assert.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'; script-src 'self'", path)
+		assert.Equal(t, "DENY", header.Get("X-Frame-Options"), path)
+		assert.Equal(t, "nosniff", header.Get("X-Content-Type-Options"), path)
+	}
+	outside := regexp.MustCompile(`(?i)(https?:)?//[a-z0-9]|\son[a-z]+=|\sstyle=|<style|@import`)
+	require.NoError(t, fs.WalkDir(webFiles, "web", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.HasSuffix(path, ".js") {
+			return err
+		}
+		text, err := webFiles.ReadFile(path)
+		text = []byte(strings.ReplaceAll(string(text), `xmlns="http://www.w3.org/2000/svg"`, ""))
+		assert.Empty(t, outside.FindString(string(text)), "%s asks for something outside, or for what its policy forbids", path)
+		return err
+	}))
+}
+
+const testStack = `[{"name":"postgres","tier":"base","health":"tcp://postgres:5432","dependencies":[]},{"name":"redis","tier":"base","health":"tcp://redis:6379","dependencies":[]},
+	{"name":"gateway","tier":"dev","health":"%GATEWAY%/health","dependencies":["postgres","redis"]},{"name":"orchestrator","tier":"dev","health":"%GATEWAY%/health","dependencies":["gateway"]},
+	{"name":"promtail","tier":"base","health":"","dependencies":[]}]`
+
+func TestConsoleShowsWhoIsAffected(t *testing.T) {
+	gateway := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": "postgres,redis"})
+	f := newFixture(t, "web_console_dev", map[string]string{"STACK_SERVICES": strings.ReplaceAll(testStack, "%GATEWAY%", gateway.url), "STACK_LINKS": `{"prometheus":"http://127.0.0.1:9090","grafana":"http://127.0.0.1:3000"}`})
+	f.db.orderRows["o1"] = order{ClientOrderID: "o1", Symbol: "AAPL", Side: "buy", Quantity: 7, Status: "dry_run"}
+	f.db.runRows["r1"] = orchestrationRun{RunID: "r1", Status: "completed", Symbols: []string{"AAPL"}}
+	f.db.jobRows["j1"] = jobRecord{JobID: "j1", Queue: "backtest_low", Status: "failed", Attempts: 2}
+	cookie := f.signIn(t)
+	look := func() pageView {
+		gateway.health.mu.Lock()
+		gateway.health.checked = time.Time{}
+		gateway.health.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
+		f.background[0](ctx) // one round of the monitor
+		_, text, _ := f.ask(t, "GET", "/api/stack", "", "Cookie", cookie)
+		return decodeText[pageView](t, text)
+	}
+	view := look()
+	assert.Equal(t, 4, view.Stack.Healthy)
+	assert.Equal(t, 1, view.Stack.Unknown)
+	assert.Empty(t, view.Stack.Causes)
+	assert.Equal(t, []linkView{{"grafana", "http://127.0.0.1:3000"}, {"prometheus", "http://127.0.0.1:9090"}}, view.Links)
+	assert.Len(t, view.Data.Orders, 1)
+	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
+	for _, text := range []string{"4 of 5 services are healthy", `data-service="gateway" data-state="healthy"`, "AAPL", "r1", "attempt 2", "http://127.0.0.1:3000"} {
+		assert.Contains(t, page, text)
+	}
+
+	f.redis.SetError("gone")
+	gateway.redis.SetError("gone")
+	view = look()
+	require.Len(t, view.Stack.Causes, 1, "one cause, though three services are ill")
+	assert.Equal(t, "redis", view.Stack.Causes[0].Name)
+	assert.Equal(t, []string{"gateway", "orchestrator"}, view.Stack.Causes[0].Affected)
+	_, page, _ = f.ask(t, "GET", "/live", "", "Cookie", cookie)
+	assert.Contains(t, page, "<strong>redis is down.</strong> Affected: gateway, orchestrator.")
+	assert.Contains(t, page, `data-service="orchestrator" data-state="unhealthy"`)
+	assert.Contains(t, page, `<span class="chip ill">redis</span>`)
+
+	f.redis.SetError("")
+	gateway.redis.SetError("")
+	assert.Empty(t, look().Stack.Causes, "it recovers by itself")
+
+	f.db.fail(errors.New("away"))
+	view = look()
+	assert.Contains(t, view.Data.Error, "PostgreSQL does not answer")
+	_, page, _ = f.ask(t, "GET", "/live", "", "Cookie", cookie)
+	assert.Contains(t, page, "PostgreSQL does not answer")
+}
+
+func TestConsoleWithoutStackServices(t *testing.T) {
+	f := newFixture(t, "web_console_dev", nil)
+	_, text, _ := f.ask(t, "GET", "/api/stack", "", "Cookie", f.signIn(t))
+	var names []string
+	for _, tier := range decodeText[pageView](t, text).Stack.Tiers {
+		for _, s := range tier.Services {
+			names = append(names, s.Name)
+		}
+	}
+	assert.Equal(t, []string{"postgres", "redis", "prometheus", "execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "web_console_dev"}, names)
+}
+
+func TestConsoleEscapes(t *testing.T) {
+	f := newFixture(t, "web_console", nil)
+	f.db.jobRows["j"] = jobRecord{JobID: "j", Detail: `<script>alert(1)</script>"`, Queue: "q", Status: "failed"}
+	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", f.signIn(t))
+	assert.NotContains(t, page, "<script>alert")
+	assert.Contains(t, page, "&lt;script&gt;")
+}
+
+func TestConsoleMTLS(t *testing.T) {
+	const subject = "CN=alice,O=Trading,C=CH"
+	good := []string{"X-SSL-Client-Verify", "SUCCESS", "X-SSL-Client-S-DN", subject}
+	tests := map[string]struct {
+		proxies string
+		header  []string
+		status  int
+	}{
+		"through nginx with a good certificate":    {"127.0.0.1", good, http.StatusOK},
+		"the same headers from anywhere else":      {"172.28.0.10", good, http.StatusForbidden},
+		"forged address headers do not help":       {"172.28.0.10", append([]string{"X-Forwarded-For", "172.28.0.10", "X-Real-IP", "172.28.0.10"}, good...), http.StatusForbidden},
+		"through nginx with a certificate refused": {"127.0.0.1", []string{"X-SSL-Client-Verify", "FAILED:expired", "X-SSL-Client-S-DN", subject}, http.StatusForbidden},
+		"through nginx without a certificate":      {"127.0.0.1", []string{"X-SSL-Client-Verify", "NONE"}, http.StatusForbidden},
+		"through nginx without a subject":          {"127.0.0.1", []string{"X-SSL-Client-Verify", "SUCCESS"}, http.StatusForbidden},
+		"nothing at all":                           {"172.28.0.10", nil, http.StatusForbidden},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, "web_console_mtls", map[string]string{"TRUSTED_PROXY_IPS": test.proxies})
+			for _, path := range []string{"/", "/live", "/api/stack"} {
+				code, _, _ := f.ask(t, "GET", path, "", test.header...)
+				assert.Equal(t, test.status, code, path)
+			}
+			code, text, _ := f.ask(t, "GET", "/", "", test.header...)
+			assert.Equal(t, code == http.StatusOK, strings.Contains(text, `client certificate: `+subject+`">alice<`))
+			assert.Equal(t, code == http.StatusOK, strings.Contains(text, `<code id="subject">`+subject+`</code>`))
+			code, _, _ = f.ask(t, "GET", "/healthz", "")
+			assert.Equal(t, http.StatusOK, code)
+			// Nobody who comes through nginx needs these, and nginx asks for no certificate that is allowed to see them.
+			inside := http.StatusOK
+			if test.proxies == "127.0.0.1" {
+				inside = http.StatusNotFound
+			}
+			for _, path := range []string{"/metrics", "/readyz"} {
+				code, _, _ = f.ask(t, "GET", path, "")
+				assert.Equal(t, inside, code, path)
+			}
+		})
+	}
+}
