@@ -345,8 +345,8 @@ func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
 		return infra.Nginx{}
 	}
 	n := infra.Nginx{
-		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: s.env("TRUSTED_PROXY_SUBNET"),
-		CSPReportOnly: s.env("CSP_REPORT_ONLY") == "true",
+		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: s.Value("TRUSTED_PROXY_SUBNET"),
+		CSPReportOnly: s.Value("CSP_REPORT_ONLY") == "true",
 		ServerNames:   r.set.ServerNames(),
 	}
 	for _, o := range enabled {
@@ -363,8 +363,8 @@ func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
 	return n
 }
 
-// env gives the value of one of the service's variables.
-func (s Service) env(name string) string {
+// Value gives one of the service's variables; empty when it has none of that name.
+func (s Service) Value(name string) string {
 	for _, e := range s.Env {
 		if e.Name == name {
 			return e.Value

@@ -29,6 +29,7 @@ func (c *check) data(containers []container.Summary) {
 }
 
 func (c *check) postgresData(s plan.Service, containers []container.Summary) {
+	c.postgresPassword(s, containers)
 	image := c.imageVersion(s, "PG_MAJOR")
 	text, volume := c.readData(s, containers, "PG_VERSION")
 	have, err := strconv.Atoi(strings.TrimSpace(string(text)))
@@ -43,12 +44,20 @@ func (c *check) postgresData(s plan.Service, containers []container.Summary) {
 		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was touched", have, s.Image, want)
 }
 
+// redisBase finds the dump that the append-only file builds on; each rewrite names a new one.
+var redisBase = regexp.MustCompile(`file (\S+\.base\.rdb) `)
+
 // redisVersion finds the server's version in the header of a Redis dump, where it stands as an auxiliary field.
 var redisVersion = regexp.MustCompile(`redis-ver.([0-9]+\.[0-9]+)\.[0-9]+`)
 
 func (c *check) redisData(s plan.Service, containers []container.Summary) {
 	image := c.imageVersion(s, "REDIS_VERSION")
-	header, volume := c.readData(s, containers, "appendonlydir/appendonly.aof.1.base.rdb")
+	manifest, _ := c.readData(s, containers, "appendonlydir/appendonly.aof.manifest")
+	base := redisBase.FindSubmatch(manifest)
+	if base == nil {
+		return
+	}
+	header, volume := c.readData(s, containers, "appendonlydir/"+string(base[1]))
 	found := redisVersion.FindSubmatch(header)
 	if found == nil || image == "" {
 		return
@@ -131,7 +140,7 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 	return c.readFile(made.ID, path.Join(mount.Path, file)), volume
 }
 
-// readFile gives the first kilobyte of a file in a container, running or not.
+// readFile gives the first 64 KiB of a file in a container, running or not.
 func (c *check) readFile(id, file string) []byte {
 	got, err := c.engine.CopyFromContainer(c.ctx, id, client.CopyFromContainerOptions{SourcePath: file})
 	if err != nil {
@@ -142,6 +151,6 @@ func (c *check) readFile(id, file string) []byte {
 	if _, err := archive.Next(); err != nil {
 		return nil
 	}
-	content, _ := io.ReadAll(io.LimitReader(archive, 1024))
+	content, _ := io.ReadAll(io.LimitReader(archive, 64<<10))
 	return content
 }

@@ -204,8 +204,8 @@ func (c *check) networks() error {
 	}
 	for _, want := range c.plan.Networks {
 		for _, have := range all.Items {
-			if c.mine(have.Labels) && have.Name == want.Name {
-				continue
+			if c.mine(have.Labels) {
+				continue // of another name or subnet: the next up replaces it
 			}
 			if have.Name == want.Name {
 				who, mend := c.owner(have.Labels, "docker network rm "+have.Name)
@@ -253,7 +253,7 @@ func (c *check) volumes() error {
 			}
 			var take []string
 			for _, v := range c.plan.Volumes {
-				if old := project + "_" + v.Key; exists[old] {
+				if old := strings.TrimSuffix(have.Name, want.Key) + v.Key; exists[old] {
 					take = append(take, c.config("--path volumes."+v.Key, old))
 				}
 			}
@@ -266,7 +266,9 @@ func (c *check) volumes() error {
 	return nil
 }
 
-// folders finds host folders to mount, and Dockerfiles to build from, that are not there.
+// folders finds folders of the checkout to mount, and Dockerfiles to build from, that
+// are not there. The engine's socket is not looked for: where the engine runs in a
+// virtual machine, it is in there.
 func (c *check) folders() {
 	if !c.local() {
 		return
@@ -281,7 +283,7 @@ func (c *check) folders() {
 	}
 	for _, s := range c.plan.Services {
 		for _, m := range s.Mounts {
-			if m.Host != "" {
+			if c.set.SourceDir != "" && strings.HasPrefix(m.Host, c.set.SourceDir+"/") {
 				missing(m.Host, s.Name+" mounts it", "mkdir -p "+m.Host+", or point sourceDir at a full checkout")
 			}
 		}
