@@ -321,7 +321,7 @@ func writeFile(path string, content []byte, place func(from, to string) error) e
 
 // lockFile waits for an exclusive lock that all workers on the volume respect, and that the kernel lets go of when one dies.
 func lockFile(ctx context.Context, path string) (func(), error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

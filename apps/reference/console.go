@@ -80,7 +80,7 @@ func setupPasswordConsole(rt *runtime, cfg ConsoleConfig, key encryptedKey, apis
 	}
 	gate := newPasswordGate(rt, cfg, key)
 	c := &console{rt: rt, gate: gate}
-	rt.mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { c.loginPage(w, http.StatusOK, "") })
+	rt.mux.HandleFunc("GET /login", func(w http.ResponseWriter, _ *http.Request) { c.loginPage(w, http.StatusOK, "") })
 	rt.mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
 		if code, fault := gate.login(w, r); fault != "" {
 			c.loginPage(w, code, fault)

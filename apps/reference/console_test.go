@@ -93,7 +93,7 @@ func TestConsoleSessionEnds(t *testing.T) {
 			require.NoError(t, err)
 			g := newPasswordGate(f.runtime, cfg.ConsoleConfig, cfg.SessionKey)
 			w := httptest.NewRecorder()
-			r := httptest.NewRequest("GET", f.url+"/", nil)
+			r := httptest.NewRequest(http.MethodGet, f.url+"/", nil)
 			g.write(w, r, passwordSession{ID: "x", User: "admin", Version: test.version, Created: now.Add(-test.created), Seen: now.Add(-test.seen)})
 			cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
 			code, _, header := f.ask(t, "GET", "/live", "", "Cookie", cookie)
@@ -174,12 +174,13 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	}
 	view := look()
 	assert.Equal(t, 4, view.Stack.Healthy)
-	assert.Equal(t, 1, view.Stack.Unknown)
+	assert.Equal(t, 4, view.Stack.Total)
+	assert.Equal(t, 1, view.Stack.Unwatched)
 	assert.Empty(t, view.Stack.Causes)
 	assert.Equal(t, []linkView{{"grafana", "http://127.0.0.1:3000"}, {"prometheus", "http://127.0.0.1:9090"}}, view.Links)
 	assert.Len(t, view.Data.Orders, 1)
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
-	for _, text := range []string{"4 of 5 services are healthy", `data-service="gateway" data-state="healthy"`, "AAPL", "r1", "attempt 2", "http://127.0.0.1:3000"} {
+	for _, text := range []string{"All 4 services are healthy.</strong> 1 more cannot be asked.", `data-service="gateway" data-state="healthy"`, "AAPL", "r1", "attempt 2", "http://127.0.0.1:3000"} {
 		assert.Contains(t, page, text)
 	}
 

@@ -170,8 +170,12 @@ func (g *passwordGate) write(w http.ResponseWriter, r *http.Request, s passwordS
 		g.rt.log.ErrorContext(r.Context(), "session not written", "error", brief(err))
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName(r), Value: base64.RawURLEncoding.EncodeToString(sealed), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode,
-		MaxAge: int(time.Until(s.Created.Add(g.absolute)).Seconds())})
+	setCookie(w, r, base64.RawURLEncoding.EncodeToString(sealed), int(time.Until(s.Created.Add(g.absolute)).Seconds()))
+}
+
+func setCookie(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
+	http.SetCookie(w, &http.Cookie{ // #nosec G124 -- this console is served over plain http on loopback, where browsers drop Secure cookies
+		Name: cookieName(r), Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode})
 }
 
 func (g *passwordGate) who(w http.ResponseWriter, r *http.Request, active bool) (identity, bool) {
@@ -241,6 +245,6 @@ func (g *passwordGate) logout(w http.ResponseWriter, r *http.Request) {
 		g.ended[s.ID] = s.Created.Add(g.absolute)
 		g.mu.Unlock()
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName(r), Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	setCookie(w, r, "", -1)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }

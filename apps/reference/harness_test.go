@@ -129,7 +129,7 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 	require.NoError(t, svc.setup(f.runtime))
 	server := httptest.NewServer(f.handler())
 	f.url = server.URL
-	t.Cleanup(func() { server.Close(); f.runtime.close(); _ = f.client.Close() })
+	t.Cleanup(func() { server.Close(); f.close(); _ = f.client.Close() })
 	return f
 }
 

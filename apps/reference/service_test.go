@@ -59,7 +59,7 @@ func TestStop(t *testing.T) {
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.runtime.run(ctx, listener) }()
+	go func() { ended <- f.run(ctx, listener) }()
 	answered := make(chan int, 1)
 	go func() {
 		res, err := http.Get("http://" + listener.Addr().String() + "/slow")

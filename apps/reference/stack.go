@@ -60,7 +60,8 @@ const (
 	healthy   = "healthy"
 	unhealthy = "unhealthy" // it answers, and says that it is not well
 	down      = "down"      // it does not answer
-	unknown   = "unknown"   // there is nothing to ask, or nothing was asked yet
+	unknown   = "unknown"   // nothing was asked yet
+	unwatched = "unwatched" // the plan gives no address to ask, so it counts neither way
 	// historyLength is how many checks the page draws.
 	historyLength = 40
 )
@@ -91,6 +92,8 @@ func newMonitor(rt *runtime, services []*stackService) *monitor {
 		case ok && !strings.HasPrefix(s.Health, "http"): // a real query says more than an open port
 			m.checkers[s.Name] = known
 		case s.Health == "":
+			m.states[s.Name] = serviceState{State: unwatched, Since: m.started}
+			continue
 		case address.Scheme == "tcp":
 			m.checkers[s.Name] = checkTCP(address.Host)
 		default:
@@ -183,11 +186,13 @@ type cause struct {
 }
 
 type stackView struct {
-	Total   int        `json:"total"`
-	Healthy int        `json:"healthy"`
-	Unknown int        `json:"unknown"`
-	Causes  []cause    `json:"causes"`
-	Tiers   []tierView `json:"tiers"`
+	Total   int `json:"total"`
+	Healthy int `json:"healthy"`
+	Unknown int `json:"unknown"`
+	// Unwatched services are not in the other counts.
+	Unwatched int        `json:"unwatched"`
+	Causes    []cause    `json:"causes"`
+	Tiers     []tierView `json:"tiers"`
 	// Watched is since when this console has looked: it knows nothing of the time before.
 	Watched time.Time `json:"watched_since"`
 }
@@ -204,7 +209,7 @@ func (m *monitor) view() stackView {
 		}
 	}
 	ill := func(name string) bool { state := states[name].State; return state == unhealthy || state == down }
-	view := stackView{Total: len(m.services), Watched: m.started, Causes: []cause{}}
+	view := stackView{Total: len(m.checkers), Watched: m.started, Causes: []cause{}}
 	for _, s := range m.services {
 		state := states[s.Name]
 		one := serviceView{Name: s.Name, State: state.State, Since: state.Since, LatencyMS: state.LatencyMS, Error: state.Error, Dependencies: s.Dependencies,
@@ -214,6 +219,8 @@ func (m *monitor) view() stackView {
 			view.Healthy++
 		case unknown:
 			view.Unknown++
+		case unwatched:
+			view.Unwatched++
 		}
 		if ill(s.Name) && len(one.AffectedBy) == 0 {
 			view.Causes = append(view.Causes, cause{Name: s.Name, State: state.State, Since: state.Since, Affected: one.NeededBy})
