@@ -18,13 +18,13 @@ func TestTakesPassword(t *testing.T) {
 		roles, password string
 		want            bool
 	}{
-		"the password it was made with":               {trader, "trader", true},
-		"another":                                     {trader, "Trader", false},
+		"the password it was made with": {trader, "trader", true},
+		"another":                       {trader, "Trader", false},
 		"a changed one, with the old row still there": {trader + newer, "new", true},
-		"none of two":                                 {trader + newer, "newer", false},
-		"a cluster without such passwords":            {"md5abcdef", "trader", true},
-		"no cluster":                                  {"", "trader", true},
-		"something that only looks like one":          {"SCRAM-SHA-256$4096:c2FsdA==$c2hvcnQ=:c2hvcnQ=", "trader", true},
+		"none of two":                        {trader + newer, "newer", false},
+		"a cluster without such passwords":   {"md5abcdef", "trader", true},
+		"no cluster":                         {"", "trader", true},
+		"something that only looks like one": {"SCRAM-SHA-256$4096:c2FsdA==$c2hvcnQ=:c2hvcnQ=", "trader", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

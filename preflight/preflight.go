@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	engines "trading-platform/internal/engine"
 	"trading-platform/internal/fault"
 	"trading-platform/plan"
 	"trading-platform/settings"
@@ -29,9 +30,9 @@ var oldestAPI = settings.Version{Major: 1, Minor: 40}
 // Connect opens the engine that the environment names, as the docker command
 // does. Its error says how to start one.
 func Connect(ctx context.Context) (*client.Client, error) {
-	engine, err := client.New(client.FromEnv)
+	engine, err := engines.Open("", "")
 	if err == nil {
-		_, err = engine.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+		_, err = engine.Ping(ctx, client.PingOptions{}) // how old it is, Check says
 	}
 	if err != nil {
 		return nil, fault.List{{
@@ -55,7 +56,9 @@ type check struct {
 // Check gives all that is in a stack's way, as a fault.List.
 func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) error {
 	c := &check{ctx: ctx, engine: engine, plan: p, set: set}
-	c.version()
+	if !c.version() {
+		return c.faults.Err()
+	}
 	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return fmt.Errorf("asking the engine for its containers: %w", err)
@@ -75,24 +78,27 @@ func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *sett
 
 func (c *check) config(key, value string) string { return settings.Set(c.plan.Stack, key, value) }
 
-// version compares the engine with what the stack's settings say of it.
-func (c *check) version() {
-	ping, err := c.engine.Ping(c.ctx, client.PingOptions{NegotiateAPIVersion: true})
+// version compares the engine with what the stack's settings say of it, and tells
+// whether the engine can be asked anything else.
+func (c *check) version() bool {
+	ping, err := c.engine.Ping(c.ctx, client.PingOptions{})
 	if err != nil {
-		return // the next question to the engine says so
+		return true // the next question to the engine says so
 	}
 	var actual settings.Version
 	if _, err := fmt.Sscanf(ping.APIVersion, "%d.%d", &actual.Major, &actual.Minor); err != nil {
-		return
+		return true
 	}
 	if !actual.AtLeast(oldestAPI.Major, oldestAPI.Minor) {
 		c.faults.Add("Docker engine", "install Docker 19.03 or newer", "speaks API %s only; %d.%d is needed",
 			ping.APIVersion, oldestAPI.Major, oldestAPI.Minor)
+		return false
 	}
 	if want := c.set.EngineAPI; !actual.AtLeast(want.Major, want.Minor) {
 		c.faults.Add(settings.Project+":engineApi", c.config("engineApi", "'"+ping.APIVersion+"'")+", or: platform init -s "+c.plan.Stack,
 			"the stack was set up for API %d.%d, and this engine speaks %s", want.Major, want.Minor, ping.APIVersion)
 	}
+	return true
 }
 
 // mine tells whether labels say that this stack made the thing.

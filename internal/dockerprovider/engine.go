@@ -2,15 +2,7 @@ package dockerprovider
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/moby/moby/client"
 )
@@ -58,88 +50,4 @@ type engineConfig struct {
 	// Version and PluginDownloadURL are what Pulumi itself records with a provider.
 	Version           string `json:"version" rule:"update"`
 	PluginDownloadURL string `json:"pluginDownloadURL" rule:"update"`
-}
-
-// connect makes a client for the configured engine without reaching for it. TLS comes
-// from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, as for the docker CLI.
-func connect(config engineConfig) (engine, error) {
-	address, err := engineAddress(config)
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(address, "ssh://") {
-		return nil, fmt.Errorf("the offline docker provider does not reach engines over ssh (%s): "+
-			"forward its socket (ssh -L /tmp/docker.sock:/var/run/docker.sock …) and set DOCKER_HOST=unix:///tmp/docker.sock", address)
-	}
-	options := []client.Opt{client.WithTLSClientConfigFromEnv(), client.WithAPIVersionFromEnv()}
-	if address != "" {
-		options = append(options, client.WithHost(address))
-	}
-	c, err := client.New(options...)
-	if err != nil {
-		return nil, fmt.Errorf("docker engine %s: %w", address, err)
-	}
-	return c, nil
-}
-
-// engineAddress resolves in the docker CLI's order: what is set for the provider,
-// DOCKER_HOST, DOCKER_CONTEXT, the CLI's current context. "" is the default socket.
-func engineAddress(config engineConfig) (string, error) {
-	if config.Host != "" {
-		return config.Host, nil
-	}
-	name := config.Context
-	if name == "" {
-		if address := os.Getenv("DOCKER_HOST"); address != "" {
-			return address, nil
-		}
-		name = os.Getenv("DOCKER_CONTEXT")
-	}
-	directory := dockerConfigDir()
-	if name == "" {
-		var cli struct {
-			CurrentContext string `json:"currentContext"`
-		}
-		if err := readJSON(filepath.Join(directory, "config.json"), &cli); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", err
-		}
-		name = cli.CurrentContext
-	}
-	if name == "" || name == "default" {
-		return "", nil
-	}
-	// The CLI names a context's folder after the hash of its name.
-	hash := sha256.Sum256([]byte(name))
-	var meta struct {
-		Endpoints struct {
-			Docker struct{ Host string } `json:"docker"`
-		}
-	}
-	file := filepath.Join(directory, "contexts", "meta", hex.EncodeToString(hash[:]), "meta.json")
-	if err := readJSON(file, &meta); err != nil {
-		return "", fmt.Errorf("docker context %q: %w (`docker context ls` lists them)", name, err)
-	}
-	return meta.Endpoints.Docker.Host, nil
-}
-
-func dockerConfigDir() string {
-	if directory := os.Getenv("DOCKER_CONFIG"); directory != "" {
-		return directory
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(home, ".docker")
-}
-
-func readJSON(file string, into any) error {
-	bytes, err := os.ReadFile(file) //nolint:gosec // the user's own docker configuration, where the user says it is
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(bytes, into); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
 }

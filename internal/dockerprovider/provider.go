@@ -14,6 +14,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil/rpcerror"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"google.golang.org/grpc/codes"
+
+	engines "trading-platform/internal/engine"
 )
 
 // Version is this plugin's version, the default being the official plugin's whose
@@ -185,7 +187,7 @@ func (p *Provider) DiffConfig(_ context.Context, req plugin.DiffConfigRequest) (
 func (p *Provider) Configure(_ context.Context, req plugin.ConfigureRequest) (plugin.ConfigureResponse, error) {
 	var config engineConfig
 	decode(req.Inputs, &config)
-	e, err := connect(config)
+	e, err := engines.Open(config.Host, config.Context)
 	if err != nil {
 		return plugin.ConfigureResponse{}, err
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
+
+	engines "trading-platform/internal/engine"
 )
 
 // dockerHub is the key under which the docker CLI files Docker Hub's credentials.
@@ -23,7 +25,7 @@ func credentials(domain string) registry.AuthConfig {
 			IdentityToken string `json:"identitytoken"`
 		} `json:"auths"`
 	}
-	if err := readJSON(filepath.Join(dockerConfigDir(), "config.json"), &cli); err != nil {
+	if err := engines.ReadJSON(filepath.Join(engines.ConfigDir(), "config.json"), &cli); err != nil {
 		return registry.AuthConfig{}
 	}
 	keys := []string{domain, "https://" + domain}
