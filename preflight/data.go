@@ -78,8 +78,8 @@ func (c *check) redisData(s plan.Service, containers []container.Summary) {
 		"holds data of Redis %s, newer than the image %s; nothing in it was touched", found[1], s.Image)
 }
 
-// tagVersion is the version at the start of an image's tag.
-var tagVersion = regexp.MustCompile(`:v?([0-9]+(\.[0-9]+)*)`)
+// tagVersion is the version at the start of an image's tag. A registry's port comes before a slash.
+var tagVersion = regexp.MustCompile(`:v?([0-9]+(\.[0-9]+)*)[^/]*$`)
 
 // imageVersion gives the version of the server in an image: from the variable that
 // the official images set, or from the tag of an image that is not here yet. Empty when neither tells.
