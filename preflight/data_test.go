@@ -1,0 +1,134 @@
+package preflight_test
+
+import (
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/stretchr/testify/assert"
+
+	"trading-platform/internal/enginetest"
+	"trading-platform/internal/fault"
+)
+
+// dump is how a Redis dump of a version begins.
+func dump(version string) string {
+	return "REDIS0011\xfa\x09redis-ver\x06" + version + "\xfa\x0aredis-bits\xc0\x40"
+}
+
+// redisFiles is a Redis volume after its file was rewritten, when its base has another number.
+func redisFiles(header string) map[string]map[string]string {
+	return map[string]map[string]string{rdVolume: {
+		"appendonlydir/appendonly.aof.manifest":   "file appendonly.aof.3.base.rdb seq 3 type b\nfile appendonly.aof.3.incr.aof seq 3 type i\n",
+		"appendonlydir/appendonly.aof.3.base.rdb": header,
+	}}
+}
+
+const (
+	pgVolume = "trading_platform_pgdata"
+	rdVolume = "trading_platform_redisdata"
+)
+
+func TestData(t *testing.T) {
+	postgres := func(image string, have, want string) fault.List {
+		return fault.List{{
+			Where: "volume " + pgVolume,
+			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was touched",
+			Mend: "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have +
+				"; or move the data: pg_dumpall from version " + have + ", then restore into a new volume; or start empty beside it: " +
+				"pulumi config set -s test --path volumes.pgdata trading_platform_pgdata" + want + " after docker volume create",
+		}}
+	}
+	redis := func(image, have string) fault.List {
+		return fault.List{{
+			Where: "volume " + rdVolume,
+			What:  "holds data of Redis " + have + ", newer than the image " + image + "; nothing in it was touched",
+			Mend: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start empty beside it: " +
+				"pulumi config set -s test --path volumes.redisdata trading_platform_redisdata_new after docker volume create",
+		}}
+	}
+	for name, test := range map[string]struct {
+		config map[string]string
+		images map[string][]string
+		files  map[string]map[string]string
+		want   fault.List
+	}{
+		"of the image's own version": {nil, map[string][]string{"postgres:16": {"PG_MAJOR=16"}}, map[string]map[string]string{pgVolume: {"PG_VERSION": "16\n"}}, nil},
+		"of an older PostgreSQL": {nil, map[string][]string{"postgres:16": {"PATH=/", "PG_MAJOR=16"}},
+			map[string]map[string]string{pgVolume: {"PG_VERSION": "15\n"}}, postgres("postgres:16", "15", "16")},
+		"of a newer PostgreSQL": {map[string]string{"images": `{"postgres":"mirror:5000/postgres:15.4"}`}, map[string][]string{"mirror:5000/postgres:15.4": {"PG_MAJOR=15"}},
+			map[string]map[string]string{pgVolume: {"PG_VERSION": "16"}}, postgres("mirror:5000/postgres:15.4", "16", "15")},
+		"an image that does not tell, by its tag": {map[string]string{"images": `{"postgres":"postgres:15.4"}`}, map[string][]string{"postgres:15.4": nil},
+			map[string]map[string]string{pgVolume: {"PG_VERSION": "16"}}, postgres("postgres:15.4", "16", "15")},
+		"an image that is not here, on a registry with a port": {map[string]string{"images": `{"postgres":"mirror:5000/postgres:16.1"}`}, map[string][]string{"mirror:5000/postgres:16.1": nil},
+			map[string]map[string]string{pgVolume: {"PG_VERSION": "16"}}, nil},
+		"an image that does not tell at all": {map[string]string{"images": `{"postgres":"mine"}`}, map[string][]string{"mine": nil},
+			map[string]map[string]string{pgVolume: {"PG_VERSION": "16"}}, nil},
+		"an empty volume": {nil, map[string][]string{"postgres:16": {"PG_MAJOR=16"}}, nil, nil},
+		"of the same Redis": {nil, map[string][]string{"redis:7-alpine": {"REDIS_VERSION=7.2.4"}},
+			redisFiles(dump("7.2.1")), nil},
+		"of an older Redis": {nil, map[string][]string{"redis:7-alpine": {"REDIS_VERSION=7.2.4"}},
+			redisFiles(dump("6.2.9")), nil},
+		"of a newer Redis": {nil, map[string][]string{"redis:7-alpine": {"REDIS_VERSION=7.0.15"}},
+			redisFiles(dump("7.4.1")), redis("redis:7-alpine", "7.4")},
+		"of a newer major Redis": {nil, map[string][]string{"redis:7-alpine": {}},
+			redisFiles(dump("8.0.1")), redis("redis:7-alpine", "8.0")},
+		"a tag without a minor is the newest": {nil, map[string][]string{"redis:7-alpine": {}},
+			redisFiles(dump("7.4.1")), nil},
+		"a file that is none": {nil, map[string][]string{"redis:7-alpine": {}, "postgres:16": {}},
+			map[string]map[string]string{rdVolume: redisFiles("garbage")[rdVolume], pgVolume: {"PG_VERSION": "garbage"}}, nil},
+	} {
+		volumes := []volume.Volume{{Name: pgVolume}, {Name: rdVolume}}
+		t.Run(name+", seen in a container", func(t *testing.T) {
+			mine := func(name, volume, path string) container.Summary {
+				c := running(name, stack("test"))
+				c.Mounts = []container.MountPoint{{Name: volume, Destination: path}}
+				return c
+			}
+			e := &enginetest.Engine{Images: test.images, Files: test.files, Volumes: volumes, Containers: []container.Summary{
+				mine("trading_platform_postgres", pgVolume, "/var/lib/postgresql/data"),
+				mine("backup", rdVolume, "/elsewhere"), // whoever has the volume, wherever
+			}}
+			assert.Equal(t, test.want, findings(t, e, with(test.config)))
+			made, _ := e.Made()
+			assert.Zero(t, made, "none is made where there is one")
+		})
+		t.Run(name+", seen through a temporary container", func(t *testing.T) {
+			e := &enginetest.Engine{Images: test.images, Files: test.files, Volumes: volumes}
+			assert.Equal(t, test.want, findings(t, e, with(test.config)))
+			made, left := e.Made()
+			assert.Positive(t, made)
+			assert.Zero(t, left, "it is removed")
+		})
+	}
+}
+
+func TestDataThatCannotBeLookedAt(t *testing.T) {
+	files := map[string]map[string]string{pgVolume: {"PG_VERSION": "15"}}
+	t.Run("no image to look with", func(t *testing.T) {
+		assert.Empty(t, findings(t, &enginetest.Engine{Files: files, Volumes: []volume.Volume{{Name: pgVolume}}}, with()))
+	})
+	t.Run("no volume yet: none is made by looking", func(t *testing.T) {
+		e := &enginetest.Engine{Files: files, Images: map[string][]string{"postgres:16": nil, "redis:7-alpine": nil}}
+		assert.Empty(t, findings(t, e, with()))
+		made, _ := e.Made()
+		assert.Zero(t, made)
+	})
+	t.Run("databases that are disabled", func(t *testing.T) {
+		e := &enginetest.Engine{Files: files, Volumes: []volume.Volume{{Name: pgVolume}}, Images: map[string][]string{"postgres:16": nil}}
+		assert.Empty(t, findings(t, e, with(map[string]string{"disabled": `["postgres","redis"]`})))
+	})
+}
+
+func TestDataOfAVolumeThatWasTakenOver(t *testing.T) {
+	e := &enginetest.Engine{
+		Images:  map[string][]string{"postgres:16": {"PG_MAJOR=16"}},
+		Files:   map[string]map[string]string{"old_pgdata": {"PG_VERSION": "14"}},
+		Volumes: []volume.Volume{{Name: "old_pgdata", Labels: project("old")}},
+	}
+	got := findings(t, e, with(map[string]string{"volumes": `{"pgdata":"old_pgdata"}`}))
+	if assert.Len(t, got, 1) {
+		assert.Equal(t, "volume old_pgdata", got[0].Where)
+		assert.Contains(t, got[0].What, "holds data of PostgreSQL 14")
+	}
+}
