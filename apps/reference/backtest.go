@@ -45,7 +45,7 @@ func setupBacktest(rt *runtime) error {
 	var faults []error
 	for name, dir := range map[string]string{"YFINANCE_DATA_DIR": b.cacheDir, "DATA_LOCK_DIR": b.lockDir} {
 		if err := writable(dir); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", name, err))
+			faults = append(faults, fmt.Errorf("%s: %w; give the folder, or the volume that it lies in, to user %d", name, err, os.Getuid()))
 		}
 	}
 	if err := errors.Join(faults...); err != nil {

@@ -120,11 +120,12 @@ func TestCommandLine(t *testing.T) {
 		environ []string
 		says    string
 	}{
-		"an unknown service": {[]string{"serve", "kafka"}, nil, `no service "kafka"; there are alert_worker, auth_service`},
-		"no service":         {nil, nil, "say `reference serve <service>` or set SERVICE_NAME"},
-		"SERVICE_NAME":       {nil, []string{"SERVICE_NAME=nothing"}, `no service "nothing"`},
-		"an unknown command": {[]string{"run", "orchestrator"}, nil, "usage: reference serve <service>"},
-		"nobody answers":     {[]string{"probe", "model_registry"}, []string{"MODEL_REGISTRY_PORT=1"}, "model_registry does not answer"},
+		"an unknown service":        {[]string{"serve", "kafka"}, nil, `no service "kafka"; there are alert_worker, auth_service`},
+		"no service":                {nil, nil, "say `reference serve <service>` or set SERVICE_NAME"},
+		"SERVICE_NAME":              {nil, []string{"SERVICE_NAME=nothing"}, `no service "nothing"`},
+		"SERVICE_NAME of a command": {[]string{"probe"}, []string{"SERVICE_NAME=nothing"}, `no service "nothing"`},
+		"an unknown command":        {[]string{"run", "orchestrator"}, nil, "usage: reference serve <service>"},
+		"nobody answers":            {[]string{"probe", "model_registry"}, []string{"MODEL_REGISTRY_PORT=1"}, "model_registry does not answer"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 	"syscall"
 )
 
-const usage = `usage: reference serve <service>   run a service; without an argument, the one that SERVICE_NAME names
+const usage = `usage: reference serve <service>   run a service
        reference probe <service>   ask a running service on this host for its health
+Without <service> it is the one that SERVICE_NAME names.
 
 services: `
 
@@ -35,6 +36,8 @@ func run(ctx context.Context, args, environ []string, out io.Writer) error {
 	switch len(args) {
 	case 0:
 		name = valueOf(environ, "SERVICE_NAME")
+	case 1:
+		command, name = args[0], valueOf(environ, "SERVICE_NAME")
 	case 2:
 		command, name = args[0], args[1]
 	}

@@ -62,6 +62,7 @@ func newRuntime(svc service, environ []string, out io.Writer) *runtime {
 func serve(ctx context.Context, svc service, environ []string, out io.Writer) error {
 	rt := newRuntime(svc, environ, out)
 	defer rt.close()
+	redis.SetLogger(redisLog{rt.log})
 	if err := svc.setup(rt); err != nil {
 		// One line, in the log alone: whoever looks for the reason, by hand or in the log store, finds it there.
 		rt.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -151,6 +152,14 @@ func (rt *runtime) useRedis(options *redis.Options) *redis.Client {
 	rt.closers = append(rt.closers, func() { _ = client.Close() })
 	rt.known["redis"] = func(ctx context.Context) error { return client.Ping(ctx).Err() }
 	return client
+}
+
+// redisLog puts what the Redis client has to say into the service's own log.
+type redisLog struct{ log *slog.Logger }
+
+// Printf takes one line.
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.WarnContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
 }
 
 func (rt *runtime) postgres(url databaseURL) (store, error) {
