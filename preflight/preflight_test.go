@@ -33,7 +33,7 @@ func stackOf(t *testing.T, config map[string]string) (*plan.Plan, *settings.Sett
 }
 
 func with(configs ...map[string]string) map[string]string {
-	out := map[string]string{"portOffset": "30000"}
+	out := map[string]string{"portOffset": "17300"}
 	for _, c := range configs {
 		for key, value := range c {
 			out[key] = value
@@ -93,8 +93,8 @@ func TestWhatTheStackItselfHoldsIsNoFinding(t *testing.T) {
 	mine := stack("test")
 	e := &enginetest.Engine{
 		Containers: []container.Summary{
-			running("trading_platform_postgres", mine, port("127.0.0.1", 35433)),
-			running("trading_platform_grafana", mine, port("127.0.0.1", 33000)),
+			running("trading_platform_postgres", mine, port("127.0.0.1", 22733)),
+			running("trading_platform_grafana", mine, port("127.0.0.1", 20300)),
 		},
 		Networks: []network.Summary{
 			net4("bridge", "172.17.0.0/16", nil),
@@ -235,12 +235,12 @@ func TestPorts(t *testing.T) {
 		held   container.PortSummary
 		want   fault.List
 	}{
-		"a container's":                  {nil, port("127.0.0.1", 33000), finding("port 127.0.0.1:33000 of grafana", "container other", 33000)},
-		"a container's on every address": {nil, port("0.0.0.0", 33000), finding("port 127.0.0.1:33000 of grafana", "container other", 33000)},
-		"ours on every address":          {map[string]string{"bindAddress": "0.0.0.0", "env": `{"POSTGRES_PASSWORD":"x","GF_SECURITY_ADMIN_PASSWORD":"x"}`}, port("127.0.0.9", 33000), finding("port 0.0.0.0:33000 of grafana", "container other", 33000)},
-		"on another address":             {nil, port("127.0.0.9", 33000), nil},
-		"the same number, but not TCP":   {nil, container.PortSummary{IP: netip.MustParseAddr("127.0.0.1"), PublicPort: 33000, Type: "udp"}, nil},
-		"inside of the container alone":  {nil, container.PortSummary{PrivatePort: 33000, Type: "tcp"}, nil},
+		"a container's":                  {nil, port("127.0.0.1", 20300), finding("port 127.0.0.1:20300 of grafana", "container other", 20300)},
+		"a container's on every address": {nil, port("0.0.0.0", 20300), finding("port 127.0.0.1:20300 of grafana", "container other", 20300)},
+		"ours on every address":          {map[string]string{"bindAddress": "0.0.0.0", "env": `{"POSTGRES_PASSWORD":"x","GF_SECURITY_ADMIN_PASSWORD":"x"}`}, port("127.0.0.9", 20300), finding("port 0.0.0.0:20300 of grafana", "container other", 20300)},
+		"on another address":             {nil, port("127.0.0.9", 20300), nil},
+		"the same number, but not TCP":   {nil, container.PortSummary{IP: netip.MustParseAddr("127.0.0.1"), PublicPort: 20300, Type: "udp"}, nil},
+		"inside of the container alone":  {nil, container.PortSummary{PrivatePort: 20300, Type: "tcp"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := &enginetest.Engine{Containers: []container.Summary{running("other", nil, test.held)}}
@@ -248,25 +248,18 @@ func TestPorts(t *testing.T) {
 		})
 	}
 	t.Run("a program's", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer func() { _ = l.Close() }()
+		l := enginetest.Listen(t)
 		number := l.Addr().(*net.TCPAddr).Port
 		// Grafana's port is moved onto the listener's.
-		config := map[string]string{"portOffset": strconv.Itoa(number - 3000), "disabled": `["prometheus"]`}
-		if number-3000 > 50000 {
-			t.Fatalf("the machine gave port %d, which no offset reaches", number)
-		}
+		config := map[string]string{"portOffset": strconv.Itoa(number - 3000)}
 		assert.Equal(t, finding("port "+l.Addr().String()+" of grafana", "a program on this host", number), findings(t, &enginetest.Engine{}, config))
 	})
 	t.Run("an engine elsewhere is not this host", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer func() { _ = l.Close() }()
+		l := enginetest.Listen(t)
 		e := &enginetest.Engine{}
 		remote := remoteEngine(t, e)
 		p, set := stackOf(t, map[string]string{
-			"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000), "disabled": `["prometheus"]`, "sourceDir": t.TempDir(),
+			"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000), "sourceDir": t.TempDir(),
 		})
 		assert.NoError(t, preflight.Check(context.Background(), remote, p, set), "neither its ports nor its folders can be looked at")
 	})
@@ -395,13 +388,13 @@ func TestFolders(t *testing.T) {
 
 func TestAllFindingsComeAtOnce(t *testing.T) {
 	e := &enginetest.Engine{
-		Containers: []container.Summary{running("trading_platform_redis", nil), running("other", nil, port("127.0.0.1", 33000))},
+		Containers: []container.Summary{running("trading_platform_redis", nil), running("other", nil, port("127.0.0.1", 20300))},
 		Networks:   []network.Summary{net4("vpn", "172.28.0.0/16", nil)},
 		Volumes:    []volume.Volume{{Name: "old_pgdata", Labels: project("old")}},
 	}
 	err := check(t, e, with())
 	require.ErrorContains(t, err, "4 things are wrong, and nothing was changed:")
-	for _, part := range []string{"container trading_platform_redis", "port 127.0.0.1:33000 of grafana", "subnet 172.28.0.0/16", "volume trading_platform_pgdata"} {
+	for _, part := range []string{"container trading_platform_redis", "port 127.0.0.1:20300 of grafana", "subnet 172.28.0.0/16", "volume trading_platform_pgdata"} {
 		assert.ErrorContains(t, err, part)
 	}
 }

@@ -59,6 +59,20 @@ func (e *Engine) Start(t *testing.T) string {
 	return "unix://" + socket
 }
 
+// Listen takes a port of this host that a stack's portOffset can reach, and that the
+// system gives to nobody who asks for any port.
+func Listen(t *testing.T) net.Listener {
+	t.Helper()
+	for port := 22000; port < 23500; port++ {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			t.Cleanup(func() { _ = l.Close() })
+			return l
+		}
+	}
+	require.Fail(t, "no free port")
+	return nil
+}
+
 // Made is how many containers were made, and Left how many of them are still there.
 func (e *Engine) Made() (made, left int) {
 	e.mu.Lock()

@@ -1,0 +1,213 @@
+package program_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/internal/enginetest"
+	"trading-platform/internal/program"
+)
+
+// monitor stands in for the Pulumi engine.
+type monitor struct {
+	mu      sync.Mutex
+	all     []pulumi.MockResourceArgs
+	outputs resource.PropertyMap // the stack's own last ones
+	asked   []string             // the names of the stacks whose outputs were asked for
+	failure error
+}
+
+func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all = append(m.all, args)
+	outputs := args.Inputs.Copy()
+	outputs["imageId"] = resource.NewStringProperty("sha256:abc")
+	outputs["repoDigest"] = resource.NewStringProperty("image@sha256:abc")
+	return args.Name, outputs, nil
+}
+
+func (m *monitor) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if args.Token != "pulumi:pulumi:readStackOutputs" {
+		return nil, errors.New("unexpected call of " + args.Token)
+	}
+	m.asked = append(m.asked, args.Args["name"].StringValue())
+	return resource.PropertyMap{"name": args.Args["name"], "outputs": resource.NewObjectProperty(m.outputs)}, m.failure
+}
+
+// run runs the program with a config on an engine; on none where that is nil.
+func run(t *testing.T, m *monitor, preview bool, e *enginetest.Engine, config map[string]string) error {
+	t.Helper()
+	text := map[string]string{}
+	for key, value := range config {
+		text["trading-platform:"+key] = value
+	}
+	encoded, err := json.Marshal(text)
+	require.NoError(t, err)
+	root := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "apps", "reference"), 0o750))
+	return pulumi.RunErr(func(ctx *pulumi.Context) error {
+		return program.Run(ctx, program.Host{
+			Getenv: func(name string) string {
+				if name == "PULUMI_CONFIG" {
+					return string(encoded)
+				}
+				return ""
+			},
+			Engine: func(context.Context) (*client.Client, error) {
+				if e == nil {
+					return nil, errors.New("no engine here")
+				}
+				return client.New(client.WithHost(e.Start(t)))
+			},
+		})
+	}, pulumi.WithMocksWithOrganization("organization", "trading-platform", "dev", m), func(info *pulumi.RunInfo) {
+		info.DryRun, info.RootDirectory = preview, root
+	})
+}
+
+func TestFourFaultsGiveOneErrorAndNothingIsRegistered(t *testing.T) {
+	l := enginetest.Listen(t)
+	offset := strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000)
+	for name, preview := range map[string]bool{"preview": true, "up": false} {
+		t.Run(name, func(t *testing.T) {
+			m := &monitor{}
+			e := &enginetest.Engine{Containers: []container.Summary{{ID: "x", Names: []string{"/trading_platform_redis"}}}}
+			err := run(t, m, preview, e, map[string]string{
+				"profiles": `["workers"]`, "images": `{"reference":"ref:1"}`,
+				"portOffset": offset, // puts grafana on the listener's port
+				"portOfset":  "80",
+			})
+			require.ErrorContains(t, err, `4 things are wrong, and nothing was changed:
+  1. trading-platform:portOfset: no such setting; did you mean portOffset?
+     mend: pulumi config rm -s dev portOfset
+  2. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set
+     mend: platform init -s dev makes one up, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
+  3. container trading_platform_redis: taken by something else
+     mend: docker rm -f trading_platform_redis; or pulumi config set -s dev namePrefix <another>
+  4. port `+l.Addr().String()+` of grafana: taken by a program on this host
+     mend: stop it (sudo ss -ltnp 'sport = :`+strconv.Itoa(l.Addr().(*net.TCPAddr).Port)+`' tells which), or pulumi config set -s dev portOffset 1000`)
+			assert.Empty(t, m.all, "nothing is registered")
+		})
+	}
+}
+
+// A wrong value in one place must not keep the rest from being looked at.
+func TestMalformedSettingsDoNotHideTheEnginesFindings(t *testing.T) {
+	m := &monitor{}
+	e := &enginetest.Engine{Containers: []container.Summary{{ID: "x", Names: []string{"/trading_platform_redis"}}}}
+	err := run(t, m, false, e, map[string]string{
+		"bindAddress": "everywhere", "subnet": "big", "nginxAddress": "first", "portOffset": "60000", "profiles": `["manual"]`,
+		"images": `{"reference":"ref:1"}`,
+	})
+	for _, where := range []string{"bindAddress", "subnet", "nginxAddress", "portOffset", "WEB_CONSOLE_PASSWORD"} {
+		assert.ErrorContains(t, err, "trading-platform:"+where)
+	}
+	assert.ErrorContains(t, err, "container trading_platform_redis")
+	assert.Empty(t, m.all)
+}
+
+func TestTheProviderIsRemembered(t *testing.T) {
+	made := func(provider string) resource.PropertyMap {
+		return resource.PropertyMap{"provider": resource.NewStringProperty(provider)}
+	}
+	for name, test := range map[string]struct {
+		outputs resource.PropertyMap
+		now     string
+		want    string // the error
+	}{
+		"a new stack":        {nil, "offline", ""},
+		"the same, official": {made("official"), "official", ""},
+		"the same, offline":  {made("offline"), "offline", ""},
+		"official, then offline": {made("official"), "offline", `One thing is wrong, and nothing was changed:
+  1. trading-platform:provider: the stack was made with the official docker provider, and cannot go on with the offline one
+     mend: go back: pulumi config set -s dev provider official; or move over, keeping the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
+		"offline, then official": {made("offline"), "official", `the stack was made with the offline docker provider, and cannot go on with the official one`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &monitor{outputs: test.outputs}
+			err := run(t, m, false, nil, map[string]string{"provider": test.now})
+			assert.Equal(t, []string{"organization/trading-platform/dev"}, m.asked)
+			if test.want != "" {
+				require.ErrorContains(t, err, test.want)
+				assert.Empty(t, m.all)
+				return
+			}
+			require.NoError(t, err)
+			for _, r := range m.all {
+				if r.TypeToken != "pulumi:providers:docker" {
+					continue
+				}
+				if version := r.RegisterRPC.Version; test.now == "offline" {
+					assert.Contains(t, version, "-offline.", "ours, where both are installed")
+				} else {
+					assert.NotContains(t, version, "offline")
+				}
+			}
+		})
+	}
+	t.Run("that cannot be read", func(t *testing.T) {
+		m := &monitor{failure: errors.New("the backend is away")}
+		err := run(t, m, false, nil, nil)
+		require.ErrorContains(t, err, "reading the stack's own last outputs: ")
+		assert.Empty(t, m.all)
+	})
+}
+
+func TestTheProgramStandsTheStackUp(t *testing.T) {
+	for name, preview := range map[string]bool{"preview": true, "up": false} {
+		t.Run(name, func(t *testing.T) {
+			m := &monitor{}
+			require.NoError(t, run(t, m, preview, &enginetest.Engine{}, map[string]string{"portOffset": "17300"}))
+			count := map[string]int{}
+			for _, r := range m.all {
+				count[r.TypeToken]++
+				if r.Custom && r.TypeToken != "pulumi:providers:docker" {
+					assert.Contains(t, r.Provider, "::docker::", "%s uses a default provider", r.Name)
+				}
+			}
+			assert.Equal(t, 1, count["pulumi:providers:docker"])
+			assert.Equal(t, 6, count["docker:index/container:Container"])
+			assert.Equal(t, 7, count["docker:index/volume:Volume"])
+			assert.Equal(t, 2, count["docker:index/network:Network"])
+		})
+	}
+}
+
+// Where the engine cannot be asked, the provider says what is wrong.
+func TestAnEngineThatDoesNotAnswerIsTheProvidersToReport(t *testing.T) {
+	m := &monitor{}
+	require.NoError(t, run(t, m, true, nil, nil))
+	assert.NotEmpty(t, m.all)
+}
+
+func TestAnEngineThatFailsOnTheWayStopsTheRun(t *testing.T) {
+	m := &monitor{}
+	err := run(t, m, false, &enginetest.Engine{Broken: []string{"/networks"}}, map[string]string{"portOffset": "17300"})
+	require.ErrorContains(t, err, "asking the engine for its networks: ")
+	assert.Empty(t, m.all)
+}
+
+func TestAMalformedEnvironment(t *testing.T) {
+	m := &monitor{}
+	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
+		return program.Run(ctx, program.Host{Getenv: func(string) string { return "{" }})
+	}, pulumi.WithMocks("trading-platform", "dev", m))
+	require.ErrorContains(t, err, "reading PULUMI_CONFIG: ")
+}
