@@ -133,8 +133,11 @@ func (r *rehearsal) prepare(ctx context.Context, say func(string)) error {
 		"PULUMI_SKIP_UPDATE_CHECK=true",
 		"PATH="+filepath.Dir(r.w.Pulumi)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	r.program = filepath.Join(r.dir, "program")
-	if err := r.build(ctx, r.program, "", "."); err != nil {
-		return err
+	// Without the stamp of version control, which asks git for its state.
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", r.program, ".")
+	build.Dir = r.w.Root
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the program: %w\n%s", err, out)
 	}
 	if err := r.install(ctx, say); err != nil {
 		return err
@@ -151,17 +154,6 @@ func withoutPulumi(environ []string) []string {
 		}
 	}
 	return env
-}
-
-// build compiles a command of the clone.
-func (r *rehearsal) build(ctx context.Context, binary, ldflags, command string) error {
-	// Without the stamp of version control, which asks git for its state.
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags", "-s -w "+ldflags, "-o", binary, command)
-	cmd.Dir = r.w.Root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %s: %w\n%s", command, err, out)
-	}
-	return nil
 }
 
 // install gives this run's Pulumi the provider that `platform init` would choose:
@@ -188,7 +180,7 @@ func (r *rehearsal) install(ctx context.Context, say func(string)) error {
 	r.provider = settings.Offline
 	r.env = append(r.env, "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true")
 	binary := filepath.Join(r.dir, "pulumi-resource-docker")
-	if err := r.build(ctx, binary, "-X main.Version="+settings.OfflineVersion, "./cmd/pulumi-resource-docker"); err != nil {
+	if err := r.w.BuildProvider(ctx, binary, settings.OfflineVersion); err != nil {
 		return err
 	}
 	out, err := r.pulumi(ctx, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary)

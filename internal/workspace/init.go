@@ -220,10 +220,8 @@ func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string
 // installProvider builds our plugin and gives it to Pulumi, when it is another than the one there.
 func (w *Workspace) installProvider(ctx context.Context, say func(string)) error {
 	binary := filepath.Join(w.Root, "bin", "pulumi-resource-docker")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X trading-platform/internal/dockerprovider.Version="+settings.OfflineVersion, "-o", binary, "./cmd/pulumi-resource-docker")
-	build.Dir = w.Root
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the offline docker provider: %w\n%s", err, out)
+	if err := w.BuildProvider(ctx, binary, settings.OfflineVersion); err != nil {
+		return err
 	}
 	built, err := os.ReadFile(binary)
 	if err != nil {
@@ -235,4 +233,14 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 	}
 	say("installing the offline docker provider " + settings.OfflineVersion)
 	return w.run(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
+}
+
+// BuildProvider compiles our plugin, which says that it is of the given version.
+func (w *Workspace) BuildProvider(ctx context.Context, binary, version string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X trading-platform/internal/dockerprovider.Version="+version, "-o", binary, "./cmd/pulumi-resource-docker")
+	build.Dir = w.Root
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the offline docker provider: %w\n%s", err, out)
+	}
+	return nil
 }
