@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -35,6 +36,7 @@ type dependencyState struct {
 type health struct {
 	service  string
 	started  time.Time
+	log      *slog.Logger
 	metrics  *metrics
 	checkers map[string]checker
 	stopping atomic.Bool
@@ -52,8 +54,8 @@ type healthAnswer struct {
 	Dependencies map[string]dependencyState `json:"dependencies"`
 }
 
-func newHealth(service string, m *metrics, checkers map[string]checker) *health {
-	return &health{service: service, started: time.Now(), metrics: m, checkers: checkers, states: map[string]dependencyState{}}
+func newHealth(rt *runtime, checkers map[string]checker) *health {
+	return &health{service: rt.service.name, started: time.Now(), log: rt.log, metrics: rt.metrics, checkers: checkers, states: map[string]dependencyState{}}
 }
 
 // check asks all dependencies at once, unless that was done a moment ago, and tells their states.
@@ -80,8 +82,14 @@ func (h *health) check(ctx context.Context) map[string]dependencyState {
 			}
 			results.Lock()
 			defer results.Unlock()
-			if before, ok := h.states[name]; ok && before.State == state.State {
+			before, ok := h.states[name]
+			switch {
+			case ok && before.State == state.State:
 				state.Since = before.Since
+			case err != nil:
+				h.log.WarnContext(ctx, "dependency does not answer", "dependency", name, "error", state.Error)
+			case ok:
+				h.log.InfoContext(ctx, "dependency answers again", "dependency", name, "away_seconds", int(begin.Sub(before.Since).Seconds()))
 			}
 			next[name] = state
 			h.metrics.dependencyUp.WithLabelValues(name).Set(up)

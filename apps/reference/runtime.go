@@ -125,7 +125,7 @@ func (rt *runtime) depend(cfg StackConfig) error {
 		}
 		checkers[name] = check
 	}
-	rt.health = newHealth(rt.service.name, rt.metrics, checkers)
+	rt.health = newHealth(rt, checkers)
 	rt.mux.HandleFunc("GET "+rt.service.readiness, rt.health.ready)
 	if rt.service.liveness != "" {
 		rt.mux.HandleFunc("GET "+rt.service.liveness, rt.health.live)
@@ -215,10 +215,10 @@ func (rt *runtime) observe(r *http.Request, status int, took time.Duration) {
 	rt.metrics.durations.WithLabelValues(method, pattern).Observe(took.Seconds())
 	level := slog.LevelInfo
 	switch {
+	case pattern == "/metrics" || pattern == rt.service.readiness || pattern == rt.service.liveness || pattern == "/live":
+		level = slog.LevelDebug // asked every few seconds; a change of health has a line of its own
 	case status >= 500:
 		level = slog.LevelWarn
-	case pattern == "/metrics" || pattern == rt.service.readiness || pattern == rt.service.liveness || strings.HasPrefix(pattern, "/live"):
-		level = slog.LevelDebug // asked every few seconds
 	}
 	rt.log.Log(r.Context(), level, "request", "method", method, "route", pattern, "status", status, "duration_ms", milliseconds(took))
 }

@@ -34,6 +34,7 @@ func TestHealth(t *testing.T) {
 	assert.Equal(t, "down", answer.Dependencies["postgres"].State)
 	assert.Equal(t, "connection refused", answer.Dependencies["postgres"].Error)
 	assert.Equal(t, "up", answer.Dependencies["redis"].State)
+	assert.Contains(t, f.log.String(), `"message":"dependency does not answer","service":"execution_gateway","dependency":"postgres","error":"connection refused"`)
 	_, text, _ = f.ask(t, "GET", "/metrics", "")
 	assert.Contains(t, text, `dependency_up{dependency="postgres"} 0`)
 	assert.Contains(t, text, `dependency_up{dependency="redis"} 1`)
