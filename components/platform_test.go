@@ -340,6 +340,8 @@ func everyContainer(t *testing.T, p *plan.Plan, m *monitor, startInterval bool) 
 		}
 		got, _ := c["command"].([]any)
 		assert.ElementsMatch(t, command, got, s.Name)
+		_, given := c["command"]
+		assert.Equal(t, len(s.Command) > 0, given, "%s: to the official plugin an empty list is not the image's own command", s.Name)
 	}
 }
 

@@ -60,7 +60,6 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 	c := &docker.ContainerArgs{
 		Name:    pulumi.String(s.Containers[i]),
 		Image:   args.Image,
-		Command: pulumi.ToStringArray(s.Command),
 		Restart: pulumi.String("unless-stopped"),
 		Healthcheck: docker.ContainerHealthcheckArgs{
 			Tests:       pulumi.ToStringArray(s.Probe.Test),
@@ -82,6 +81,11 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		h := c.Healthcheck.(docker.ContainerHealthcheckArgs)
 		h.StartInterval = pulumi.String(interval.String())
 		c.Healthcheck = h
+	}
+	if len(s.Command) > 0 {
+		// Left out where there is none: to the official plugin an empty list is another
+		// command than the image's own, and each up would replace the container.
+		c.Command = pulumi.ToStringArray(s.Command)
 	}
 	if s.User != "" {
 		c.User = pulumi.String(s.User)
