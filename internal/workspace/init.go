@@ -149,7 +149,7 @@ func (w *Workspace) load(stack string) (stackFile, error) {
 		return nil, err
 	}
 	// Not into a stackFile: the library would make the maps inside of that type as well.
-	var f map[string]any
+	f := map[string]any{}
 	err = yaml.Unmarshal(text, &f)
 	return f, err
 }

@@ -75,7 +75,15 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 		}
 	}
 	for key, l := range last {
-		if _, still := now[key]; !still && reflect.DeepEqual(own[key], l) {
+		if _, still := now[key]; still {
+			continue
+		}
+		lm, lIsMap := l.(map[string]any)
+		om, oIsMap := own[key].(map[string]any)
+		if lIsMap && oIsMap {
+			out[key] = mergeMaps(lm, nil, om) // what was set there stays
+		}
+		if reflect.DeepEqual(own[key], l) {
 			delete(out, key)
 		}
 	}

@@ -31,8 +31,8 @@ func StackOf(args []string) string {
 			return args[i+1]
 		case strings.HasPrefix(a, "--stack="):
 			return a[len("--stack="):]
-		case strings.HasPrefix(a, "-s="):
-			return a[len("-s="):]
+		case strings.HasPrefix(a, "-s") && a != "-s":
+			return strings.TrimPrefix(a[len("-s"):], "=")
 		}
 	}
 	return os.Getenv("PULUMI_STACK")
@@ -42,9 +42,14 @@ func StackOf(args []string) string {
 // What the user has set stays.
 func (w *Workspace) Environ() []string {
 	env := os.Environ()
+	// Of two of one name a program may take the first.
+	put := func(name, value string) {
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		env = append(env, name+"="+value)
+	}
 	add := func(name, value string) {
 		if os.Getenv(name) == "" {
-			env = append(env, name+"="+value)
+			put(name, value)
 		}
 	}
 	add("PULUMI_BACKEND_URL", w.Backend)
@@ -57,7 +62,8 @@ func (w *Workspace) Environ() []string {
 		add("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
 	}
 	// The language host lies beside the CLI, and must be found from our shim as well.
-	return append(env, "PATH="+filepath.Dir(w.Pulumi)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	put("PATH", filepath.Dir(w.Pulumi)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return env
 }
 
 // command prepares a run of the CLI in the clone.
