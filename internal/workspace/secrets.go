@@ -8,6 +8,9 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/term"
+
+	"trading-platform/catalog"
 	"trading-platform/internal/certs"
 	"trading-platform/internal/stack"
 	"trading-platform/settings"
@@ -82,12 +85,18 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 	return err
 }
 
-// ask reads a value from the terminal; empty where there is none.
+// ask reads a value from the terminal, a secret one without showing it; empty where there is none.
 func ask(variable string) string {
-	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	terminal := int(os.Stdin.Fd())
+	if !term.IsTerminal(terminal) {
 		return ""
 	}
 	fmt.Fprintf(os.Stderr, "%s: ", variable)
+	if catalog.IsSecret(variable, "") {
+		text, _ := term.ReadPassword(terminal)
+		fmt.Fprintln(os.Stderr)
+		return strings.TrimSpace(string(text))
+	}
 	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 	return strings.TrimSpace(line)
 }
