@@ -123,7 +123,7 @@ type Probe struct {
 	Timeout       Duration `json:"timeout"`
 	Retries       int      `json:"retries"`
 	StartPeriod   Duration `json:"startPeriod"`
-	StartInterval Duration `json:"startInterval,omitempty"` // 0 where the engine has none
+	StartInterval Duration `json:"startInterval,omitzero"` // 0 where the engine has none
 }
 
 // WaitTimeout is the longest that an honest start can take until the engine

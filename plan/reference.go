@@ -2,7 +2,6 @@ package plan
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 
 	"trading-platform/catalog"
@@ -20,9 +19,21 @@ type overview struct {
 // learns of its place in the stack: the edges that its health answers for, and
 // for a console what there is to show.
 func (r *resolver) referenceEnv(enabled []catalog.Service) {
-	services := make([]overview, len(r.plan.Services))
-	for i, s := range r.plan.Services {
-		services[i] = overview{Name: s.Name, Tier: s.Tier, Health: s.Health, Dependencies: append([]string{}, s.After...)}
+	entry := map[string]catalog.Service{}
+	for _, c := range enabled {
+		entry[c.Name] = c
+	}
+	isReference := func(s Service) bool {
+		_, is := r.image(entry[s.Name])
+		return is
+	}
+	var services []overview
+	for _, s := range r.plan.Services {
+		o := overview{Name: s.Name, Tier: s.Tier, Health: s.Health, Dependencies: append([]string{}, s.After...)}
+		if s.Tier == catalog.Workers && isReference(s) {
+			o.Health = "http://" + s.Name + ":9100/health" // the platform's own workers serve nothing
+		}
+		services = append(services, o)
 	}
 	links := map[string]string{}
 	urls := r.plan.URLs()
@@ -33,15 +44,20 @@ func (r *resolver) referenceEnv(enabled []catalog.Service) {
 	}
 	for i := range r.plan.Services {
 		s := &r.plan.Services[i]
-		c := enabled[slices.IndexFunc(enabled, func(c catalog.Service) bool { return c.Name == s.Name })]
-		if _, isReference := r.image(c); !isReference {
+		if !isReference(*s) {
 			continue
 		}
 		s.Env = append(s.Env, Env{Name: "STACK_DEPENDENCIES", Value: strings.Join(s.After, ",")})
-		if c.App == "web_console_ng" {
+		switch entry[s.Name].App {
+		case "web_console_ng":
 			s.Env = append(s.Env,
 				Env{Name: "STACK_SERVICES", Value: mustJSON(services)},
 				Env{Name: "STACK_LINKS", Value: mustJSON(links)})
+		case "auth_service":
+			// It writes the sessions that the console reads; the old stack told the console alone where.
+			if console, ok := r.plan.Lookup("web_console_oauth2"); ok {
+				s.Env = append(s.Env, Env{Name: "REDIS_SESSION_DB", Value: console.Value("REDIS_SESSION_DB")})
+			}
 		}
 	}
 }
