@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,10 @@ func doctorCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		src, err := source(*name)
 		if err != nil {
+			return err
+		}
+		// The plan's own folders, such as apps/reference, start at the clone.
+		if err := os.Chdir(src.Root); err != nil {
 			return err
 		}
 		var faults fault.List
