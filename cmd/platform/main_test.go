@@ -1,0 +1,346 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/internal/enginetest"
+	"trading-platform/internal/fault"
+)
+
+// tempClone makes a clone that holds what the command reads, on a machine without
+// Pulumi or an engine, and changes into it.
+func tempClone(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	files, err := filepath.Glob(filepath.Join("..", "..", "Pulumi*.yaml"))
+	require.NoError(t, err)
+	require.Len(t, files, 7, "the project and its six stacks")
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(f)), text, 0o600))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "apps", "reference"), 0o750))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "apps", "reference", "Dockerfile"), nil, 0o600))
+	for _, name := range []string{"PULUMI_BACKEND_URL", "PULUMI_STACK"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("PULUMI_HOME", t.TempDir())
+	t.Setenv("PATH", t.TempDir())
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent")
+	t.Chdir(dir)
+	return dir
+}
+
+// platform runs the command, and gives what it printed.
+func platform(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := root()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(io.Discard)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(context.Background())
+	return out.String(), err
+}
+
+func TestPlan(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		want string // the beginning of the output
+	}{
+		"dev goes without saying": {nil, "Stack dev: 13 services, profiles: dev\n"},
+		"base":                    {[]string{"-s", "base"}, "Stack base: 6 services, profiles: —\n"},
+		"workers":                 {[]string{"--stack", "workers"}, "Stack workers: 10 services, profiles: workers\n"},
+		"a graph":                 {[]string{"-s", "base", "-o", "mermaid"}, "graph LR\n  postgres\n"},
+		"for machines":            {[]string{"-s", "base", "-o", "json"}, "{\n  \"stack\": \"base\",\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tempClone(t)
+			out, err := platform(t, append([]string{"plan"}, test.args...)...)
+			require.NoError(t, err)
+			assert.Equal(t, test.want, out[:min(len(out), len(test.want))])
+			if strings.Contains(name, "machines") {
+				assert.True(t, json.Valid([]byte(out)))
+			}
+		})
+	}
+}
+
+func TestPlanFromAFolderOfTheClone(t *testing.T) {
+	dir := tempClone(t)
+	t.Chdir(filepath.Join(dir, "apps", "reference"))
+	out, err := platform(t, "plan", "-s", "base")
+	require.NoError(t, err)
+	assert.Contains(t, out, "Stack base: 6 services")
+}
+
+func TestPlanChangesNothing(t *testing.T) {
+	dir := tempClone(t)
+	before := list(t, dir)
+	_, err := platform(t, "plan")
+	require.NoError(t, err)
+	assert.Equal(t, before, list(t, dir))
+	assert.Empty(t, list(t, os.Getenv("PULUMI_HOME")))
+}
+
+func list(t *testing.T, dir string) []string {
+	t.Helper()
+	var out []string
+	require.NoError(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if path != dir {
+			out = append(out, path)
+		}
+		return err
+	}))
+	return out
+}
+
+// What is wrong with a stack comes after its plan, as far as that goes.
+func TestPlanWithFaults(t *testing.T) {
+	tempClone(t)
+	out, err := platform(t, "plan", "-s", "manual")
+	assert.Contains(t, out, "Stack manual: 7 services")
+	require.ErrorContains(t, err, "trading-platform:WEB_CONSOLE_PASSWORD: required by web_console, and not set")
+	require.ErrorContains(t, err, "mend: platform init -s manual makes one up, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
+	assert.True(t, strings.HasPrefix(err.Error(), "2 things are wrong"), err.Error())
+}
+
+func TestPlanShowsNoSecret(t *testing.T) {
+	dir := tempClone(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.mine.yaml"), []byte("config: {trading-platform:POSTGRES_PASSWORD: c4n4ry}"), 0o600))
+	for _, format := range []string{"text", "json", "mermaid"} {
+		out, err := platform(t, "plan", "-s", "mine", "-o", format)
+		require.NoError(t, err)
+		assert.NotContains(t, out, "c4n4ry", format)
+	}
+}
+
+func TestWrongUse(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml for stack prod; make one, or name another with -s"},
+		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o takes text, json or mermaid, not yaml"},
+		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
+		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
+		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "no stack file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
+		"pulumi without one":       {[]string{"pulumi", "up"}, "no pulumi here yet; run: make init"},
+		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
+		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
+		"all without a diff":       {[]string{"plan", "--all"}, "--all goes with --diff"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tempClone(t)
+			_, err := platform(t, test.args...)
+			assert.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+func TestOutsideOfAClone(t *testing.T) {
+	tempClone(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, args := range [][]string{{"plan"}, {"init"}, {"doctor"}, {"status"}, {"env"}, {"pulumi", "up"}} {
+		_, err := platform(t, args...)
+		require.ErrorContains(t, err, "no Pulumi.yaml in ", args)
+		require.ErrorContains(t, err, "or above it; run this in a clone of the project")
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	t.Run("nothing in the way, from wherever in the clone", func(t *testing.T) {
+		dir := tempClone(t)
+		stack := "config: {trading-platform:profiles: [dev], trading-platform:portOffset: 17400, trading-platform:env: {WEB_CONSOLE_USER: a, WEB_CONSOLE_PASSWORD: b}}"
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.mine.yaml"), []byte(stack), 0o600))
+		t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
+		t.Chdir(filepath.Join(dir, "apps"))
+		out, err := platform(t, "doctor", "-s", "mine")
+		require.NoError(t, err)
+		assert.Equal(t, "Nothing stands in the way of stack mine (13 services).\n", out)
+	})
+	t.Run("faults of the settings, the plan and the engine together", func(t *testing.T) {
+		dir := tempClone(t)
+		stack := "config: {trading-platform:profiles: [manual], trading-platform:portOffset: 17400, trading-platform:prefix: x}"
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.mine.yaml"), []byte(stack), 0o600))
+		e := &enginetest.Engine{Containers: []container.Summary{{ID: "x", Names: []string{"/trading_platform_redis"}}}}
+		t.Setenv("DOCKER_HOST", e.Start(t))
+		out, err := platform(t, "doctor", "-s", "mine")
+		assert.Empty(t, out)
+		var faults fault.List
+		require.ErrorAs(t, err, &faults)
+		var where []string
+		for _, f := range faults {
+			where = append(where, f.Where)
+		}
+		assert.Equal(t, []string{
+			"trading-platform:prefix", "trading-platform:WEB_CONSOLE_PASSWORD", "trading-platform:WEB_CONSOLE_USER", "container trading_platform_redis",
+		}, where)
+	})
+	t.Run("an engine that does not answer is one of them", func(t *testing.T) {
+		tempClone(t)
+		_, err := platform(t, "doctor", "-s", "manual")
+		require.ErrorContains(t, err, "3 things are wrong")
+		require.ErrorContains(t, err, "Docker engine: does not answer: ")
+		require.ErrorContains(t, err, "mend: start Docker")
+	})
+}
+
+func TestStatus(t *testing.T) {
+	running := func(name, status string) container.Summary {
+		return container.Summary{ID: name, Names: []string{"/trading_platform_" + name}, State: "running", Status: status}
+	}
+	all := []container.Summary{
+		running("postgres", "Up 1 minute (healthy)"), running("redis", "Up 1 minute (healthy)"), running("prometheus", "Up 1 minute (healthy)"),
+		running("loki_server", "Up 1 minute (healthy)"), running("promtail", "Up 1 minute (healthy)"), running("grafana", "Up 1 minute (healthy)"),
+	}
+	healthy := map[string]string{
+		"postgres": "healthy", "redis": "healthy", "prometheus": "healthy", "loki_server": "healthy", "promtail": "healthy", "grafana": "healthy",
+	}
+	t.Run("all healthy", func(t *testing.T) {
+		tempClone(t)
+		t.Setenv("DOCKER_HOST", (&enginetest.Engine{Containers: all, Health: healthy}).Start(t))
+		out, err := platform(t, "status", "-s", "base")
+		require.NoError(t, err)
+		assert.Equal(t, `SERVICE      CONTAINER                     HEALTH   STATE                  URL
+postgres     trading_platform_postgres     healthy  Up 1 minute (healthy)  postgresql://127.0.0.1:5433
+redis        trading_platform_redis        healthy  Up 1 minute (healthy)  redis://127.0.0.1:6379
+prometheus   trading_platform_prometheus   healthy  Up 1 minute (healthy)  http://127.0.0.1:9090
+loki_server  trading_platform_loki_server  healthy  Up 1 minute (healthy)  http://127.0.0.1:3100
+promtail     trading_platform_promtail     healthy  Up 1 minute (healthy)  
+grafana      trading_platform_grafana      healthy  Up 1 minute (healthy)  http://127.0.0.1:3000
+`, out)
+	})
+	t.Run("what is not", func(t *testing.T) {
+		tempClone(t)
+		some := append([]container.Summary{}, all[:5]...)
+		some[1].State, some[1].Status = "exited", "Exited (1) 2 seconds ago"
+		e := &enginetest.Engine{Containers: some, Health: map[string]string{
+			"postgres": "healthy", "redis": "healthy", "prometheus": "unhealthy", "loki_server": "starting",
+		}}
+		t.Setenv("DOCKER_HOST", e.Start(t))
+		out, err := platform(t, "status", "-s", "base")
+		var code exitCode
+		require.ErrorAs(t, err, &code)
+		assert.Equal(t, exitCode(1), code)
+		health := map[string]string{}
+		for _, line := range strings.Split(strings.TrimSpace(out), "\n")[1:] {
+			health[strings.Fields(line)[0]] = strings.Fields(line)[2]
+		}
+		assert.Equal(t, map[string]string{
+			"postgres": "healthy", "redis": "stopped", "prometheus": "unhealthy", "loki_server": "starting", "promtail": "none", "grafana": "missing",
+		}, health)
+		assert.Contains(t, out, "missing    run: pulumi refresh && pulumi up")
+	})
+	t.Run("no engine", func(t *testing.T) {
+		tempClone(t)
+		_, err := platform(t, "status", "-s", "base")
+		require.ErrorContains(t, err, "Docker engine: does not answer: ")
+	})
+}
+
+func TestEnv(t *testing.T) {
+	path := os.Getenv("PATH")
+	dir := tempClone(t)
+	out, err := platform(t, "env")
+	require.NoError(t, err)
+	assert.Equal(t, `export PATH="`+dir+"/bin/shim:"+dir+"/bin:"+os.Getenv("PATH")+"\"\n", out)
+
+	// The shim hands its arguments on as they are.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bin", "platform"), []byte("#!/bin/sh\nfor a in \"$@\"; do echo \"<$a>\"; done\n"), 0o700))
+	t.Setenv("PATH", path)
+	got, err := exec.Command(filepath.Join(dir, "bin", "shim", "pulumi"), "config", "set", "a b", "c\"d").Output()
+	require.NoError(t, err)
+	assert.Equal(t, "<pulumi>\n<config>\n<set>\n<a b>\n<c\"d>\n", string(got))
+}
+
+// TestMain lets a test run this very program as a command of its own, which the
+// commands that hand the process over, or end it, need.
+func TestMain(m *testing.M) {
+	if os.Getenv("PLATFORM_TEST_RUN") != "" {
+		os.Exit(run())
+	}
+	os.Exit(m.Run())
+}
+
+// process runs the program as a process, and gives its outputs and its exit code.
+func process(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), "PLATFORM_TEST_RUN=1")
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil {
+		require.ErrorAs(t, err, &exit)
+	}
+	return out.String(), said.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestExitCodes(t *testing.T) {
+	tempClone(t)
+	t.Run("good", func(t *testing.T) {
+		stdout, stderr, code := process(t, "plan", "-s", "base", "-o", "mermaid")
+		assert.Zero(t, code, stderr)
+		assert.Contains(t, stdout, "graph LR")
+		assert.Empty(t, stderr)
+	})
+	t.Run("an error is said once, without the usage", func(t *testing.T) {
+		stdout, stderr, code := process(t, "plan", "-s", "prod")
+		assert.Equal(t, 1, code)
+		assert.Empty(t, stdout)
+		assert.Regexp(t, `^platform: no file .*/Pulumi\.prod\.yaml for stack prod; make one, or name another with -s\n$`, stderr)
+	})
+	t.Run("a stack that is not healthy needs no message", func(t *testing.T) {
+		t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
+		stdout, stderr, code := process(t, "status", "-s", "base")
+		assert.Equal(t, 1, code)
+		assert.Contains(t, stdout, "missing")
+		assert.Empty(t, stderr)
+	})
+	assert.Equal(t, "exit code 3", exitCode(3).Error())
+}
+
+// The process becomes pulumi's, with the stack's own file brought up to date.
+func TestPulumi(t *testing.T) {
+	dir := tempClone(t)
+	bin := t.TempDir()
+	script := "#!/bin/sh\necho \"args: $*\"\necho \"backend: $PULUMI_BACKEND_URL\"\necho \"passphrase: $PULUMI_CONFIG_PASSPHRASE_FILE\"\necho \"path: $PATH\"\nexit 42\n"
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "pulumi"), []byte(script), 0o700))
+	t.Setenv("PATH", bin)
+	home := filepath.Join(os.Getenv("PULUMI_HOME"), "trading-platform")
+	own := filepath.Join(home, "file", "Pulumi.base.yaml")
+	require.NoError(t, os.MkdirAll(filepath.Dir(own), 0o700))
+	require.NoError(t, os.WriteFile(own, []byte("encryptionsalt: v1:x\n"), 0o600))
+
+	stdout, stderr, code := process(t, "pulumi", "up", "-s", "base", "--yes")
+	assert.Equal(t, 42, code, stderr)
+	assert.Equal(t, "args: up --config-file "+own+" -s base --yes\n"+
+		"backend: file://~\n"+
+		"passphrase: "+filepath.Join(home, "passphrase")+"\n"+
+		"path: "+bin+":"+bin+"\n", stdout)
+	text, err := os.ReadFile(own)
+	require.NoError(t, err)
+	assert.YAMLEq(t, "encryptionsalt: v1:x\nconfig: {trading-platform:profiles: []}", string(text), "the tracked file's values came over")
+	assert.NoFileExists(t, filepath.Join(dir, "Pulumi.base.yaml.tracked"))
+
+	stdout, _, _ = process(t, "pulumi", "stack", "ls")
+	assert.Contains(t, stdout, "args: stack ls\n", "what names no stack goes as it is")
+}
