@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -266,7 +267,7 @@ func TestOwnLayer(t *testing.T) {
 	var found []string
 	for reader := tar.NewReader(bytes.NewReader(content)); ; {
 		header, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)
@@ -300,7 +301,7 @@ func TestArchiveHoldsEachLayerOnce(t *testing.T) {
 	files := map[string]string{}
 	for reader := tar.NewReader(&archive); ; {
 		header, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)

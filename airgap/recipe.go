@@ -89,7 +89,6 @@ const (
 // recipes lists every image. Debian 12 settles the versions: its updates stay within PostgreSQL 15, Redis 7.0.15,
 // Prometheus 2.42.0 and nginx 1.22.1.
 func recipes() []recipe {
-	ports := func(names ...string) map[string]struct{} { return set(names...) }
 	lokiFlags := "-X github.com/grafana/loki/v3/pkg/util/build.Version=3.0.0"
 	search := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -107,7 +106,7 @@ func recipes() []recipe {
 				Env:          []string{search + ":/usr/lib/postgresql/15/bin", "LANG=en_US.utf8", "PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"},
 				Entrypoint:   []string{"docker-entrypoint.sh"},
 				Cmd:          []string{"postgres"},
-				ExposedPorts: ports("5432/tcp"),
+				ExposedPorts: set("5432/tcp"),
 				Volumes:      set("/var/lib/postgresql/data"),
 				StopSignal:   "SIGINT", // a fast shutdown: clients are cut off, and a checkpoint is written
 				Labels:       labels(source, "PostgreSQL"),
@@ -124,7 +123,7 @@ func recipes() []recipe {
 				Entrypoint:   []string{"docker-entrypoint.sh"},
 				Cmd:          []string{"redis-server"},
 				WorkingDir:   "/data",
-				ExposedPorts: ports("6379/tcp"),
+				ExposedPorts: set("6379/tcp"),
 				Volumes:      set("/data"),
 				Labels:       labels(source, "Redis"),
 			},
@@ -140,7 +139,7 @@ func recipes() []recipe {
 				Cmd:          []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
 				WorkingDir:   "/prometheus",
 				User:         "nobody",
-				ExposedPorts: ports("9090/tcp"),
+				ExposedPorts: set("9090/tcp"),
 				Volumes:      set("/prometheus"),
 				Labels:       labels(source, "Prometheus"),
 			},
@@ -158,7 +157,7 @@ func recipes() []recipe {
 			config: ocispec.ImageConfig{
 				Env:          []string{search, "NGINX_VERSION=1.22.1"},
 				Cmd:          []string{"nginx", "-g", "daemon off;"},
-				ExposedPorts: ports("80/tcp", "443/tcp"),
+				ExposedPorts: set("80/tcp", "443/tcp"),
 				StopSignal:   "SIGQUIT", // requests that are being answered are finished first
 				Labels:       labels(source, "nginx"),
 			},
@@ -179,7 +178,7 @@ func recipes() []recipe {
 				Entrypoint:   []string{"/usr/bin/loki"},
 				Cmd:          []string{"-config.file=/etc/loki/local-config.yaml"},
 				User:         "10001",
-				ExposedPorts: ports("3100/tcp"),
+				ExposedPorts: set("3100/tcp"),
 				Labels:       labels(lokiSource, "Grafana Loki"),
 			},
 		},
