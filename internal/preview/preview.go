@@ -18,7 +18,6 @@ import (
 
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
-	"gopkg.in/yaml.v3"
 
 	"trading-platform/internal/workspace"
 	"trading-platform/preflight"
@@ -190,22 +189,34 @@ func (r *rehearsal) install(ctx context.Context, say func(string)) error {
 	return nil
 }
 
-// writeProject writes a project that is the clone's, with the program compiled.
+// starter is a Go program that becomes the compiled one.
+const starter = `package main
+
+import (
+	"os"
+	"syscall"
+)
+
+func main() { panic(syscall.Exec(%q, os.Args, os.Environ())) }
+`
+
+// writeProject writes a project that is the clone's, with a program of a few lines
+// that starts the compiled one. Run in the clone itself, Pulumi would link the
+// program anew for each stack, and list all of its Go modules, which may write to
+// go.sum. Its option `binary` is not for us: the language host that tools/build
+// makes does not know it.
 func (r *rehearsal) writeProject() error {
-	text, err := os.ReadFile(filepath.Join(r.w.Root, "Pulumi.yaml"))
+	project, err := os.ReadFile(filepath.Join(r.w.Root, "Pulumi.yaml"))
 	if err != nil {
 		return err
 	}
-	var project map[string]any
-	if err := yaml.Unmarshal(text, &project); err != nil {
-		return fmt.Errorf("Pulumi.yaml: %w", err)
-	}
-	project["runtime"] = map[string]any{"name": "go", "options": map[string]any{"binary": r.program}}
-	project["main"] = r.w.Root // where the program finds the reference app
-	if text, err = yaml.Marshal(project); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(r.dir, "project", "Pulumi.yaml"), text, 0o600)
+	in := func(name string) string { return filepath.Join(r.dir, "project", name) }
+	return errors.Join(
+		os.WriteFile(in("Pulumi.yaml"), project, 0o600),
+		os.WriteFile(in("go.mod"), []byte("module preview\n"), 0o600),
+		os.WriteFile(in("main.go"), fmt.Appendf(nil, starter, r.program), 0o600),
+		os.Symlink(filepath.Join(r.w.Root, "apps"), in("apps")), // where the program looks for the reference app
+	)
 }
 
 // preview makes a stack, gives it secrets, and previews it.
