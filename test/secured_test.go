@@ -117,6 +117,10 @@ func ask(t *testing.T, c *http.Client, method, address string, header ...string)
 	request, err := http.NewRequestWithContext(t.Context(), method, address, nil)
 	require.NoError(t, err)
 	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			request.Host = header[i+1]
+			continue
+		}
 		// Not canonical: a forger writes a name as it suits.
 		request.Header[header[i]] = append(request.Header[header[i]], header[i+1])
 	}
@@ -208,6 +212,7 @@ func assertGuarded(t *testing.T, s *site, c *http.Client) {
 			}
 		}
 		assert.Equal(t, http.StatusNotFound, answers["not found"].status)
+		assert.Equal(t, http.StatusMisdirectedRequest, answers["unknown host"].status)
 		assert.GreaterOrEqual(t, answers["method"].status, 400)
 	})
 	t.Run("port 80 leads to https on the right port", func(t *testing.T) {
