@@ -54,15 +54,16 @@ func (m *markdown) all() {
 	for _, s := range changed {
 		switch s.Kind {
 		case Added:
-			m.line("\n**+ stack %s** is new", code(s.Name))
+			m.line("\n**+ stack %s** is new: %s", code(s.Name), escape(s.serviceNames()))
 		case Removed:
 			m.line("\n**− stack %s** has no file any more: %s", code(s.Name), removedStack(s.Name))
 		}
 	}
-	m.changes("settings", mergeChanges(changed))
-	m.items("network", merge(changed, func(s Stack) []Item { return s.Networks }, sprint[Item]))
-	m.items("volume", merge(changed, func(s Stack) []Item { return s.Volumes }, sprint[Item]))
-	for _, s := range mergeServices(changed) {
+	told := detailed(changed)
+	m.changes("settings", mergeChanges(told))
+	m.items("network", merge(told, func(s Stack) []Item { return s.Networks }, sprint[Item]))
+	m.items("volume", merge(told, func(s Stack) []Item { return s.Volumes }, sprint[Item]))
+	for _, s := range mergeServices(told) {
 		m.service(s)
 	}
 	if mended := merge(changed, func(s Stack) []string { return s.Mended }, sprint[string]); len(mended) > 0 {

@@ -53,7 +53,37 @@ func mergeServices(stacks []Stack) []merged[Service] {
 			}
 		}
 	}
-	return all
+	return mergeRebuilt(all)
+}
+
+// mergeRebuilt makes one of all services that only get another build of one
+// image: they are many, and there is nothing to say of each.
+func mergeRebuilt(all []merged[Service]) []merged[Service] {
+	var out []merged[Service]
+	first := map[string]int{} // by what is built
+	for _, m := range all {
+		s := m.what
+		if s.Kind != Changed || len(s.Changes) != 1 || s.Changes[0].Field != imageContent || len(s.Created)+len(s.Deleted) > 0 {
+			out = append(out, m)
+			continue
+		}
+		i, known := first[s.Changes[0].After]
+		if !known {
+			first[s.Changes[0].After] = len(out)
+			out = append(out, m)
+			continue
+		}
+		into := &out[i]
+		into.what.Name += ", " + s.Name
+		into.what.Replaced = slices.Concat(into.what.Replaced, without(s.Replaced, into.what.Replaced))
+		into.what.Waiting = slices.Concat(into.what.Waiting, without(s.Waiting, into.what.Waiting))
+		into.stacks = slices.Concat(into.stacks, without(m.stacks, into.stacks))
+	}
+	for i := range out {
+		// What is replaced itself does not only wait.
+		out[i].what.Waiting = without(out[i].what.Waiting, strings.Split(out[i].what.Name, ", "))
+	}
+	return out
 }
 
 func serviceKey(s Service) string {
@@ -83,6 +113,21 @@ func changedLines(unified string) []string {
 // changed gives the stacks in which something changes.
 func (r Report) changed() []Stack {
 	return slices.DeleteFunc(slices.Clone(r.Stacks), func(s Stack) bool { return s.Kind == Same })
+}
+
+// detailed gives the stacks whose changes are worth telling one by one: of a new
+// one, everything is new.
+func detailed(stacks []Stack) []Stack {
+	return slices.DeleteFunc(slices.Clone(stacks), func(s Stack) bool { return s.Kind != Changed })
+}
+
+// serviceNames lists what a new stack runs.
+func (s Stack) serviceNames() string {
+	var names []string
+	for _, o := range s.Services {
+		names = append(names, o.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // where says which stacks a thing is about; empty when only one was compared.

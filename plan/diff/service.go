@@ -91,6 +91,9 @@ func imageName(i plan.Image) string {
 	return i.String()
 }
 
+// imageContent is the field of a change to what an image is built from.
+const imageContent = "image content"
+
 // sources adds the files that an image is built from, when the image keeps its name.
 func (c *changes) sources(base, head *Snapshot, b, h service) {
 	if h.Image.Build == nil || b.Image.Build == nil || h.Image.Build.Context != b.Image.Build.Context {
@@ -113,7 +116,7 @@ func (c *changes) sources(base, head *Snapshot, b, h service) {
 	}
 	maps.DeleteFunc(differ, func(_ string, differs bool) bool { return !differs })
 	if len(differ) > 0 {
-		*c = append(*c, Change{Field: "image content", After: "built anew: " + few(slices.Sorted(maps.Keys(differ)), 3)})
+		*c = append(*c, Change{Field: imageContent, After: "built anew: " + few(slices.Sorted(maps.Keys(differ)), 3)})
 	}
 }
 
@@ -264,7 +267,7 @@ func (c *changes) files(base, head *Snapshot, b, h service) {
 		before, knowBefore := base.Files[b.Name][f.Path]
 		after, knowAfter := head.Files[h.Name][f.Path]
 		if there && knowBefore && knowAfter && !change.Secret {
-			change.Diff = udiff.Unified("before", "after", before, after)
+			change.Diff = unified(before, after)
 		}
 		*c = append(*c, change)
 	}
@@ -273,6 +276,15 @@ func (c *changes) files(base, head *Snapshot, b, h service) {
 			*c = append(*c, Change{Field: "file " + f.Path, Before: fingerprint(f), Secret: f.Secret})
 		}
 	}
+}
+
+// unified gives a unified diff of whole lines.
+func unified(before, after string) string {
+	text, err := udiff.ToUnified("before", "after", before, udiff.Lines(before, after), udiff.DefaultContextLines)
+	if err != nil {
+		return "" // of edits that do not fit the text, which these do; the hashes tell that it differs
+	}
+	return text
 }
 
 func fingerprint(f file) string {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/muesli/termenv"
@@ -26,18 +27,21 @@ func (r Report) Text(w io.Writer) error {
 	for _, s := range changed {
 		switch s.Kind {
 		case Added:
-			t.line("\n%s", t.green("+ stack "+s.Name+" is new"))
+			t.line("\n%s", t.green("+ stack "+s.Name+" is new")+": "+s.serviceNames())
 		case Removed:
 			t.line("\n%s: %s", t.red("- stack "+s.Name+" has no file any more"), removedStack(s.Name))
 		}
 	}
-	for _, c := range mergeChanges(changed) {
-		t.line("\n%s%s", t.yellow("~ setting"), t.faint(r.where(c.stacks)))
-		t.change(c.what)
+	told := detailed(changed)
+	for i, settings := 0, mergeChanges(told); i < len(settings); i++ {
+		if i == 0 || !slices.Equal(settings[i].stacks, settings[i-1].stacks) {
+			t.line("\n%s%s", t.yellow("~ settings"), t.faint(r.where(settings[i].stacks)))
+		}
+		t.change(settings[i].what)
 	}
-	t.items(r, "network", merge(changed, func(s Stack) []Item { return s.Networks }, sprint[Item]))
-	t.items(r, "volume", merge(changed, func(s Stack) []Item { return s.Volumes }, sprint[Item]))
-	for _, s := range mergeServices(changed) {
+	t.items(r, "network", merge(told, func(s Stack) []Item { return s.Networks }, sprint[Item]))
+	t.items(r, "volume", merge(told, func(s Stack) []Item { return s.Volumes }, sprint[Item]))
+	for _, s := range mergeServices(told) {
 		t.service(r, s)
 	}
 	t.list("newly wrong", r, merge(changed, func(s Stack) []string { return s.Faults }, sprint[string]))

@@ -207,7 +207,7 @@ func TestEveryStackIsComparedAndWhatIsTheSameIsSaidOnce(t *testing.T) {
 	require.Equal(t, 2, code, "%s%s", out, said)
 	assert.Contains(t, out, "- port 3100: `127.0.0.1:3100` → `127.0.0.1:3101`")
 	assert.Contains(t, out, "**~ `alert_worker`** creates trading\\_platform\\_alert\\_worker\\_2 _(in workers)_")
-	assert.Contains(t, out, "**+ stack `console`** is new")
+	assert.Contains(t, out, "**+ stack `console`** is new: postgres, redis, ")
 	assert.Contains(t, out, "**− stack `manual`** has no file any more: what it runs stays on the engine until `pulumi destroy -s manual` is run")
 	assert.Contains(t, out, "with edits")
 }

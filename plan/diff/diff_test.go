@@ -1,0 +1,294 @@
+package diff
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog"
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+var update = flag.Bool("update", false, "rewrite the goldens")
+
+// snapshot is the plan of a stack with some config, as `platform plan -o json` gives it.
+func snapshot(t *testing.T, config map[string]string) *Snapshot {
+	t.Helper()
+	set, err := settings.Load(settings.Source{Stack: "dev", Root: t.TempDir(), Config: config})
+	require.NoError(t, err)
+	p, _ := plan.Resolve(set, nil) // what is not set yet is no matter here
+	var text strings.Builder
+	require.NoError(t, p.JSON(&text))
+	s, err := Read([]byte(text.String()))
+	require.NoError(t, err)
+	s.Files = map[string]map[string]string{}
+	for _, o := range p.Services {
+		s.Files[o.Name] = map[string]string{}
+		for _, f := range o.Files {
+			s.Files[o.Name][f.Path] = f.Content
+		}
+	}
+	return s
+}
+
+// of finds a service to edit.
+func (s *Snapshot) of(name string) *service {
+	for i := range s.Services {
+		if s.Services[i].Name == name {
+			return &s.Services[i]
+		}
+	}
+	panic("no service " + name)
+}
+
+func TestWhatReplacesAContainer(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit     func(s *Snapshot)
+		field    string
+		replaces bool
+	}{
+		"image":        {func(s *Snapshot) { s.of("redis").Image.Reference = "redis:8-alpine" }, "image", true},
+		"name":         {func(s *Snapshot) { s.of("redis").Containers[0] = "other" }, "container", true},
+		"command":      {func(s *Snapshot) { s.of("redis").Command = []string{"redis-server"} }, "command", true},
+		"user":         {func(s *Snapshot) { s.of("redis").User = "1000" }, "user", true},
+		"variable":     {func(s *Snapshot) { s.of("redis").Env = []plan.Env{{Name: "A", Value: "b"}} }, "env A", true},
+		"host port":    {func(s *Snapshot) { s.of("redis").Ports[0].Host++ }, "port 6379", true},
+		"address":      {func(s *Snapshot) { s.of("redis").Ports[0].Address = "0.0.0.0" }, "port 6379", true},
+		"read-only":    {func(s *Snapshot) { s.of("redis").Mounts[0].ReadOnly = true }, "mount /data", true},
+		"probe":        {func(s *Snapshot) { s.of("redis").Probe.Test = []string{"CMD", "true"} }, "probe", true},
+		"probe timing": {func(s *Snapshot) { s.of("redis").Probe.StartPeriod = "3m0s" }, "probe start period", true},
+		"subnet":       {func(s *Snapshot) { s.Networks[0].Subnet = "10.0.0.0/24" }, "network default", true},
+		"edge":         {func(s *Snapshot) { s.of("redis").After = []string{"postgres"} }, "starts after", false},
+		"time to stop": {func(s *Snapshot) { s.of("redis").Grace = "2m0s" }, "time to stop", false},
+		"health":       {func(s *Snapshot) { s.of("redis").Health = "tcp://redis:1" }, "health", false},
+		"printed URL":  {func(s *Snapshot) { s.of("redis").Ports[0].URL = "other" }, "", false},
+		"variables' order": {func(s *Snapshot) {
+			e := s.of("postgres").Env
+			e[0], e[1] = e[1], e[0]
+		}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base, head := snapshot(t, nil), snapshot(t, nil)
+			c.edit(head)
+			d := Compare("dev", base, head)
+			if c.field == "" {
+				assert.Equal(t, Stack{Name: "dev", Kind: Same}, d)
+				return
+			}
+			for _, s := range d.Services {
+				if s.Name != "redis" {
+					continue
+				}
+				require.Len(t, s.Changes, 1)
+				assert.Equal(t, c.field, s.Changes[0].Field)
+				assert.Equal(t, c.replaces, len(s.Replaced) == 1, "%+v", s)
+				return
+			}
+			assert.Fail(t, "redis does not change")
+		})
+	}
+}
+
+func TestWhatItMeansForData(t *testing.T) {
+	for name, c := range map[string]struct {
+		base func(s *Snapshot)
+		head func(s *Snapshot)
+		want []string
+	}{
+		"nothing": {},
+		"another PostgreSQL": {
+			head: func(s *Snapshot) { s.of("postgres").Image.Reference = "postgres:17.2-alpine" },
+			want: []string{"postgres: PostgreSQL 16 → 17: version 17 cannot read the data of version 16. An up of a stack with data is refused until the data is moved: pg_dumpall from 16, then restore into a new volume"},
+		},
+		"the same PostgreSQL, named otherwise": {
+			head: func(s *Snapshot) { s.of("postgres").Image.Reference = "registry.example:5000/postgres:16.4" },
+		},
+		"a PostgreSQL that does not say its version": {
+			head: func(s *Snapshot) { s.of("postgres").Image.Reference = "registry.example:5000/postgres" },
+			want: []string{"postgres: another image, postgres:16 → registry.example:5000/postgres, whose tags do not tell both versions: make sure that it can read the data that is there"},
+		},
+		"a newer Redis": {
+			head: func(s *Snapshot) { s.of("redis").Image.Reference = "redis:8-alpine" },
+		},
+		"an older Redis": {
+			base: func(s *Snapshot) { s.of("redis").Image.Reference = "redis:7.4" },
+			head: func(s *Snapshot) { s.of("redis").Image.Reference = "redis:7.2" },
+			want: []string{"redis: redis:7.4 → redis:7.2 is a step back: an older Redis may not read the data of a newer one, and an up is refused then"},
+		},
+		"volumes no longer kept": {
+			head: func(s *Snapshot) { s.RetainVolumes = false },
+			want: []string{"retainVolumes: turned off: from the next up on, `pulumi destroy` and every volume that leaves the stack delete the data"},
+		},
+		"a volume gone": {
+			head: func(s *Snapshot) { s.Volumes = s.Volumes[1:] },
+			want: []string{"volume trading_platform_pgdata: leaves the stack (postgres used it); its data stays on the engine"},
+		},
+		"a volume gone that was not kept": {
+			base: func(s *Snapshot) { s.RetainVolumes = false },
+			head: func(s *Snapshot) { s.RetainVolumes, s.Volumes = false, s.Volumes[1:] },
+			want: []string{"volume trading_platform_pgdata: leaves the stack (postgres used it); its data is DELETED by the next up, because retainVolumes is off"},
+		},
+		"a volume of another name": {
+			head: func(s *Snapshot) { s.Volumes[0].Name = "other" },
+			want: []string{"volume trading_platform_pgdata: is left for other, which starts empty unless it exists; of the old one, its data stays on the engine"},
+		},
+		"a volume taken over": {
+			head: func(s *Snapshot) { s.Volumes[0] = plan.Volume{Key: "pgdata", Name: "old_pgdata", TakeOver: true} },
+			want: []string{"volume trading_platform_pgdata: is left for the existing volume old_pgdata, whose data postgres takes over; of the old one, its data stays on the engine"},
+		},
+		"a volume out of use": {
+			head: func(s *Snapshot) { s.of("grafana").Mounts = nil },
+			want: []string{"volume trading_platform_grafanadata: is mounted by no service any more (grafana did); its data stays on the engine, out of use"},
+		},
+		"a volume that fewer use": {
+			head: func(s *Snapshot) { s.of("web_console_dev").Mounts = nil },
+			want: []string{"volume trading_platform_backtest_data: is no longer mounted by web_console_dev (backtest_worker_dev still mounts it)"},
+		},
+		"a volume elsewhere": {
+			head: func(s *Snapshot) { s.of("postgres").Mounts[0].Path = "/var/lib/postgresql" },
+			want: []string{"volume trading_platform_pgdata: is mounted elsewhere in postgres, at /var/lib/postgresql instead of /var/lib/postgresql/data: what looks for its data at the old path finds none"},
+		},
+		"another password": {
+			head: func(s *Snapshot) { s.of("postgres").Env[1].Value = "another" },
+			want: []string{"postgres: POSTGRES_PASSWORD changes, and counts for an empty volume only: a database that exists keeps what it was made with, and services that use the new value cannot log in"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := map[string]string{"profiles": `["dev"]`}
+			base, head := snapshot(t, config), snapshot(t, config)
+			if c.base != nil {
+				c.base(base)
+			}
+			if c.head != nil {
+				c.head(head)
+			}
+			var got []string
+			for _, consequence := range Compare("dev", base, head).Data {
+				got = append(got, consequence.Subject+": "+consequence.Text)
+			}
+			assert.Equal(t, c.want, got)
+		})
+	}
+}
+
+func TestSecretsHaveNoValue(t *testing.T) {
+	const secret = "t0p-s3cret"
+	for name, c := range map[string]struct{ before, after []plan.Env }{
+		"becomes a secret":     {[]plan.Env{{Name: "A", Value: secret}}, []plan.Env{{Name: "A", Value: settings.Hidden, Secret: true}}},
+		"is no secret anymore": {[]plan.Env{{Name: "A", Value: settings.Hidden, Secret: true}}, []plan.Env{{Name: "A", Value: secret}}},
+		"a new secret":         {nil, []plan.Env{{Name: "A", Value: secret, Secret: true}}},
+		"a secret less":        {[]plan.Env{{Name: "A", Value: secret, Secret: true}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base, head := snapshot(t, nil), snapshot(t, nil)
+			base.of("redis").Env, head.of("redis").Env = c.before, c.after
+			report := Report{Base: "a", Head: "b", Stacks: []Stack{Compare("dev", base, head)}}
+			var out strings.Builder
+			require.NoError(t, report.Text(&out))
+			require.NoError(t, report.Markdown(&out))
+			require.NoError(t, report.JSON(&out))
+			assert.Contains(t, out.String(), "env A")
+			assert.NotContains(t, out.String(), secret)
+		})
+	}
+}
+
+func TestReplicasComeAndGoWithoutTouchingTheRest(t *testing.T) {
+	one, three := snapshot(t, map[string]string{"profiles": `["workers"]`}), snapshot(t, map[string]string{
+		"profiles": `["workers"]`, "replicas": `{"alert_worker": 3}`})
+	two := []string{"trading_platform_alert_worker_2", "trading_platform_alert_worker_3"}
+	assert.Equal(t, []Service{{Name: "alert_worker", Kind: Changed, Created: two}}, Compare("dev", one, three).Services)
+	assert.Equal(t, []Service{{Name: "alert_worker", Kind: Changed, Deleted: two}}, Compare("dev", three, one).Services)
+}
+
+func TestExitCode(t *testing.T) {
+	assert.Equal(t, 0, Report{Stacks: []Stack{{Kind: Same}}}.ExitCode())
+	assert.Equal(t, 2, Report{Stacks: []Stack{{Kind: Same}, {Kind: Changed}}}.ExitCode())
+	assert.Equal(t, 2, Report{Stacks: []Stack{{Kind: Removed}}}.ExitCode())
+	assert.Equal(t, 3, Report{Stacks: []Stack{{Kind: Added}, {Kind: Changed, Data: []Consequence{{}}}}}.ExitCode())
+}
+
+func TestANewFaultIsAChange(t *testing.T) {
+	base, head := snapshot(t, nil), snapshot(t, nil)
+	base.Faults, head.Faults = []string{"a", "b"}, []string{"b", "c"}
+	d := Compare("dev", base, head)
+	assert.Equal(t, Changed, d.Kind)
+	assert.Equal(t, []string{"c"}, d.Faults)
+	assert.Equal(t, []string{"a"}, d.Mended)
+}
+
+func TestEveryFieldOfAPlanIsRead(t *testing.T) {
+	text, err := json.Marshal(plan.Service{
+		Name: "a", Tier: catalog.Base, Profile: "p", Command: []string{"c"}, User: "u", Env: []plan.Env{{Name: "E"}},
+		Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}}, Files: []plan.File{{Path: "/f"}},
+		Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"}, Health: "h", Metrics: "m",
+	})
+	require.NoError(t, err)
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder.DisallowUnknownFields()
+	assert.NoError(t, decoder.Decode(&service{}), "a field of plan.Service that no comparison sees")
+}
+
+// reports are goldens of what people see.
+func TestReportsRead(t *testing.T) {
+	dev := map[string]string{"profiles": `["dev"]`}
+	base, head := snapshot(t, dev), snapshot(t, map[string]string{
+		"profiles": `["dev"]`, "retainVolumes": "false", "disabled": `["grafana"]`, "LOG_LEVEL": "DEBUG", "portOffset": "10",
+	})
+	head.of("postgres").Image.Reference = "postgres:17"
+	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, and not set"}
+	base.Sources = map[string]map[string]string{"apps/reference": {"apps/reference/main.go": "1"}}
+	head.Sources = map[string]map[string]string{"apps/reference": {"apps/reference/main.go": "2", "apps/reference/new.go": "1"}}
+	quiet := snapshot(t, nil)
+	report := Report{Base: "main (abc1234)", Head: "this checkout", Unplanned: []string{"components/service.go"}, Stacks: []Stack{
+		Compare("base", quiet, quiet), Compare("dev", base, head), Compare("dev2", base, head),
+		Compare("new", nil, quiet), Compare("old", quiet, nil),
+	}}
+	var text, markdown strings.Builder
+	require.NoError(t, report.Text(&text))
+	require.NoError(t, report.Markdown(&markdown))
+	for name, got := range map[string]string{"report.txt": text.String(), "report.md": markdown.String()} {
+		golden := filepath.Join("testdata", name)
+		if *update {
+			require.NoError(t, os.MkdirAll("testdata", 0o755))
+			require.NoError(t, os.WriteFile(golden, []byte(got), 0o600))
+		}
+		want, err := os.ReadFile(golden)
+		require.NoError(t, err)
+		assert.Equal(t, string(want), got)
+	}
+}
+
+func TestMarkdownCannotBeBrokenOutOf(t *testing.T) {
+	base, head := snapshot(t, nil), snapshot(t, nil)
+	nasty := "`` @everyone <b> ```\n# heading | [x](http://example.com)"
+	head.of("redis").User = nasty
+	head.Faults = []string{nasty}
+	head.of("prometheus").Files[0].SHA256 = strings.Repeat("0", 64)
+	path := head.of("prometheus").Files[0].Path
+	head.Files["prometheus"][path] = base.Files["prometheus"][path] + "```\n````\n"
+	var out strings.Builder
+	require.NoError(t, Report{Base: "a", Head: "b", Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
+	assert.Contains(t, out.String(), "- user: ```` `` @everyone <b> ``` # heading | [x](http://example.com) ````")
+	assert.Contains(t, out.String(), "&lt;b&gt;")
+	assert.NotContains(t, out.String(), "\n# heading")
+	assert.Contains(t, out.String(), "  `````diff\n")
+}
+
+func TestALongReportFitsAComment(t *testing.T) {
+	base, head := snapshot(t, nil), snapshot(t, nil)
+	for i := range 2000 {
+		head.Faults = append(head.Faults, strings.Repeat("ä", 20)+string(rune('a'+i%26))+strings.Repeat("x", i%50+i/50))
+	}
+	var out strings.Builder
+	require.NoError(t, Report{Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
+	assert.Less(t, out.Len(), 65536)
+	assert.Contains(t, out.String(), "… cut: `platform plan --all --diff <ref>` prints all of it.")
+}
