@@ -29,26 +29,50 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 	if err := ctx.RegisterComponentResource("trading-platform:components:Networks", name, n, opts...); err != nil {
 		return nil, err
 	}
+	// The engine gives a network without a subnet the next one that is free, which can
+	// be the very one that another asks for. So that is made first.
+	var withSubnet []pulumi.Resource
 	for _, network := range args.Networks {
-		resource := &docker.NetworkArgs{
-			Name:   pulumi.String(network.Name),
-			Driver: pulumi.String("bridge"),
-			Labels: docker.NetworkLabelArray{
-				docker.NetworkLabelArgs{Label: pulumi.String(plan.StackLabel), Value: pulumi.String(args.Stack)},
-			},
+		if network.Subnet == "" {
+			continue
 		}
-		if network.Subnet != "" {
-			resource.IpamConfigs = docker.NetworkIpamConfigArray{
-				docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)},
-			}
-		}
-		made, err := docker.NewNetwork(ctx, name+"-"+network.Key, resource, pulumi.Parent(n),
-			// Two networks cannot share a name or a subnet.
-			pulumi.DeleteBeforeReplace(true))
+		made, err := n.add(ctx, name, args.Stack, network)
 		if err != nil {
 			return nil, err
 		}
-		n.Names[network.Key] = made.Name
+		withSubnet = append(withSubnet, made)
+	}
+	for _, network := range args.Networks {
+		if network.Subnet != "" {
+			continue
+		}
+		if _, err := n.add(ctx, name, args.Stack, network, pulumi.DependsOn(withSubnet)); err != nil {
+			return nil, err
+		}
 	}
 	return n, ctx.RegisterResourceOutputs(n, pulumi.Map{"names": n.Names})
+}
+
+// add makes one network.
+func (n *Networks) add(ctx *pulumi.Context, name, stack string, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
+	args := &docker.NetworkArgs{
+		Name:   pulumi.String(network.Name),
+		Driver: pulumi.String("bridge"),
+		Labels: docker.NetworkLabelArray{
+			docker.NetworkLabelArgs{Label: pulumi.String(plan.StackLabel), Value: pulumi.String(stack)},
+		},
+	}
+	if network.Subnet != "" {
+		args.IpamConfigs = docker.NetworkIpamConfigArray{
+			docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)},
+		}
+	}
+	made, err := docker.NewNetwork(ctx, name+"-"+network.Key, args, append(opts, pulumi.Parent(n),
+		// Two networks cannot share a name or a subnet.
+		pulumi.DeleteBeforeReplace(true))...)
+	if err != nil {
+		return nil, err
+	}
+	n.Names[network.Key] = made.Name
+	return made, nil
 }

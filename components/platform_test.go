@@ -168,6 +168,9 @@ func TestNetworks(t *testing.T) {
 			"name": "blue_trading_platform", "driver": "bridge", "labels": label,
 			"ipamConfigs": []any{map[string]any{"subnet": "10.9.0.0/24"}},
 		}, plain(networks["platform-networks-trading_platform"].Inputs))
+		waits := networks["platform-networks-default"].RegisterRPC.Dependencies
+		require.Len(t, waits, 1, "or the engine could give it the other's subnet")
+		assert.Equal(t, "platform-networks-trading_platform", nameOf(waits[0]))
 		for name, r := range networks {
 			assert.True(t, r.RegisterRPC.DeleteBeforeReplace, "%s: two networks cannot share a name or a subnet", name)
 		}
