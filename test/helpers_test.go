@@ -5,9 +5,26 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// in is the stack for a subtest, whose failure then is that subtest's.
+func (s *stack) in(t *testing.T) *stack {
+	one := *s
+	one.t = t
+	return &one
+}
+
+// eventually waits, a minute at most, until a statement in the stack's database answers what is wanted.
+func (s *stack) eventually(want, statement string) {
+	s.t.Helper()
+	require.EventuallyWithT(s.t, func(c *assert.CollectT) {
+		assert.Equal(c, want, s.sql(statement))
+	}, time.Minute, 200*time.Millisecond, statement)
+}
 
 // merged is a map with one more entry.
 func merged(m map[string]any, key string, value any) map[string]any {

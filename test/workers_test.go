@@ -1,0 +1,133 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWorkersStack(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "workers", nil)
+	s.up()
+	assertAllHealthy(t, s, slices.Concat(baseServices, workerServices)...)
+
+	t.Run("jobs of every queue leave their results in the volume", func(t *testing.T) {
+		s := s.in(t)
+		for _, queue := range []string{"high", "normal", "low"} {
+			s.enqueue("backtest_"+queue, `{"job_id": "first-%s", "symbol": "MSFT", "trace_id": "%s"}`, queue, s.prefix)
+		}
+		s.eventually("3", "select count(*) from reference_app.backtest_jobs where status = 'completed'")
+		for _, queue := range []string{"high", "normal", "low"} {
+			// Every worker has the one volume, so any of them sees what the others wrote.
+			result := s.result("backtest_worker_low", "first-"+queue)
+			assert.Equal(t, "backtest_"+queue, result.Queue)
+			assert.Equal(t, 250, result.Bars)
+			assert.Equal(t, 1, result.Attempts)
+			lines := s.exec("backtest_worker_high", "sh", "-c", "wc -l </app/data/backtest_results/first-"+queue+".csv")
+			assert.Equal(t, "251", lines, "the equity curve and its heading")
+		}
+	})
+	t.Run("an alert is delivered once", func(t *testing.T) {
+		s := s.in(t)
+		for range 3 {
+			s.enqueue("alerts", `{"alert_id": "margin", "recipient": "desk@example.com", "channel": "email", "message": "margin call"}`)
+		}
+		s.enqueue("alerts", `{"alert_id": "last", "recipient": "desk@example.com", "channel": "sms", "message": "the queue is empty"}`)
+		s.eventually("1", "select count(*) from reference_app.alert_deliveries where alert_id = 'last'")
+		assert.Equal(t, "1|margin call", s.sql("select count(*), min(message) from reference_app.alert_deliveries where alert_id = 'margin'"))
+		assert.Equal(t, 1, s.logged("alert_worker", "alert recorded as delivered", `"alert_id":"margin"`))
+		assert.NotContains(t, s.logs(s.prefix+"_alert_worker", "all"), "desk@example.com", "who is told is nobody's business")
+	})
+	t.Run("a worker that is killed in the middle of a job", func(t *testing.T) {
+		s := s.in(t)
+		s.enqueue("backtest_low", `{"job_id": "survivor", "symbol": "NVDA", "bars": 60, "step_delay_ms": 60}`)
+		s.eventually("running|1", "select status, attempts from reference_app.backtest_jobs where job_id = 'survivor'")
+		s.crash("backtest_worker_low")
+		s.eventually("completed|2", "select status, attempts from reference_app.backtest_jobs where job_id = 'survivor'")
+		assert.Equal(t, 2, s.result("backtest_worker_low", "survivor").Attempts)
+		assert.Equal(t, 1, s.logged("backtest_worker_low", "backtest completed", `"job_id":"survivor"`))
+		assert.Equal(t, 1, s.inspect("backtest_worker_low").RestartCount, "the engine brought it back")
+		for _, list := range []string{"backtest_low", "backtest_low:processing", "backtest_low:failed"} {
+			assert.Equal(t, "0", s.exec("redis", "redis-cli", "llen", list), list)
+		}
+		s.unchanged("after the crash")
+	})
+	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s.in(t), "prometheus", "loki_server", "promtail") })
+	t.Run("every log line can be found", func(t *testing.T) {
+		s := s.in(t)
+		assertLoggedWithLevel(t, s, s.names()...)
+		assertFound(t, s, `{service="backtest_worker_high"} | json | trace_id="`+s.prefix+`"`)
+	})
+	t.Run("five workers, and one again", func(t *testing.T) {
+		s := s.in(t)
+		before := s.ids()
+		s.configure(map[string]any{"replicas": map[string]any{"backtest_worker_high": 5}})
+		s.up()
+		five := []string{"backtest_worker_high_2", "backtest_worker_high_3", "backtest_worker_high_4", "backtest_worker_high_5"}
+		assert.ElementsMatch(t, five, s.replaced(before), "the first keeps its name and its container")
+		assertAllHealthy(t, s, slices.Concat(baseServices, workerServices, five)...)
+		for i := range 5 {
+			s.enqueue("backtest_high", `{"job_id": "crowd-%d", "symbol": "AAPL", "bars": 60, "step_delay_ms": 40}`, i)
+		}
+		s.eventually("5|5", "select count(*), count(distinct worker) from reference_app.backtest_jobs where job_id like 'crowd-%' and status = 'completed'")
+		assertFound(t, s, `{service="backtest_worker_high", container="`+s.prefix+`_backtest_worker_high_5"}`)
+
+		before = s.ids()
+		s.configure(map[string]any{"replicas": nil})
+		s.up()
+		assert.ElementsMatch(t, slices.Concat(baseServices, workerServices), s.names(), "four are gone")
+		assert.Empty(t, s.replaced(before), "and nothing else is touched")
+	})
+}
+
+// enqueue puts a job into a queue as the platform's services do.
+func (s *stack) enqueue(queue, format string, args ...any) {
+	s.t.Helper()
+	s.exec("redis", "redis-cli", "lpush", queue, fmt.Sprintf(format, args...))
+}
+
+// backtestResult is what a test looks at of a result file.
+type backtestResult struct {
+	Queue          string
+	Bars, Attempts int
+}
+
+// result reads a job's result file in a worker's container.
+func (s *stack) result(service, job string) (r backtestResult) {
+	s.t.Helper()
+	require.NoError(s.t, json.Unmarshal([]byte(s.exec(service, "cat", "/app/data/backtest_results/"+job+".json")), &r))
+	return r
+}
+
+// logged counts a service's log lines that have all the parts.
+func (s *stack) logged(service string, parts ...string) (n int) {
+	for line := range strings.Lines(s.logs(s.prefix+"_"+service, "all")) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// crash kills a service's process from outside its container, and waits for the engine to start it again. `docker kill`
+// would not do: the engine takes it for a person's wish, and leaves the container stopped.
+func (s *stack) crash(service string) {
+	s.t.Helper()
+	pid := s.inspect(service).State.Pid
+	require.NotZero(s.t, pid)
+	out, err := exec.Command("docker", "run", "--rm", "--name", s.prefix+"_killer", "--pid", "host", "--user", "0", "--entrypoint", "sh",
+		references["redis"], "-c", fmt.Sprintf("kill -KILL %d", pid)).CombinedOutput()
+	require.NoError(s.t, err, string(out))
+	require.EventuallyWithT(s.t, func(c *assert.CollectT) {
+		state := s.inspect(service).State
+		assert.True(c, state.Running && state.Pid != pid && state.Pid != 0, service)
+	}, 30*time.Second, 100*time.Millisecond)
+}
