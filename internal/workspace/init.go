@@ -107,10 +107,12 @@ func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(stri
 	if err != nil {
 		return err
 	}
-	from := tracked
-	if own, err := readFile(w.StackFile(stack)); err != nil {
+	own, err := readFile(w.StackFile(stack))
+	if err != nil {
 		return err
-	} else if own != nil {
+	}
+	from := tracked
+	if own != nil {
 		from = own
 	}
 	scratch := filepath.Join(temp, "Pulumi."+stack+".yaml")
@@ -137,6 +139,9 @@ func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(stri
 		return err
 	}
 	say("stack " + stack + ": its own settings and secrets lie in " + w.StackFile(stack))
+	if own != nil { // and what the tracked file has gained since then comes over
+		return errors.Join(writeFile(w.StackFile(stack), made), w.Refresh(stack))
+	}
 	return errors.Join(writeFile(w.lastTracked(stack), tracked), writeFile(w.StackFile(stack), made))
 }
 
