@@ -31,6 +31,7 @@ type Engine struct {
 	Images     map[string][]string          // environment by reference
 	Files      map[string]map[string]string // by volume, the content of files by their path in it
 	Health     map[string]string            // by container id; one without has no healthcheck
+	Registry   bool                         // whether it reaches a registry
 	Broken     []string                     // paths without the version, such as /networks, that answer with an error
 
 	mu      sync.Mutex
@@ -110,6 +111,8 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.inspectVolume(w, name)
 	case kind == "images":
 		e.inspectImage(w, strings.TrimSuffix(name, "/json"))
+	case kind == "distribution" && e.Registry:
+		answer(w, map[string]any{"Descriptor": map[string]any{}})
 	case path == "/containers/create":
 		e.create(w, r)
 	case kind == "containers" && r.Method == http.MethodDelete:

@@ -1,0 +1,113 @@
+package workspace
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/internal/certs"
+	"trading-platform/internal/enginetest"
+)
+
+// initialised runs init of a stack of this very clone with a CLI of the test's own,
+// which writes its arguments down and then runs a script.
+type initialised struct {
+	w    *Workspace
+	log  string
+	said []string
+}
+
+func newInit(t *testing.T, script string) *initialised {
+	t.Helper()
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	require.NoError(t, err)
+	i := &initialised{w: clone(t), log: filepath.Join(t.TempDir(), "log")}
+	i.w.Root, i.w.Own = root, true
+	i.w.Pulumi = executable(t, t.TempDir(), `echo "$@" >> `+i.log+"\n"+script)
+	stdin, err := os.Open(i.w.trackedFile("base")) // nobody to ask
+	require.NoError(t, err)
+	terminal := os.Stdin
+	os.Stdin = stdin
+	t.Cleanup(func() { os.Stdin = terminal; _ = stdin.Close() })
+	return i
+}
+
+func (i *initialised) run(t *testing.T, stack string, e *enginetest.Engine) error {
+	t.Helper()
+	t.Setenv("DOCKER_HOST", e.Start(t))
+	i.said = nil
+	return i.w.Init(context.Background(), stack, func(line string) { i.said = append(i.said, line) })
+}
+
+func (i *initialised) text() string { return strings.Join(i.said, "\n") }
+
+func TestInit(t *testing.T) {
+	i := newInit(t, "")
+	tracked := read(t, i.w.trackedFile("base"))
+	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
+	file := i.w.StackFile("base")
+	want := `config: {trading-platform:profiles: [], trading-platform:engineApi: "1.41", trading-platform:provider: official}`
+	assert.YAMLEq(t, want, read(t, file))
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	assert.FileExists(t, i.w.passphraseFile())
+	assert.Equal(t, tracked, read(t, i.w.trackedFile("base")), "the clone stays clean")
+	assert.Contains(t, i.text(), "made a passphrase for the secrets in the state: "+i.w.passphraseFile())
+	assert.Contains(t, i.text(), "stack base: its own settings and secrets lie in "+file)
+	assert.Contains(t, i.text(), "provider: official")
+	assert.Contains(t, read(t, i.log), "stack init base --no-select")
+	assert.Contains(t, read(t, i.log), "plugin install resource docker "+OfficialVersion)
+
+	t.Run("again, with the registry down: the choices stay", func(t *testing.T) {
+		passphrase := read(t, i.w.passphraseFile())
+		require.NoError(t, os.Remove(i.log))
+		require.NoError(t, i.run(t, "base", &enginetest.Engine{}))
+		assert.YAMLEq(t, want, read(t, file))
+		assert.Empty(t, i.said, "nothing to say")
+		assert.Equal(t, passphrase, read(t, i.w.passphraseFile()))
+		assert.NotContains(t, read(t, i.log), "stack init")
+	})
+	t.Run("again, with a newer engine: that is written down", func(t *testing.T) {
+		require.NoError(t, i.run(t, "base", &enginetest.Engine{API: "1.44"}))
+		assert.YAMLEq(t, strings.Replace(want, "1.41", "1.44", 1), read(t, file))
+	})
+}
+
+func TestInitOfAStackThatPlainPulumiMade(t *testing.T) {
+	i := newInit(t, `case "$*" in
+*"stack init"*) echo "error: stack 'base' already exists" >&2; exit 255;;
+*" config -s base"*) echo "encryptionsalt: v1:from-state" >> "$2/Pulumi.base.yaml";;
+esac`)
+	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
+	assert.Contains(t, read(t, i.w.StackFile("base")), "encryptionsalt: v1:from-state", "its secrets can be read")
+}
+
+func TestInitOfASecuredStackMakesItsCertificatesAndSecrets(t *testing.T) {
+	i := newInit(t, "")
+	require.NoError(t, i.run(t, "mtls", &enginetest.Engine{Registry: true}))
+	dir := i.w.CertsDir("mtls")
+	assert.Contains(t, read(t, i.w.StackFile("mtls")), "trading-platform:certsDir: "+dir)
+	assert.NoError(t, certs.Check(dir, "mtls", []string{"localhost"}))
+	for _, variable := range []string{"POSTGRES_PASSWORD", "GF_SECURITY_ADMIN_PASSWORD", "WEB_CONSOLE_PASSWORD", "WEB_CONSOLE_USER"} {
+		assert.Contains(t, read(t, i.log), "config set -s mtls --config-file "+i.w.StackFile("mtls")+" --secret "+variable+"\n",
+			"the value is no argument, which others could see")
+	}
+}
+
+func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {
+	i := newInit(t, `case "$*" in *"stack export"*) exit 1;; esac`)
+	// Since then the tracked file was edited: it no longer has the bindAddress.
+	write(t, i.w.lastTracked("base"), "config: {trading-platform:profiles: [], trading-platform:bindAddress: 127.0.0.9}")
+	write(t, i.w.StackFile("base"), "config: {trading-platform:profiles: [], trading-platform:bindAddress: 127.0.0.9, "+
+		"trading-platform:provider: official, trading-platform:portOffset: 7}")
+	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
+	assert.Contains(t, read(t, i.log), "stack init base")
+	assert.YAMLEq(t, `config: {trading-platform:profiles: [], trading-platform:provider: official, trading-platform:portOffset: 7, trading-platform:engineApi: "1.41"}`,
+		read(t, i.w.StackFile("base")))
+}
