@@ -86,3 +86,78 @@ func TestMTLS(t *testing.T) {
 	})
 	assertGuarded(t, s, alice)
 }
+
+func TestCertificatesThatDoNotHold(t *testing.T) {
+	t.Parallel()
+	good := makeCerts(t, time.Now())
+	copied := func(t *testing.T) string {
+		t.Helper()
+		dir := t.TempDir()
+		require.NoError(t, os.CopyFS(dir, os.DirFS(good)))
+		require.NoError(t, os.Chmod(filepath.Join(dir, "server.key"), 0o600))
+		require.NoError(t, os.Chmod(filepath.Join(dir, "ca.key"), 0o600))
+		return dir
+	}
+	// swap puts files of another authority's folder in place of ours.
+	swap := func(t *testing.T, dir string, files ...string) {
+		t.Helper()
+		foreign := makeCerts(t, time.Now())
+		for _, file := range files {
+			text, err := os.ReadFile(filepath.Join(foreign, file))
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, file), text, 0o600))
+		}
+	}
+	s := newStack(t, "mtls", map[string]any{"env": secrets})
+	for name, test := range map[string]struct {
+		folder func(t *testing.T) string
+		want   []string
+	}{
+		"missing": {
+			func(t *testing.T) string { return t.TempDir() },
+			[]string{"4 things are wrong", "ca.crt: it is missing", "server.crt: it is missing", "server.key: it is missing", "dhparam.pem: it is missing", "mend: platform certs -s mtls"},
+		},
+		"expired": {
+			func(t *testing.T) string { return makeCerts(t, time.Now().AddDate(-2, 0, 0)) },
+			[]string{"server.crt: it expired on " + time.Now().AddDate(-2, 0, 397).Format("2006"), "mend: platform certs -s mtls"},
+		},
+		"with the key of another": {
+			func(t *testing.T) string {
+				dir := copied(t)
+				swap(t, dir, "server.key")
+				return dir
+			},
+			[]string{"server.key: it is not the key of server.crt", "&& platform certs -s mtls"},
+		},
+		"signed by another authority": {
+			func(t *testing.T) string {
+				dir := copied(t)
+				swap(t, dir, "server.crt", "server.key")
+				return dir
+			},
+			[]string{"server.crt: it is not signed by ca.crt", "&& platform certs -s mtls"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.configure(map[string]any{"certsDir": test.folder(t)})
+			out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+			require.Error(t, err)
+			for _, want := range test.want {
+				assert.Contains(t, out, want)
+			}
+		})
+	}
+	t.Run("open to others, and mtls and oauth2 in one stack", func(t *testing.T) {
+		dir := copied(t)
+		require.NoError(t, os.Chmod(filepath.Join(dir, "server.key"), 0o644)) //nolint:gosec // what is to be found
+		s.configure(map[string]any{"certsDir": dir, "profiles": []string{"mtls", "oauth2"}})
+		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+		require.Error(t, err)
+		assert.Contains(t, out, "server.key: others than its owner can read it")
+		assert.Contains(t, out, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443 and want nginx's fixed address")
+		assert.Contains(t, out, "mend: give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
+	})
+	assert.Empty(t, s.names(), "nothing was made")
+	assert.Empty(t, s.networks())
+	assert.Empty(t, s.volumes())
+}
