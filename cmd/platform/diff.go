@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,6 +38,9 @@ func compare(ctx context.Context, w *workspace.Workspace, ref, stack string) (di
 	stacks := []string{stack}
 	if stack == "" {
 		stacks = union(base.stacks(), head.stacks())
+	} else if !slices.Contains(union(base.stacks(), head.stacks()), stack) {
+		return diff.Report{}, fmt.Errorf("neither %s nor this checkout has a file Pulumi.%s.yaml; stacks here: %s",
+			ref, stack, strings.Join(head.stacks(), ", "))
 	}
 
 	plans := map[*revision]map[string]*diff.Snapshot{base: {}, head: {}}
@@ -49,32 +53,40 @@ func compare(ctx context.Context, w *workspace.Workspace, ref, stack string) (di
 	}
 	report := diff.Report{Base: base.name, Head: head.name}
 	for _, name := range stacks {
-		if plans[base][name] == nil && plans[head][name] == nil {
-			return diff.Report{}, fmt.Errorf("neither %s nor this checkout has a file Pulumi.%s.yaml; stacks here: %v", ref, name, head.stacks())
-		}
 		report.Stacks = append(report.Stacks, diff.Compare(name, plans[base][name], plans[head][name]))
 	}
 	report.Unplanned, err = changedFiles(ctx, w.Root, base.commit, unplanned)
 	return report, err
 }
 
-// printDiff writes a report, and turns what it says into the exit code.
-func printDiff(out io.Writer, report diff.Report, format string) error {
-	var err error
-	switch format {
-	case "text":
-		err = report.Text(out)
-	case "markdown":
-		err = report.Markdown(out)
-	case "json":
-		err = report.JSON(out)
-	default:
+// diffFormats are the ways to write a report.
+var diffFormats = map[string]func(diff.Report, io.Writer) error{
+	"text":     diff.Report.Text,
+	"markdown": diff.Report.Markdown,
+	"json":     diff.Report.JSON,
+}
+
+// printDiff compares, writes the report, and turns what it says into the exit code.
+func printDiff(ctx context.Context, out io.Writer, ref, stack, format string) error {
+	write, ok := diffFormats[format]
+	if !ok {
 		return fmt.Errorf("with --diff, -o takes text, markdown or json, not %s", format)
 	}
-	if code := report.ExitCode(); err == nil && code != 0 {
+	w, err := here()
+	if err != nil {
+		return err
+	}
+	report, err := compare(ctx, w, ref, stack)
+	if err != nil {
+		return err
+	}
+	if err := write(report, out); err != nil {
+		return err
+	}
+	if code := report.ExitCode(); code != 0 {
 		return exitCode(code)
 	}
-	return err
+	return nil
 }
 
 // union gives the names in either list, sorted.

@@ -33,18 +33,10 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 	cmd.MarkFlagsMutuallyExclusive("diff", "files")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("diff") {
-			w, err := here()
-			if err != nil {
-				return err
-			}
 			if *all {
 				*name = ""
 			}
-			report, err := compare(cmd.Context(), w, *ref, *name)
-			if err != nil {
-				return err
-			}
-			return printDiff(cmd.OutOrStdout(), report, *format)
+			return printDiff(cmd.Context(), cmd.OutOrStdout(), *ref, *name, *format)
 		}
 		if *all {
 			return errors.New("--all goes with --diff")
