@@ -16,6 +16,8 @@ const (
 	quick   = time.Second
 	beat    = 15 * time.Second
 	retries = 3
+	// Where a failing probe is tried each second, a moment's trouble must not count as much.
+	quickRetries = 5
 )
 
 // timing gives a probe its timing.
@@ -36,6 +38,7 @@ func timing(command []string, p catalog.Probe, engine settings.Version) Probe {
 		out.StartInterval = Duration{quick}
 		return out
 	}
+	out.Retries = quickRetries
 	line := command[len(command)-1]
 	if command[0] == "CMD" {
 		line = shellescape.QuoteCommand(command[1:])

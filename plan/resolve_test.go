@@ -719,8 +719,8 @@ func TestProbeTiming(t *testing.T) {
 			postgres, redis := service(t, p, "postgres").Probe, service(t, p, "redis").Probe
 			assert.Equal(t, second(300), postgres.StartPeriod, "time to replay its log")
 			assert.Equal(t, second(60), service(t, p, "promtail").Probe.StartPeriod, "unless the catalog says otherwise")
-			assert.Equal(t, 3, postgres.Retries)
 			if test.old {
+				assert.Equal(t, 5, postgres.Retries, "they follow each other by the second")
 				assert.Equal(t, []string{"CMD-SHELL", "[ -e /dev/shm/healthy ] && sleep 15; " +
 					"if pg_isready -q -h 127.0.0.1 -U trader -d trader; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi"}, postgres.Test)
 				assert.Equal(t, "[ -e /dev/shm/healthy ] && sleep 15; "+
@@ -729,9 +729,10 @@ func TestProbeTiming(t *testing.T) {
 				assert.Equal(t, second(20), postgres.Timeout, "the beat that is slept is not the probe's")
 				assert.Equal(t, second(18), redis.Timeout)
 				assert.Zero(t, postgres.StartInterval)
-				assert.Equal(t, 300*time.Second+3*(21*time.Second)+30*time.Second, postgres.WaitTimeout())
+				assert.Equal(t, 300*time.Second+5*(21*time.Second)+30*time.Second, postgres.WaitTimeout())
 				return
 			}
+			assert.Equal(t, 3, postgres.Retries)
 			assert.Equal(t, []string{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "trader", "-d", "trader"}, postgres.Test)
 			assert.Equal(t, []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"}, redis.Test)
 			assert.Equal(t, second(15), postgres.Interval)

@@ -305,7 +305,7 @@ func (d *decoder) variables() map[string]Value {
 		file, err := godotenv.Read(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			d.fault("envFile", "cp .env.example "+path+", or: pulumi config rm -s "+d.src.Stack+" envFile", "no file %s", path)
+			d.fault("envFile", "write it, one NAME=value a line, or: pulumi config rm -s "+d.src.Stack+" envFile", "no file %s", path)
 		case err != nil:
 			// The library quotes the line that it cannot read, which may hold a secret.
 			d.fault("envFile", "write NAME=value lines, quotes closed", "%s cannot be read as a dotenv file", path)

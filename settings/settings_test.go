@@ -122,7 +122,7 @@ func TestFaults(t *testing.T) {
 		"sourceDir": {"sourceDir", "/no/such/checkout", "sourceDir", "/no/such/checkout is not a folder",
 			set + "sourceDir <folder>, or: pulumi config rm -s dev sourceDir"},
 		"envFile": {"envFile", "/no/such/.env", "envFile", "no file /no/such/.env",
-			"cp .env.example /no/such/.env, or: pulumi config rm -s dev envFile"},
+			"write it, one NAME=value a line, or: pulumi config rm -s dev envFile"},
 		"env, no map": {"env", `["LOG_LEVEL=DEBUG"]`, "env", `"[\"LOG_LEVEL=DEBUG\"]" is not a map`, "pulumi config rm -s dev env && " + set + "--path env.<name> <value>"},
 		"env, unknown": {"env", `{"LOGLEVEL":"DEBUG"}`, "env.LOGLEVEL", "no service takes this variable; did you mean LOG_LEVEL?",
 			"serviceEnv.<service>.LOGLEVEL gives a service a variable of your own"},

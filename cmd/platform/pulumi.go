@@ -18,7 +18,7 @@ func pulumiCommand() *cobra.Command {
 		Short: "Run pulumi with this machine's state, passphrase and the stack's own file",
 		// The arguments are pulumi's.
 		DisableFlagParsing: true,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := here()
 			if err != nil {
 				return err
@@ -27,6 +27,9 @@ func pulumiCommand() *cobra.Command {
 				return errors.New("no pulumi here yet; run: make init")
 			}
 			stack := workspace.StackOf(args)
+			if stack == "" {
+				stack = w.Selected(cmd.Context())
+			}
 			if stack != "" {
 				if err := w.Refresh(stack); err != nil {
 					return err

@@ -4,6 +4,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -52,7 +53,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if engine, err := host.Engine(ctx.Context()); err == nil {
 		defer func() { _ = engine.Close() }()
 		if err := faults.Gather(preflight.Check(ctx.Context(), engine, p, set)); err != nil {
-			return err
+			return errors.Join(faults.Err(), err)
 		}
 	}
 	if err := faults.Err(); err != nil {

@@ -38,6 +38,15 @@ func StackOf(args []string) string {
 	return os.Getenv("PULUMI_STACK")
 }
 
+// Selected gives the stack that `pulumi stack select` chose; empty when none is.
+func (w *Workspace) Selected(ctx context.Context) string {
+	out, err := w.command(ctx, "stack", "--show-name", "--non-interactive").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // Environ is the process environment with what pulumi needs of the workspace.
 // What the user has set stays.
 func (w *Workspace) Environ() []string {
