@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/term"
@@ -56,7 +57,11 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(strin
 			" (to see one: pulumi config get -s " + name + " <NAME>)")
 	}
 	for _, variable := range unknown {
-		say("still to be set: " + settings.SetSecret(name, variable))
+		mend := settings.Set(name, variable, "<value>")
+		if catalog.IsSecret(variable, "") {
+			mend = settings.SetSecret(name, variable)
+		}
+		say("still to be set: " + mend)
 	}
 	return nil
 }
@@ -78,7 +83,11 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 			return err
 		}
 	}
-	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: []string{"admin"}})
+	var clients []string
+	if slices.Contains(set.Profiles, "mtls") {
+		clients = []string{"admin"}
+	}
+	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: clients})
 	if err == nil && len(report.Made) > 0 {
 		say(report.String())
 	}
