@@ -39,6 +39,9 @@ func apis() []Service {
 			About:  "trading signals",
 			After:  []string{"postgres", "redis"},
 			Mounts: []Mount{{Checkout: "data", Path: "/app/data", ReadOnly: true}},
+			BuildContexts: []Variable{
+				from("qlib_src", "apps/signal_service/qlib_placeholder", "QLIB_SOURCE_DIR"),
+			},
 			Env: join(database, []Variable{
 				fixed("REDIS_URL", redisURL),
 				optional("STRATEGY_ID", "alpha_baseline"),

@@ -91,6 +91,8 @@ type Service struct {
 	Image string
 	// BuildArgs are the build arguments of an app's Dockerfile.
 	BuildArgs []Variable
+	// BuildContexts are the build contexts that an app's Dockerfile copies from by name, each a folder of the checkout.
+	BuildContexts []Variable
 
 	Command []string // replaces the image's command; empty keeps it
 	User    string   // replaces the image's user; empty keeps it

@@ -83,7 +83,7 @@ func IsSecret(name, value string) bool {
 func UserVariables() []string {
 	var names []string
 	for _, s := range Services() {
-		for _, v := range slices.Concat(s.Env, s.BuildArgs) {
+		for _, v := range slices.Concat(s.Env, s.BuildArgs, s.BuildContexts) {
 			names = append(names, v.From...)
 		}
 		for _, p := range s.Ports {
@@ -92,7 +92,6 @@ func UserVariables() []string {
 			}
 		}
 	}
-	names = append(names, "QLIB_SOURCE_DIR")
 	slices.Sort(names)
 	return slices.Compact(names)
 }

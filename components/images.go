@@ -28,50 +28,72 @@ func NewImages(ctx *pulumi.Context, name string, args *ImagesArgs, opts ...pulum
 	if err := ctx.RegisterComponentResource("trading-platform:components:Images", name, i, opts...); err != nil {
 		return nil, err
 	}
-	made := map[string]pulumi.StringOutput{}
-	for _, s := range args.Services {
-		key := s.Image.Key()
-		if _, ok := made[key]; !ok {
-			id, err := newImage(ctx, name+"-"+key, s.Image, pulumi.Parent(i))
-			if err != nil {
-				return nil, err
-			}
-			made[key] = id
+	made := map[string]image{}
+	var newOnce func(p plan.Image) (image, error)
+	newOnce = func(p plan.Image) (image, error) {
+		if known, ok := made[p.Key()]; ok {
+			return known, nil
 		}
-		i.ByService[s.Name] = made[key]
+		var first []pulumi.Resource
+		if p.Build != nil {
+			for _, context := range p.Build.Contexts {
+				before, err := newOnce(plan.Image{Build: &context})
+				if err != nil {
+					return image{}, err
+				}
+				first = append(first, before.resource)
+			}
+		}
+		one, err := newImage(ctx, name+"-"+p.Key(), p, pulumi.Parent(i), pulumi.DependsOn(first))
+		made[p.Key()] = one
+		return one, err
+	}
+	for _, s := range args.Services {
+		one, err := newOnce(s.Image)
+		if err != nil {
+			return nil, err
+		}
+		i.ByService[s.Name] = one.id
 	}
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{})
 }
 
-// newImage gives an image's id. Both kinds of resource name the image by its id,
+// image is one image's resource and its id.
+type image struct {
+	resource pulumi.Resource
+	id       pulumi.StringOutput
+}
+
+// newImage makes sure of an image. Both kinds of resource name the image by its id,
 // so that a container is replaced when, and only when, the content is another.
-func newImage(ctx *pulumi.Context, name string, image plan.Image, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {
-	if image.Build == nil {
+func newImage(ctx *pulumi.Context, name string, p plan.Image, opts ...pulumi.ResourceOption) (image, error) {
+	if p.Build == nil {
 		remote, err := docker.NewRemoteImage(ctx, name, &docker.RemoteImageArgs{
-			Name:        pulumi.String(image.Reference),
+			Name:        pulumi.String(p.Reference),
 			KeepLocally: pulumi.Bool(true), // another stack may run it
 		}, opts...)
 		if err != nil {
-			return pulumi.StringOutput{}, err
+			return image{}, err
 		}
-		return remote.ImageId, nil
+		return image{remote, remote.ImageId}, nil
 	}
 	built, err := docker.NewImage(ctx, name, &docker.ImageArgs{
-		ImageName: pulumi.String(image.Build.Name),
+		ImageName: pulumi.String(p.Build.Name),
 		SkipPush:  pulumi.Bool(true),
 		Build: docker.DockerBuildArgs{
-			Context:    pulumi.String(image.Build.Context),
-			Dockerfile: pulumi.String(image.Build.Dockerfile),
-			Args:       pulumi.ToStringMap(image.Build.Args),
+			Context:    pulumi.String(p.Build.Context),
+			Dockerfile: pulumi.String(p.Build.Dockerfile),
+			Args:       pulumi.ToStringMap(p.Build.Args),
 			// Left out, the plugin asks the engine each time and may differ.
 			Platform: pulumi.String("linux/" + runtime.GOARCH),
 		},
 	}, opts...)
 	if err != nil {
-		return pulumi.StringOutput{}, err
+		return image{}, err
 	}
 	// Unpushed, the digest is the image's id.
-	return built.RepoDigest.ApplyT(func(digest string) string {
+	id := built.RepoDigest.ApplyT(func(digest string) string {
 		return digest[strings.LastIndex(digest, "@")+1:]
-	}).(pulumi.StringOutput), nil
+	}).(pulumi.StringOutput)
+	return image{built, id}, nil
 }

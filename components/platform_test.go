@@ -224,7 +224,15 @@ func TestImages(t *testing.T) {
 			"context": checkout, "dockerfile": checkout + "/apps/web_console_ng/Dockerfile", "platform": "linux/" + runtime.GOARCH,
 			"args": map[string]any{"APP_UID": "1000", "APP_GID": "1000"},
 		}, console["build"])
-		assert.Len(t, built, 9, "one for each app")
+		assert.Len(t, built, 10, "one for each app, and a build context")
+		context := built["platform-images-qlib_src:latest"]
+		assert.Equal(t, map[string]any{
+			"context": checkout, "dockerfile": "infra/build-context.Dockerfile", "platform": "linux/" + runtime.GOARCH,
+			"args": map[string]any{"FOLDER": "apps/signal_service/qlib_placeholder"},
+		}, plain(context.Inputs)["build"])
+		after := built["platform-images-trading_platform/signal_service:local"].RegisterRPC.Dependencies
+		require.Len(t, after, 1, "who copies from it is built after it")
+		assert.Contains(t, after[0], "::platform-images-qlib_src:latest")
 	})
 }
 

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"path/filepath"
 	"strings"
 
 	"trading-platform/catalog"
@@ -28,7 +29,8 @@ func (r *resolver) image(s catalog.Service) (Image, bool) {
 	}}, true
 }
 
-// build is the build of an app from the checkout, whose root is the context.
+// build is the build of an app from the checkout, whose root is the context, and
+// of what its Dockerfile has as further contexts.
 func (r *resolver) build(s catalog.Service) *Build {
 	b := &Build{
 		Name:       r.tag(s.App),
@@ -38,6 +40,23 @@ func (r *resolver) build(s catalog.Service) *Build {
 	}
 	for _, v := range s.BuildArgs {
 		b.Args[v.Name], _ = r.value(v)
+	}
+	for _, v := range s.BuildContexts {
+		folder, _ := r.value(v)
+		if !filepath.IsLocal(folder) {
+			r.faults.Add(settings.Project+":"+v.From[0], "copy it into the checkout, or build the image with docker build --build-context "+
+				v.Name+"="+folder+" and name it: "+settings.Set(r.set.Stack, "--path images."+s.Name, "<reference>"),
+				"%s is not a folder of the checkout, by its path from there", folder)
+		}
+		b.Contexts = append(b.Contexts, Build{
+			// The name that the Dockerfile copies from. An image of that name is what
+			// BuildKit takes where it is given no such context: see docs/decisions/006.
+			Name: v.Name + ":latest",
+			// The whole checkout again, so that both are built whenever one is: another
+			// stack's folder may have taken the name since.
+			Context: r.set.SourceDir, Dockerfile: "infra/build-context.Dockerfile",
+			Args: map[string]string{FolderArg: filepath.ToSlash(filepath.Clean(folder))},
+		})
 	}
 	return b
 }

@@ -78,7 +78,13 @@ type Build struct {
 	Context    string            `json:"context"`    // folder, absolute or under the project
 	Dockerfile string            `json:"dockerfile"` // path of the Dockerfile
 	Args       map[string]string `json:"args,omitempty"`
+	// Contexts are built before, since the Dockerfile copies from them by name.
+	Contexts []Build `json:"contexts,omitempty"`
 }
+
+// FolderArg is the argument by which infra/build-context.Dockerfile learns which
+// folder of its context to make an image of.
+const FolderArg = "FOLDER"
 
 // Env is one variable of a container.
 type Env struct {

@@ -330,6 +330,17 @@ func content(t *testing.T, p *plan.Plan, name, ending string) string {
 	return ""
 }
 
+func TestABuildContextOutsideOfTheCheckout(t *testing.T) {
+	for name, folder := range map[string]string{"absolute": "/opt/qlib", "beside it": "../qlib"} {
+		t.Run(name, func(t *testing.T) {
+			_, err := plan.Resolve(load(t, profiles("dev").with(config{"sourceDir": t.TempDir(), "env": `{"QLIB_SOURCE_DIR":"` + folder + `"}`})), nil)
+			require.ErrorContains(t, err, "trading-platform:QLIB_SOURCE_DIR: "+folder+" is not a folder of the checkout, by its path from there\n"+
+				"     mend: copy it into the checkout, or build the image with docker build --build-context qlib_src="+folder+
+				" and name it: pulumi config set -s test --path images.signal_service <reference>")
+		})
+	}
+}
+
 func TestAPortPast65535(t *testing.T) {
 	set := load(t, config{"profiles": `["dev"]`, "portOffset": "50000"}.with(own))
 	set.PortOffset = 60000 // more than settings let through
@@ -457,6 +468,13 @@ func TestWhereAnImageComesFrom(t *testing.T) {
 		"the reference app, given":      {config{"images": `{"reference":"ref:1"}`}, "signal_service", plan.Image{Reference: "ref:1"}, true},
 		"a checkout over the reference app": {config{"sourceDir": checkout, "images": `{"reference":"ref:1"}`}, "signal_service", plan.Image{Build: &plan.Build{
 			Name: "trading_platform/signal_service:local", Context: checkout, Dockerfile: checkout + "/apps/signal_service/Dockerfile", Args: map[string]string{},
+			Contexts: []plan.Build{{Name: "qlib_src:latest", Context: checkout, Dockerfile: "infra/build-context.Dockerfile",
+				Args: map[string]string{"FOLDER": "apps/signal_service/qlib_placeholder"}}},
+		}}, false},
+		"another folder for a build context": {config{"sourceDir": checkout, "env": `{"QLIB_SOURCE_DIR":"./libs/qlib/"}`}, "signal_service", plan.Image{Build: &plan.Build{
+			Name: "trading_platform/signal_service:local", Context: checkout, Dockerfile: checkout + "/apps/signal_service/Dockerfile", Args: map[string]string{},
+			Contexts: []plan.Build{{Name: "qlib_src:latest", Context: checkout, Dockerfile: "infra/build-context.Dockerfile",
+				Args: map[string]string{"FOLDER": "libs/qlib"}}},
 		}}, false},
 		"a reference over all": {config{"sourceDir": checkout, "images": `{"reference":"ref:1","signal_service":"mine:2"}`}, "signal_service",
 			plan.Image{Reference: "mine:2"}, false},

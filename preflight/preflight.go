@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -296,6 +297,10 @@ func (c *check) folders() {
 		if b := s.Image.Build; b != nil {
 			missing(b.Dockerfile, s.Name+" is built from it", "point sourceDir at a full checkout, or: "+
 				c.config("--path images."+s.Name, "<reference>"))
+			for _, context := range b.Contexts {
+				missing(filepath.Join(context.Context, context.Args[plan.FolderArg]), s.Name+" is built with it",
+					"point sourceDir at a full checkout, or: "+c.config("--path images."+s.Name, "<reference>"))
+			}
 		}
 	}
 }
