@@ -1,0 +1,209 @@
+package test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestSourceDir runs the dev profile from a checkout of the platform.
+func TestSourceDir(t *testing.T) {
+	t.Parallel()
+	checkout := newCheckout(t)
+	s := newStack(t, "dev", map[string]any{"sourceDir": checkout.dir})
+	s.configure(map[string]any{"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin", "WEB_CONSOLE_UID": 1001}})
+	apps := []string{"execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "backtest_worker", "web_console_ng"}
+	t.Cleanup(func() {
+		for _, app := range apps {
+			_ = exec.Command("docker", "rmi", "-f", s.prefix+"/"+app+":local").Run()
+		}
+		_ = exec.Command("docker", "rmi", "-f", "qlib_src:latest").Run()
+	})
+
+	t.Run("what the checkout lacks is one error, before anything is made", func(t *testing.T) {
+		s := s.in(t)
+		gone := []string{"notebooks", "apps/orchestrator/Dockerfile", "apps/signal_service/qlib_placeholder", "data/models"}
+		for _, path := range gone {
+			checkout.move(path, path+".away")
+		}
+		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+		require.Error(t, err)
+		assert.Contains(t, out, "4 things are wrong, and nothing was changed")
+		for i, use := range []string{"web_console_dev mounts it", "orchestrator is built from it", "signal_service is built with it", "model_registry mounts it"} {
+			assert.Contains(t, out, checkout.path(gone[i])+": is not there, and "+use)
+			checkout.move(gone[i]+".away", gone[i])
+		}
+		assert.Empty(t, s.names())
+		assert.Empty(t, s.networks())
+		assert.Empty(t, s.volumes())
+	})
+	t.Run("a preview builds nothing", func(t *testing.T) {
+		s := s.in(t)
+		s.pulumi("preview", "-s", s.name, "--non-interactive")
+		for _, app := range apps {
+			assert.Empty(t, s.builtImage(app))
+		}
+	})
+	s.up()
+	assertAllHealthy(t, s, slices.Concat(baseServices, devServices)...)
+	s.unchanged("right after up")
+
+	t.Run("containers run the checkout's code as the platform does", func(t *testing.T) {
+		s := s.in(t)
+		for _, service := range []string{"orchestrator", "signal_service", "backtest_worker_dev", "web_console_dev"} {
+			app := strings.NewReplacer("backtest_worker_dev", "backtest_worker", "web_console_dev", "web_console_ng").Replace(service)
+			assert.Equal(t, s.builtImage(app), s.inspect(service).Image, service)
+			assert.Equal(t, "1", s.exec(service, "cat", "/app/version"), service)
+		}
+		assert.Equal(t, "-m apps.backtest_worker.entrypoint", s.exec("backtest_worker_dev", "cat", "/tmp/run-by"), "the catalog's command")
+		assert.Equal(t, "-m apps.orchestrator.main", s.exec("orchestrator", "cat", "/tmp/run-by"), "the image's own")
+		assert.Equal(t, "1001:1000", s.exec("web_console_dev", "sh", "-c", "echo $(id -u):$(id -g)"), "build arguments APP_UID and APP_GID")
+		assert.Equal(t, "placeholder", s.exec("signal_service", "cat", "/opt/qlib/version"), "from the build context qlib_src")
+	})
+	t.Run("folders of the checkout are mounted", func(t *testing.T) {
+		s := s.in(t)
+		const ro, rw = ":ro", ":rw"
+		for service, want := range map[string][]string{
+			"execution_gateway":   {"apps/web_console_ng/certs:/app/apps/web_console_ng/certs" + ro},
+			"signal_service":      {"data:/app/data" + ro},
+			"market_data_service": nil,
+			"model_registry":      {"data/models:/app/data/models" + rw},
+			"orchestrator":        nil,
+			"backtest_worker_dev": {"data:/app/data/market_data" + ro},
+			"web_console_dev": {
+				"apps/web_console_ng/certs:/app/apps/web_console_ng/certs" + ro, "artifacts:/app/artifacts" + rw, "data:/app/data" + rw,
+				"data/models:/app/data/models" + rw, "notebooks:/app/notebooks" + rw,
+			},
+		} {
+			var got []string
+			for _, m := range s.inspect(service).Mounts {
+				if m.Type == "bind" {
+					from, err := filepath.Rel(checkout.dir, m.Source)
+					require.NoError(t, err)
+					got = append(got, from+":"+m.Destination+map[bool]string{true: rw, false: ro}[m.RW])
+				}
+			}
+			assert.ElementsMatch(t, want, got, service)
+		}
+		checkout.write("data/models/momentum-1", "weights")
+		var list struct{ Models []struct{ Name string } }
+		require.True(t, getJSON(t, s.url(8005, "/api/v1/models"), &list))
+		require.Len(t, list.Models, 1)
+		assert.Equal(t, "momentum-1", list.Models[0].Name)
+	})
+	t.Run("an edit replaces the services of that app alone", func(t *testing.T) {
+		s := s.in(t)
+		before := s.ids()
+		checkout.write("apps/orchestrator/version", "2\n")
+		s.up()
+		assert.Equal(t, []string{"orchestrator"}, s.replaced(before))
+		assert.Equal(t, "2", s.exec("orchestrator", "cat", "/app/version"))
+
+		before = s.ids()
+		checkout.write("apps/signal_service/qlib_placeholder/version", "the real one\n")
+		s.up()
+		assert.Equal(t, []string{"signal_service"}, s.replaced(before), "an edit of its further build context")
+		assert.Equal(t, "the real one", s.exec("signal_service", "cat", "/opt/qlib/version"))
+		s.unchanged("after the edits")
+	})
+	t.Run("an edit of what is ignored changes nothing", func(t *testing.T) {
+		s := s.in(t)
+		for _, path := range []string{"README.md", "data/prices.csv", "notebooks/idea.ipynb", "apps/web_console_ng/certs/key.pem"} {
+			checkout.write(path, time.Now().String())
+		}
+		s.unchanged("after edits that .dockerignore covers")
+	})
+	t.Run("a build that fails says where and why, and stops nothing", func(t *testing.T) {
+		s := s.in(t)
+		before := s.ids()
+		good := checkout.read("apps/orchestrator/Dockerfile")
+		step := `RUN echo compiling the strategy && echo no module named alpha >&2 && exit 7`
+		checkout.write("apps/orchestrator/Dockerfile", good+step+"\n")
+		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+		require.Error(t, err)
+		assert.Contains(t, out, "image "+s.prefix+"/orchestrator:local could not be built")
+		assert.Contains(t, out, "RUN echo compiling the strategy", "the step")
+		assert.Contains(t, out, "no module named alpha", "its last lines")
+		assert.Contains(t, out, "exit code: 7")
+		assert.Empty(t, s.replaced(before))
+		assert.Equal(t, "healthy", string(s.inspect("orchestrator").State.Health.Status), "the old one runs on")
+
+		checkout.write("apps/orchestrator/Dockerfile", good)
+		s.up()
+		assert.Empty(t, s.replaced(before))
+	})
+	t.Run("another stack's folder of the same name is not taken", func(t *testing.T) {
+		s := s.in(t)
+		// What another checkout's build leaves behind.
+		build := exec.Command("docker", "build", "-q", "-t", "qlib_src:latest", "-")
+		build.Stdin = strings.NewReader("FROM " + references["reference"] + "\nUSER root\nRUN echo another checkout >/version\n")
+		out, err := build.CombinedOutput()
+		require.NoError(t, err, string(out))
+		checkout.write("apps/signal_service/version", "2\n")
+		s.up()
+		assert.Equal(t, "2", s.exec("signal_service", "cat", "/app/version"))
+		assert.Equal(t, "the real one", s.exec("signal_service", "cat", "/opt/qlib/version"))
+	})
+}
+
+// builtImage gives the id of the image that the stack built for an app; empty for none.
+func (s *stack) builtImage(app string) string {
+	s.t.Helper()
+	images, err := engine.ImageList(s.t.Context(), client.ImageListOptions{Filters: client.Filters{}.Add("reference", s.prefix+"/"+app+":local")})
+	require.NoError(s.t, err)
+	if len(images.Items) == 0 {
+		return ""
+	}
+	return images.Items[0].ID
+}
+
+// checkout is a copy of testdata/checkout that a test may edit.
+type checkout struct {
+	t   *testing.T
+	dir string
+}
+
+func newCheckout(t *testing.T) *checkout {
+	t.Helper()
+	c := &checkout{t: t, dir: t.TempDir()}
+	require.NoError(t, os.CopyFS(c.dir, os.DirFS("testdata/checkout")))
+	for _, folder := range []string{"data/models", "artifacts", "notebooks", "apps/web_console_ng/certs"} {
+		require.NoError(t, os.MkdirAll(c.path(folder), 0o755))
+	}
+	dockerfiles, err := filepath.Glob(c.path("apps/*/Dockerfile"))
+	require.NoError(t, err)
+	for _, path := range dockerfiles {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Contains(t, string(text), "THE_TESTS_BASE", path)
+		require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "THE_TESTS_BASE", references["reference"])), 0o600))
+	}
+	return c
+}
+
+func (c *checkout) path(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *checkout) read(name string) string {
+	c.t.Helper()
+	text, err := os.ReadFile(c.path(name))
+	require.NoError(c.t, err)
+	return string(text)
+}
+
+func (c *checkout) write(name, text string) {
+	c.t.Helper()
+	require.NoError(c.t, os.WriteFile(c.path(name), []byte(text), 0o644)) //nolint:gosec // services of another user read it
+}
+
+func (c *checkout) move(from, to string) {
+	c.t.Helper()
+	require.NoError(c.t, os.Rename(c.path(from), c.path(to)))
+}
