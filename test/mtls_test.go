@@ -1,9 +1,13 @@
 package test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,4 +164,61 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 	assert.Empty(t, s.names(), "nothing was made")
 	assert.Empty(t, s.networks())
 	assert.Empty(t, s.volumes())
+}
+
+// TestMakeUpOfASecuredStack is what a person does on a machine that never ran Pulumi: `make up STACK=mtls` in a clean
+// clone. Only the names and ports are this test's.
+func TestMakeUpOfASecuredStack(t *testing.T) {
+	t.Parallel()
+	n := int(stacks.Add(1))
+	s := &stack{t: t, name: "mtls", dir: filepath.Join(t.TempDir(), "clone"), prefix: fmt.Sprintf("tptest%d", n), offset: 10000 + 1000*n, subnet: fmt.Sprintf("10.213.%d.0/24", n)}
+	runIn(t, root, nil, "git", "clone", "-q", root, s.dir)
+	s.configure(map[string]any{"namePrefix": s.prefix, "portOffset": s.offset, "subnet": s.subnet})
+	env := cleanMachine(t)
+	t.Cleanup(func() {
+		down := exec.Command("make", "down", "STACK=mtls")
+		down.Dir, down.Env = s.dir, env
+		out, err := down.CombinedOutput()
+		assert.NoError(t, err, string(out))
+		assert.Empty(t, s.names())
+		removeVolumes(t, s.prefix+"_")
+	})
+
+	out := runIn(t, s.dir, env, "make", "up", "STACK=mtls")
+	assertHealthy(t, s)
+	assert.Subset(t, s.names(), []string{"postgres", "redis", "web_console_mtls", "nginx_mtls"})
+	assert.Equal(t, " M Pulumi.mtls.yaml\n", runIn(t, s.dir, env, "git", "status", "--porcelain"), "the clone has this test's edit and nothing else")
+	said := regexp.MustCompile(`its own settings and secrets lie in (\S+)`).FindStringSubmatch(out)
+	require.NotNil(t, said, out)
+	place := said[1]
+	file, err := os.ReadFile(place)
+	require.NoError(t, err)
+	for _, name := range []string{"POSTGRES_PASSWORD", "WEB_CONSOLE_PASSWORD"} {
+		assert.Regexp(t, `made as secrets of stack mtls: .*`+name, out)
+		assert.Regexp(t, `trading-platform:`+name+`:\n\s+secure: v1:`, string(file), "encrypted")
+	}
+	password := s.inspectEnv("postgres")["POSTGRES_PASSWORD"]
+	assert.Greater(t, len(password), 30)
+	assert.NotContains(t, string(file)+out, password)
+
+	said = regexp.MustCompile(`certificates in (\S+):`).FindStringSubmatch(out)
+	require.NotNil(t, said, out)
+	certificates := said[1]
+	for _, made := range []string{"ca.key", "ca.crt", "server.key", "server.crt", "clients/admin.key", "clients/admin.crt", "clients/admin.p12", "dhparam.pem"} {
+		assert.Regexp(t, regexp.QuoteMeta(made)+` +new`, out)
+		if info, err := os.Stat(filepath.Join(certificates, made)); assert.NoError(t, err) && strings.HasSuffix(made, ".key") {
+			assert.Equal(t, os.FileMode(0o600), info.Mode().Perm(), made)
+		}
+	}
+	site := newSite(t, s, certificates)
+	assert.Contains(t, site.get(t, site.client(clientCert(t, certificates, "admin")), "/").body, "CN=admin,")
+
+	before := s.ids()
+	out = runIn(t, s.dir, env, "make", "up", "STACK=mtls")
+	assert.NotContains(t, out, "made as secrets")
+	assert.NotContains(t, out, "certificates in")
+	assert.Equal(t, before, s.ids(), "a second run makes nothing anew")
+	after, err := os.ReadFile(place)
+	require.NoError(t, err)
+	assert.YAMLEq(t, string(file), string(after))
 }
