@@ -80,6 +80,13 @@ func TestMTLS(t *testing.T) {
 			}
 		}
 	})
+	t.Run("forged headers from the host to the console's own address are nobody's identity", func(t *testing.T) {
+		for name, endpoint := range s.inspect("web_console_mtls").NetworkSettings.Networks {
+			a, err := ask(t, http.DefaultClient, http.MethodGet, "http://"+endpoint.IPAddress.String()+":8080/", forged...)
+			require.NoError(t, err, name)
+			assert.Equal(t, http.StatusForbidden, a.status, name)
+		}
+	})
 	t.Run("the console's metrics and readiness are not for clients", func(t *testing.T) {
 		assert.Equal(t, http.StatusNotFound, s.get(t, alice, "/metrics").status)
 		assert.Equal(t, http.StatusNotFound, s.get(t, alice, "/readyz").status)

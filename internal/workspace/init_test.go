@@ -94,10 +94,18 @@ func TestInitOfASecuredStackMakesItsCertificatesAndSecrets(t *testing.T) {
 	dir := i.w.CertsDir("mtls")
 	assert.Contains(t, read(t, i.w.StackFile("mtls")), "trading-platform:certsDir: "+dir)
 	assert.NoError(t, certs.Check(dir, "mtls", []string{"localhost"}))
+	assert.FileExists(t, filepath.Join(dir, "clients", "admin.p12"))
 	for _, variable := range []string{"POSTGRES_PASSWORD", "GF_SECURITY_ADMIN_PASSWORD", "WEB_CONSOLE_PASSWORD", "WEB_CONSOLE_USER"} {
 		assert.Contains(t, read(t, i.log), "config set -s mtls --config-file "+i.w.StackFile("mtls")+" --secret "+variable+"\n",
 			"the value is no argument, which others could see")
 	}
+}
+
+func TestInitMakesNoClientCertificateThatNobodyAsksFor(t *testing.T) {
+	i := newInit(t, "")
+	require.NoError(t, i.run(t, "oauth2", &enginetest.Engine{Registry: true}))
+	assert.FileExists(t, filepath.Join(i.w.CertsDir("oauth2"), "server.crt"))
+	assert.NoDirExists(t, filepath.Join(i.w.CertsDir("oauth2"), "clients"))
 }
 
 func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {

@@ -386,7 +386,7 @@ func TestSecretsAreMadeUp(t *testing.T) {
 	}
 	assert.Contains(t, said, "made as secrets of stack oauth2: ")
 	assert.Contains(t, said, "still to be set: "+settings.SetSecret("oauth2", "AUTH0_CLIENT_SECRET"))
-	assert.Contains(t, said, "AUTH0_DOMAIN")
+	assert.Contains(t, said, "still to be set: "+settings.Set("oauth2", "AUTH0_DOMAIN", "<value>"))
 }
 
 func TestNoSecretIsMadeWhereNoneIsMissing(t *testing.T) {

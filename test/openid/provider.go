@@ -212,7 +212,7 @@ func (c client) ClockSkew() time.Duration             { return 0 }
 func (c client) GrantTypes() []oidc.GrantType {
 	return []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken}
 }
-func (c client) RestrictAdditionalIdTokenScopes() func([]string) []string {
+func (c client) RestrictAdditionalIdTokenScopes() func([]string) []string { //nolint:revive // the library's name
 	return func(scopes []string) []string { return scopes }
 }
 func (c client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
