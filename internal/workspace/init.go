@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/moby/moby/client"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"trading-platform/preflight"
 	"trading-platform/settings"
