@@ -253,15 +253,15 @@ func assertGuarded(t *testing.T, s *site, c *http.Client) {
 	})
 }
 
-// flood sends many requests at once and counts the answers by status.
+// flood sends many requests at once, each of which says that it comes from somewhere else, and counts the answers by status.
 func (s *site) flood(t *testing.T, c *http.Client, path string, requests int) map[int]int {
 	t.Helper()
 	var wait sync.WaitGroup
 	var mutex sync.Mutex
 	statuses := map[int]int{}
-	for range requests {
+	for i := range requests {
 		wait.Go(func() {
-			a, err := ask(t, c, http.MethodGet, s.https(path))
+			a, err := ask(t, c, http.MethodGet, s.https(path), "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i))
 			mutex.Lock()
 			defer mutex.Unlock()
 			if !assert.NoError(t, err) {
