@@ -34,7 +34,8 @@ func (c *check) postgresPassword(s plan.Service, containers []container.Summary)
 	}
 	c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
 		settings.SetSecret(c.plan.Stack, "POSTGRES_PASSWORD")+" with the one it was made with; or change the database's, while the stack runs with the old one: docker exec -it "+
-			s.Containers[0]+" psql -U "+user+" -c '\\password' -c CHECKPOINT",
+			s.Containers[0]+" psql -U "+user+" -c '\\password' -c CHECKPOINT; or start with an empty database: docker volume create "+
+			volume+"_new && "+c.config("--path volumes.pgdata", volume+"_new"),
 		"is not the password that the database in volume %s was made with, so no service could log in", volume)
 }
 

@@ -15,13 +15,12 @@ func BenchmarkBaseStack(b *testing.B) {
 	var cold, noop, preview, destroy time.Duration
 	lives := 0
 	for b.Loop() {
-		withStack(b, "base", func(s *stack) {
-			s.pulumi("preview", "-s", s.name, "--non-interactive") // compiles the program, once
-			cold += timed(func() { s.up() })
-			noop += timed(func() { s.up() })
-			preview += timed(func() { s.unchanged("a preview after up") })
-			destroy += timed(func() { s.destroy() })
-		})
+		s := newStack(b, "base", nil)
+		s.pulumi("preview", "-s", s.name, "--non-interactive") // compiles the program, once
+		cold += timed(func() { s.up() })
+		noop += timed(func() { s.up() })
+		preview += timed(func() { s.unchanged("a preview after up") })
+		destroy += timed(func() { s.destroy() })
 		lives++
 	}
 	b.ReportMetric(0, "ns/op") // holds the preparations too: left out
@@ -29,16 +28,6 @@ func BenchmarkBaseStack(b *testing.B) {
 	b.ReportMetric(float64(noop)/float64(cold), "noop/cold")
 	b.ReportMetric(float64(preview)/float64(cold), "preview/cold")
 	b.ReportMetric(float64(destroy)/float64(cold), "destroy/cold")
-}
-
-// withStack gives a benchmark a stack of the harness, which wants a test around it
-// to clean up after.
-func withStack(b *testing.B, name string, work func(*stack)) {
-	b.Helper()
-	test := testing.InternalTest{Name: b.Name(), F: func(t *testing.T) { work(newStack(t, name, nil)) }}
-	if !testing.RunTests(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{test}) {
-		b.FailNow()
-	}
 }
 
 func timed(work func()) time.Duration {

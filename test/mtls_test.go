@@ -1,7 +1,6 @@
 package test
 
 import (
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -177,8 +176,7 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 // clone. Only the names and ports are this test's.
 func TestMakeUpOfASecuredStack(t *testing.T) {
 	t.Parallel()
-	n := int(stacks.Add(1))
-	s := &stack{t: t, name: "mtls", dir: filepath.Join(t.TempDir(), "clone"), prefix: fmt.Sprintf("tptest%d", n), offset: 10000 + 1000*n, subnet: fmt.Sprintf("10.213.%d.0/24", n)}
+	s := newPlace(t, "mtls", filepath.Join(t.TempDir(), "clone"))
 	runIn(t, root, nil, "git", "clone", "-q", root, s.dir)
 	s.configure(map[string]any{"namePrefix": s.prefix, "portOffset": s.offset, "subnet": s.subnet})
 	env := cleanMachine(t)
