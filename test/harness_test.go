@@ -249,7 +249,7 @@ func (s *stack) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, c := range s.containers() {
-		_, _ = engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
+		_, _ = engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	}
 	for _, name := range s.volumes() {
 		_, _ = engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: true})
