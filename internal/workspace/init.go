@@ -25,7 +25,7 @@ const OfficialVersion = "4.11.2"
 func (w *Workspace) Init(ctx context.Context, stack string, say func(string)) error {
 	if !exists(w.trackedFile(stack)) && !exists(w.StackFile(stack)) {
 		return fmt.Errorf("no stack file Pulumi.%s.yaml; stacks here: %s (a new one is a copy of one of them)",
-			stack, strings.Join(w.tracked(), ", "))
+			stack, strings.Join(w.Stacks(), ", "))
 	}
 	engine, err := preflight.Connect(ctx)
 	if err != nil {
@@ -56,8 +56,8 @@ func (w *Workspace) Init(ctx context.Context, stack string, say func(string)) er
 	return w.makeSecrets(ctx, stack, say)
 }
 
-// tracked lists the stacks that have a file in the clone.
-func (w *Workspace) tracked() []string {
+// Stacks lists the stacks that have a file in the clone.
+func (w *Workspace) Stacks() []string {
 	files, _ := filepath.Glob(filepath.Join(w.Root, "Pulumi.*.yaml"))
 	var names []string
 	for _, f := range files {
@@ -65,9 +65,6 @@ func (w *Workspace) tracked() []string {
 	}
 	return names
 }
-
-// Stacks lists the stacks that have a file in the clone.
-func (w *Workspace) Stacks() []string { return w.tracked() }
 
 // EnsurePulumi builds the CLI and its language host where the machine has none.
 func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
