@@ -153,6 +153,9 @@ func (c *check) names(containers []container.Summary) {
 // ports finds host ports that something else listens on.
 func (c *check) ports(containers []container.Summary) {
 	for _, s := range c.plan.Services {
+		if c.restarting(s, containers) {
+			continue // between two starts the engine holds the port and names no container for it
+		}
 		for _, p := range s.Ports {
 			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host))
 			holder, mine := c.holder(containers, address)
@@ -165,6 +168,13 @@ func (c *check) ports(containers []container.Summary) {
 			}
 		}
 	}
+}
+
+// restarting tells whether a service's own container is in a restart loop.
+func (c *check) restarting(s plan.Service, containers []container.Summary) bool {
+	return slices.ContainsFunc(containers, func(o container.Summary) bool {
+		return o.State == container.StateRestarting && c.mine(o.Labels) && slices.Contains(o.Names, "/"+s.Containers[0])
+	})
 }
 
 func (c *check) portTaken(service string, address netip.AddrPort, by string) {

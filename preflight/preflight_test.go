@@ -254,6 +254,13 @@ func TestPorts(t *testing.T) {
 		config := map[string]string{"portOffset": strconv.Itoa(number - 3000)}
 		assert.Equal(t, finding("port "+l.Addr().String()+" of grafana", "a program on this host", number), findings(t, &enginetest.Engine{}, config))
 	})
+	t.Run("our own container's, between two of its starts", func(t *testing.T) {
+		l := enginetest.Listen(t)
+		config := map[string]string{"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000)}
+		c := running("trading_platform_grafana", stack("test"))
+		c.State = container.StateRestarting
+		assert.NoError(t, check(t, &enginetest.Engine{Containers: []container.Summary{c}}, config))
+	})
 	t.Run("an engine elsewhere is not this host", func(t *testing.T) {
 		l := enginetest.Listen(t)
 		e := &enginetest.Engine{}

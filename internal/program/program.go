@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
@@ -95,7 +96,13 @@ func sameProvider(ctx *pulumi.Context, set *settings.Settings) error {
 	var last struct {
 		Outputs map[string]any `pulumi:"outputs"`
 	}
-	if err := ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &last); err != nil {
+	// A local backend writes the stack's file as the run goes on, and reads it half written when we ask just then.
+	err := ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &last)
+	for try := 0; err != nil && try < 10; try++ {
+		time.Sleep(100 * time.Millisecond)
+		err = ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &last)
+	}
+	if err != nil {
 		return fmt.Errorf("reading the stack's own last outputs: %w", err)
 	}
 	made, ok := last.Outputs[providerOutput].(string)

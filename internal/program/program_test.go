@@ -29,6 +29,7 @@ type monitor struct {
 	outputs resource.PropertyMap // the stack's own last ones
 	asked   []string             // the names of the stacks whose outputs were asked for
 	failure error
+	failing int // how often to fail; 0 fails always
 }
 
 func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
@@ -48,7 +49,11 @@ func (m *monitor) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 		return nil, errors.New("unexpected call of " + args.Token)
 	}
 	m.asked = append(m.asked, args.Args["name"].StringValue())
-	return resource.PropertyMap{"name": args.Args["name"], "outputs": resource.NewObjectProperty(m.outputs)}, m.failure
+	failure := m.failure
+	if m.failing > 0 && len(m.asked) > m.failing {
+		failure = nil
+	}
+	return resource.PropertyMap{"name": args.Args["name"], "outputs": resource.NewObjectProperty(m.outputs)}, failure
 }
 
 // run runs the program with a config on an engine; on none where that is nil.
@@ -162,6 +167,11 @@ func TestTheProviderIsRemembered(t *testing.T) {
 			}
 		})
 	}
+	t.Run("that is just being written", func(t *testing.T) {
+		m := &monitor{failure: errors.New("EOF"), failing: 2}
+		require.NoError(t, run(t, m, false, nil, nil))
+		assert.Len(t, m.asked, 3)
+	})
 	t.Run("that cannot be read", func(t *testing.T) {
 		m := &monitor{failure: errors.New("the backend is away")}
 		err := run(t, m, false, nil, nil)
