@@ -221,7 +221,8 @@ func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string
 
 // installProvider builds our plugin and gives it to Pulumi, when it is another than the one there.
 func (w *Workspace) installProvider(ctx context.Context, say func(string)) error {
-	binary := filepath.Join(w.Root, "bin", "pulumi-resource-docker")
+	// Not in bin itself, which `platform env` puts on PATH: Pulumi takes a plugin from there for any version.
+	binary := filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
 	if err := w.BuildProvider(ctx, binary, settings.OfflineVersion); err != nil {
 		return err
 	}

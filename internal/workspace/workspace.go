@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,11 +38,13 @@ type Workspace struct {
 func Open(root string) (*Workspace, error) {
 	home := os.Getenv("PULUMI_HOME")
 	if home == "" {
-		user, err := os.UserHomeDir()
+		// As Pulumi finds it: in the user's entry in passwd, whatever HOME says.
+		// With another, the passphrase would not lie beside the state.
+		me, err := user.Current()
 		if err != nil {
 			return nil, fmt.Errorf("no home folder for Pulumi's state; set PULUMI_HOME: %w", err)
 		}
-		home = filepath.Join(user, ".pulumi")
+		home = filepath.Join(me.HomeDir, ".pulumi")
 	}
 	w := &Workspace{Root: root, Home: home}
 	w.Backend = w.backend()
