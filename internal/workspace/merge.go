@@ -3,6 +3,7 @@ package workspace
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -11,7 +12,8 @@ import (
 //
 // It is a merge of three: what the tracked file said last time, what it says now,
 // and the own file. A value that the own file still has from the tracked one
-// follows it; a value that was set there stays. A stack without a tracked file
+// follows it; a value that was set there stays. A list follows item by item: what
+// the tracked file disables counts beside what this machine cannot have. A stack without a tracked file
 // has only its own.
 func (w *Workspace) Refresh(stack string) error {
 	own, err := readFile(w.StackFile(stack))
@@ -72,6 +74,10 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 			out[key] = mergeMaps(lm, nm, om)
 		case inOwn == inLast && reflect.DeepEqual(o, l):
 			out[key] = n
+		default:
+			if ol, isList := o.([]any); isList {
+				out[key] = mergeLists(list(l), list(n), ol)
+			}
 		}
 	}
 	for key, l := range last {
@@ -83,9 +89,33 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 		if lIsMap && oIsMap {
 			out[key] = mergeMaps(lm, nil, om) // what was set there stays
 		}
+		if ll, ol := list(l), list(own[key]); ll != nil && ol != nil {
+			out[key] = mergeLists(ll, nil, ol)
+		}
 		if reflect.DeepEqual(own[key], l) {
 			delete(out, key)
 		}
 	}
 	return out
+}
+
+// mergeLists gives own with the items that came between last and now, and without those that went.
+// Every list of a stack's settings is a set of names.
+func mergeLists(last, now, own []any) []any {
+	has := func(items []any, item any) bool {
+		return slices.ContainsFunc(items, func(other any) bool { return reflect.DeepEqual(item, other) })
+	}
+	out := slices.DeleteFunc(slices.Clone(own), func(item any) bool { return has(last, item) && !has(now, item) })
+	for _, item := range now {
+		if !has(last, item) && !has(out, item) {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// list is the value as a list; nil for any other.
+func list(value any) []any {
+	items, _ := value.([]any)
+	return items
 }
