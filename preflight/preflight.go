@@ -162,9 +162,9 @@ func (c *check) ports(containers []container.Summary) {
 			switch {
 			case mine:
 			case holder != "":
-				c.portTaken(s.Name, address, "container "+holder)
+				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
 			case c.local() && inUse(address):
-				c.portTaken(s.Name, address, "a program on this host")
+				c.portTaken(s.Name, address, "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port()))
 			}
 		}
 	}
@@ -177,10 +177,8 @@ func (c *check) restarting(s plan.Service, containers []container.Summary) bool 
 	})
 }
 
-func (c *check) portTaken(service string, address netip.AddrPort, by string) {
-	c.faults.Add(fmt.Sprintf("port %s of %s", address, service),
-		fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which), or %s", address.Port(), c.config("portOffset", "1000")),
-		"taken by %s", by)
+func (c *check) portTaken(service string, address netip.AddrPort, by, stop string) {
+	c.faults.Add(fmt.Sprintf("port %s of %s", address, service), stop+", or "+c.config("portOffset", "1000"), "taken by %s", by)
 }
 
 // holder names the container that publishes an address, and whether it is this stack's.

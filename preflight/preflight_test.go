@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -225,10 +226,11 @@ func TestContainerNames(t *testing.T) {
 
 func TestPorts(t *testing.T) {
 	finding := func(where, by string, number int) fault.List {
-		return fault.List{{
-			Where: where, What: "taken by " + by,
-			Mend: "stop it (sudo ss -ltnp 'sport = :" + strconv.Itoa(number) + "' tells which), or pulumi config set -s test portOffset 1000",
-		}}
+		stop := "stop it (sudo ss -ltnp 'sport = :" + strconv.Itoa(number) + "' tells which)"
+		if container, is := strings.CutPrefix(by, "container "); is {
+			stop = "docker stop " + container
+		}
+		return fault.List{{Where: where, What: "taken by " + by, Mend: stop + ", or pulumi config set -s test portOffset 1000"}}
 	}
 	for name, test := range map[string]struct {
 		config map[string]string

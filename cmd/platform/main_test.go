@@ -245,7 +245,7 @@ grafana      trading_platform_grafana      healthy  Up 1 minute (healthy)  http:
 		assert.Equal(t, map[string]string{
 			"postgres": "healthy", "redis": "stopped", "prometheus": "unhealthy", "loki_server": "starting", "promtail": "none", "grafana": "missing",
 		}, health)
-		assert.Contains(t, out, "missing    run: pulumi refresh && pulumi up")
+		assert.Contains(t, out, "missing    run: make refresh up STACK=")
 	})
 	t.Run("no engine", func(t *testing.T) {
 		tempClone(t)

@@ -42,7 +42,7 @@ func statusCommand() *cobra.Command {
 		urls, bad := p.URLs(), 0
 		for _, s := range p.Services {
 			for _, container := range s.Containers {
-				health, state := "missing", "run: pulumi refresh && pulumi up"
+				health, state := "missing", "run: make refresh up STACK="+*name
 				for _, c := range all.Items {
 					if !slices.Contains(c.Names, "/"+container) {
 						continue
