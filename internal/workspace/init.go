@@ -199,6 +199,10 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 			return err
 		}
 	}
+	// To an interrupted run nothing answers, and what it chose for that would be kept.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := w.save(stack, f); err != nil {
 		return err
 	}
