@@ -16,6 +16,9 @@ var takesConfigFile = []string{"up", "update", "preview", "pre", "destroy", "dow
 // PulumiArgs adds the stack's own file to a pulumi command that takes one.
 func (w *Workspace) PulumiArgs(stack string, args []string) []string {
 	i := slices.IndexFunc(args, func(a string) bool { return slices.Contains(takesConfigFile, a) })
+	if i > 0 && args[i-1] == "stack" { // `pulumi stack import` takes none
+		return args
+	}
 	given := slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--config-file") })
 	if i < 0 || given || stack == "" || !exists(w.StackFile(stack)) {
 		return args

@@ -228,6 +228,7 @@ func TestPulumiArgs(t *testing.T) {
 		"refresh":                        {"dev", "refresh", "refresh " + own},
 		"destroy":                        {"dev", "destroy", "destroy " + own},
 		"a command that takes no file":   {"dev", "stack output -s dev", "stack output -s dev"},
+		"stack import":                   {"dev", "stack import -s dev --file a.json", "stack import -s dev --file a.json"},
 		"a file of the user's":           {"dev", "up --config-file mine", "up --config-file mine"},
 		"a file of the user's, with a =": {"dev", "up --config-file=mine", "up --config-file=mine"},
 		"no stack":                       {"", "up", "up"},
