@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"io"
 	"path"
@@ -135,7 +136,8 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 		return nil, volume // the image is not here yet
 	}
 	defer func() {
-		_, _ = c.engine.ContainerRemove(c.ctx, made.ID, client.ContainerRemoveOptions{Force: true})
+		// An interrupted look leaves nothing behind either.
+		_, _ = c.engine.ContainerRemove(context.WithoutCancel(c.ctx), made.ID, client.ContainerRemoveOptions{Force: true})
 	}()
 	return c.readFile(made.ID, path.Join(mount.Path, file)), volume
 }
