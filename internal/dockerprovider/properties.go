@@ -36,7 +36,7 @@ func (d duration) value() time.Duration {
 
 var durationType = reflect.TypeFor[duration]()
 
-// rules tells whether a field's rule tag holds the word.
+// hasRule tells whether a field's rule tag holds the word.
 func hasRule(f reflect.StructField, word string) bool {
 	return slices.Contains(strings.Split(f.Tag.Get("rule"), ","), word)
 }
