@@ -193,7 +193,7 @@ func (r *resolver) service(s catalog.Service) Service {
 		out.Containers = append(out.Containers, name)
 	}
 	out.Env = r.env(s)
-	out.Ports = r.ports(s)
+	out.Ports = r.ports(s, out.Value)
 	for _, m := range s.Mounts {
 		switch {
 		case m.Checkout == "":
@@ -222,10 +222,10 @@ func metricsPath(m catalog.Metrics) string {
 	return "/metrics"
 }
 
-func (r *resolver) ports(s catalog.Service) []Port {
+func (r *resolver) ports(s catalog.Service, value func(variable string) string) []Port {
 	var ports []Port
 	for _, p := range s.Ports {
-		if p.When != "" && r.set.Variables[p.When].Text == "" {
+		if p.When != "" && value(p.When) == "" {
 			continue
 		}
 		address := r.set.BindAddress
@@ -328,7 +328,7 @@ func (r *resolver) files(enabled []catalog.Service) {
 		values.Nginx = r.nginx(*s, enabled)
 		files, err := infra.Files(s.Name, values)
 		if err != nil {
-			r.faults.Add(s.Name, "", "its configuration cannot be made: %v", err) // the error says what to change
+			r.faults.Add(s.Name, "put back what it needs, or add "+s.Name+" to `disabled` as well", "its configuration cannot be made: %v", err)
 		}
 		for _, path := range slices.Sorted(maps.Keys(files)) {
 			s.Files = append(s.Files, File{Path: path, Content: files[path]})

@@ -27,10 +27,6 @@ type decoder struct {
 	faults fault.List
 }
 
-func profileNames() []string     { return catalog.ProfileNames() }
-func appAndStockNames() []string { return catalog.ServiceNames() }
-func volumeNames() []string      { return catalog.VolumeNames() }
-
 // fault notes what is wrong with a key.
 func (d *decoder) fault(key, mend, what string, args ...any) {
 	d.faults.Add(Project+":"+key, mend, what, args...)
@@ -275,7 +271,7 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 	}
 	out := map[string]map[string]Value{}
 	for _, service := range slices.Sorted(maps.Keys(object)) {
-		d.checkName(key, "service", service, appAndStockNames())
+		d.checkName(key, "service", service, catalog.ServiceNames())
 		out[service] = map[string]Value{}
 		for name, raw := range object[service] {
 			text, ok := scalar(raw)

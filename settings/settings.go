@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"trading-platform/catalog"
 	"trading-platform/internal/fault"
 )
 
@@ -75,17 +76,17 @@ func Load(src Source) (*Settings, error) {
 	d := decoder{src: src}
 	s := &Settings{
 		Stack:         src.Stack,
-		Profiles:      d.names("profiles", "profile", profileNames()),
+		Profiles:      d.names("profiles", "profile", catalog.ProfileNames()),
 		NamePrefix:    d.text("namePrefix", "trading_platform"),
 		BindAddress:   d.address("bindAddress", "127.0.0.1"),
 		PortOffset:    d.integer("portOffset", 0),
 		Subnet:        d.prefix("subnet", "172.28.0.0/16"),
-		Images:        d.texts("images", "service", append(appAndStockNames(), Reference)),
+		Images:        d.texts("images", "service", append(catalog.ServiceNames(), Reference)),
 		SourceDir:     d.folder("sourceDir"),
 		ServiceEnv:    d.serviceEnv("serviceEnv"),
 		Replicas:      d.replicas("replicas"),
-		Volumes:       d.texts("volumes", "volume", volumeNames()),
-		Disabled:      d.names("disabled", "service", appAndStockNames()),
+		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
+		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
 		Expose:        d.names("expose", "service", []string{"postgres", "redis"}),
 		RetainVolumes: d.boolean("retainVolumes", true),
 		EngineAPI:     d.version("engineApi"),

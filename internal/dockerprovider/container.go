@@ -79,8 +79,8 @@ func (t containerType) create(ctx context.Context, c call, args containerArgs) (
 	}
 	id := made.ID
 	abandon := func(err error) (resource.ID, outputs, error) {
-		// The run may have been cancelled; what it half made must go all the same.
-		_, removeErr := c.engine.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true})
+		// The run may have been cancelled; what it half made must go all the same, empty unnamed volumes too.
+		_, removeErr := c.engine.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if removeErr != nil && !cerrdefs.IsNotFound(removeErr) {
 			err = errors.Join(err, fmt.Errorf("its container stays behind: %w (mend: `docker rm -f %s`)", removeErr, args.Name))
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
 	"trading-platform/airgap"
@@ -17,13 +18,16 @@ import (
 // airgapPrefix begins every reference to an image that airgap makes.
 const airgapPrefix = "trading-platform-airgap/"
 
-// registryAnswers asks, through the engine, for an image that every stack wants.
+// registryAnswers asks, through the engine, for an image that every stack wants. A
+// registry that refuses has answered: too many pulls today are no reason to run
+// on other images for good.
 func registryAnswers(ctx context.Context, engine *client.Client) bool {
 	postgres, _ := catalog.Lookup("postgres")
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	_, err := engine.DistributionInspect(ctx, postgres.Image, client.DistributionInspectOptions{})
-	return err == nil
+	return err == nil || cerrdefs.IsUnauthorized(err) || cerrdefs.IsPermissionDenied(err) || cerrdefs.IsNotFound(err) ||
+		strings.Contains(err.Error(), "toomanyrequests")
 }
 
 // airgapped tells whether the stack runs on air-gap images. That is settled when
@@ -40,13 +44,14 @@ func (f stackFile) airgapped() bool {
 
 // useAirgap points the stack at the air-gap images, and leaves out the services
 // that have none. An image that the user chose stays.
-func (w *Workspace) useAirgap(f stackFile, say func(string)) error {
+func (w *Workspace) useAirgap(stack string, f stackFile, say func(string)) error {
 	references, err := airgap.References(w.Root)
 	if err != nil {
 		return err
 	}
 	if !f.airgapped() {
-		say("images: air-gap, because the engine reaches no registry")
+		rm := "pulumi config rm -s " + stack
+		say("images: air-gap, because the engine reaches no registry (to take a registry's later: " + rm + " images && " + rm + " disabled)")
 	}
 	images, _ := f.get("images").(map[string]any)
 	if images == nil {

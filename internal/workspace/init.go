@@ -195,7 +195,7 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 		}
 	}
 	if first && !registryAnswers(ctx, engine) || f.airgapped() {
-		if err := w.useAirgap(f, say); err != nil {
+		if err := w.useAirgap(stack, f, say); err != nil {
 			return err
 		}
 	}

@@ -223,7 +223,7 @@ func TestAMachinesOwnSettingsDoNotCount(t *testing.T) {
 	require.NoError(t, os.WriteFile(own, []byte("config:\n  trading-platform:profiles: [workers]\n  trading-platform:POSTGRES_PASSWORD: "+canary+"\n"), 0o600))
 	env := []string{"PULUMI_HOME=" + home, "PULUMI_BACKEND_URL=file://~"}
 	plan, said, _ := c.run(env, "plan", "-s", "dev")
-	require.Contains(t, plan, "profiles: workers", "the machine's own settings do count for a plan: %s", said)
+	require.Contains(t, plan, "profiles: dev, workers", "the machine's own settings do count for a plan: %s", said)
 	out, said, code := c.run(env, "plan", "-s", "dev", "--diff", "HEAD")
 	assert.Equal(t, 0, code, "%s%s", out, said)
 }
