@@ -153,8 +153,14 @@ func mounts(all []plan.Mount, volumes *Volumes) docker.ContainerVolumeArray {
 func uploads(all []plan.File) docker.ContainerUploadArray {
 	var out docker.ContainerUploadArray
 	for _, f := range all {
-		content := maybeSecret(f.Content, f.Secret).ToStringOutput().ToStringPtrOutput()
-		out = append(out, docker.ContainerUploadArgs{File: pulumi.String(f.Path), Content: content})
+		upload := docker.ContainerUploadArgs{
+			File:    pulumi.String(f.Path),
+			Content: maybeSecret(f.Content, f.Secret).ToStringOutput().ToStringPtrOutput(),
+		}
+		if f.Private {
+			upload.Permissions = pulumi.String("0600")
+		}
+		out = append(out, upload)
 	}
 	return out
 }

@@ -113,6 +113,8 @@ type File struct {
 	Path    string
 	Content string
 	Secret  bool
+	// Private files can be read by root alone. nginx's master reads its key as root.
+	Private bool
 }
 
 // Attachment joins a network, with the service's name as the alias.

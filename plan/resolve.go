@@ -334,7 +334,7 @@ func (r *resolver) files(enabled []catalog.Service) {
 			s.Files = append(s.Files, File{Path: path, Content: files[path]})
 		}
 		for _, name := range s.certs {
-			s.Files = append(s.Files, File{Path: "/etc/nginx/certs/" + name, Content: r.certs[name], Secret: true})
+			s.Files = append(s.Files, File{Path: "/etc/nginx/certs/" + name, Content: r.certs[name], Secret: true, Private: strings.HasSuffix(name, ".key")})
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (c *check) data(containers []container.Summary) {
 }
 
 func (c *check) postgresData(s plan.Service, containers []container.Summary) {
-	c.postgresPassword(s, containers)
+	c.postgresLogin(s, containers)
 	image := c.imageVersion(s, "PG_MAJOR")
 	text, volume := c.readData(s, containers, "PG_VERSION")
 	have, err := strconv.Atoi(strings.TrimSpace(string(text)))

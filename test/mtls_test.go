@@ -29,6 +29,9 @@ func TestMTLS(t *testing.T) {
 	s.unchanged("a preview after up")
 	alice := s.client(clientCert(t, dir, "alice"))
 
+	t.Run("nginx's key is root's alone", func(t *testing.T) {
+		assert.Equal(t, "600 root", s.in(t).exec("nginx_mtls", "stat", "-c", "%a %U", "/etc/nginx/certs/server.key"))
+	})
 	t.Run("a good certificate's subject is on the console", func(t *testing.T) {
 		page := s.get(t, alice, "/")
 		require.Equal(t, http.StatusOK, page.status, page.body)

@@ -23,12 +23,19 @@ var scramVerifier = regexp.MustCompile(`SCRAM-SHA-256\$([0-9]+):([A-Za-z0-9+/=]+
 // this name from initdb on, unless the table was rewritten by VACUUM FULL.
 const rolesFile = "global/1260"
 
-// postgresPassword finds a POSTGRES_PASSWORD that the cluster in the volume would
-// not take. The image uses that variable for a new cluster only, so a stack with
-// another one comes up and nobody can log in.
-func (c *check) postgresPassword(s plan.Service, containers []container.Summary) {
+// postgresLogin finds a POSTGRES_USER or POSTGRES_PASSWORD that the cluster in the
+// volume would not take. The image uses these variables for a new cluster only, so
+// a stack with others comes up and nobody can log in.
+func (c *check) postgresLogin(s plan.Service, containers []container.Summary) {
 	user, password := s.Value("POSTGRES_USER"), s.Value("POSTGRES_PASSWORD")
 	roles, volume := c.readData(s, containers, rolesFile)
+	if len(roles) > 0 && user != settings.Hidden && !bytes.Contains(roles, []byte(user+"\x00")) {
+		c.faults.Add(settings.Project+":POSTGRES_USER",
+			c.config("POSTGRES_USER", "<the one it was made with>")+"; or start with an empty database: docker volume create "+
+				volume+"_new && "+c.config("--path volumes.pgdata", volume+"_new"),
+			"is %s, a role that the database in volume %s does not have, so no service could log in", user, volume)
+		return
+	}
 	if password == "" || password == settings.Hidden || takesPassword(roles, password) {
 		return
 	}
