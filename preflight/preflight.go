@@ -160,7 +160,7 @@ func (c *check) ports(containers []container.Summary) {
 			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host))
 			holder, mine := c.holder(containers, address)
 			switch {
-			case mine:
+			case mine, c.named(holder): // whose name is taken has been told already
 			case holder != "":
 				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
 			case c.local() && inUse(address):
@@ -168,6 +168,11 @@ func (c *check) ports(containers []container.Summary) {
 			}
 		}
 	}
+}
+
+// named tells whether the plan has a container of this name.
+func (c *check) named(name string) bool {
+	return slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool { return slices.Contains(s.Containers, name) })
 }
 
 // restarting tells whether a service's own container is in a restart loop.

@@ -256,6 +256,12 @@ func TestPorts(t *testing.T) {
 		config := map[string]string{"portOffset": strconv.Itoa(number - 3000)}
 		assert.Equal(t, finding("port "+l.Addr().String()+" of grafana", "a program on this host", number), findings(t, &enginetest.Engine{}, config))
 	})
+	t.Run("that of a container whose name is taken is told with the name", func(t *testing.T) {
+		e := &enginetest.Engine{Containers: []container.Summary{running("trading_platform_grafana", stack("dev"), port("127.0.0.1", 20300))}}
+		found := findings(t, e, with(nil))
+		require.Len(t, found, 1)
+		assert.Equal(t, "container trading_platform_grafana", found[0].Where)
+	})
 	t.Run("our own container's, between two of its starts", func(t *testing.T) {
 		l := enginetest.Listen(t)
 		config := map[string]string{"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000)}
