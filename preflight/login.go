@@ -29,10 +29,10 @@ const rolesFile = "global/1260"
 func (c *check) postgresLogin(s plan.Service, containers []container.Summary) {
 	user, password := s.Value("POSTGRES_USER"), s.Value("POSTGRES_PASSWORD")
 	roles, volume := c.readData(s, containers, rolesFile)
+	empty := "; or start with an empty database: docker volume create " + volume + "_new && " + c.config("--path volumes.pgdata", volume+"_new")
 	if len(roles) > 0 && user != settings.Hidden && !bytes.Contains(roles, []byte(user+"\x00")) {
 		c.faults.Add(settings.Project+":POSTGRES_USER",
-			c.config("POSTGRES_USER", "<the one it was made with>")+"; or start with an empty database: docker volume create "+
-				volume+"_new && "+c.config("--path volumes.pgdata", volume+"_new"),
+			c.config("POSTGRES_USER", "<the one it was made with>")+empty,
 			"is %s, a role that the database in volume %s does not have, so no service could log in", user, volume)
 		return
 	}
@@ -41,8 +41,7 @@ func (c *check) postgresLogin(s plan.Service, containers []container.Summary) {
 	}
 	c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
 		settings.SetSecret(c.plan.Stack, "POSTGRES_PASSWORD")+" with the one it was made with; or change the database's, while the stack runs with the old one: docker exec -it "+
-			s.Containers[0]+" psql -U "+user+" -c '\\password' -c CHECKPOINT; or start with an empty database: docker volume create "+
-			volume+"_new && "+c.config("--path volumes.pgdata", volume+"_new"),
+			s.Containers[0]+" psql -U "+user+" -c '\\password' -c CHECKPOINT"+empty,
 		"is not the password that the database in volume %s was made with, so no service could log in", volume)
 }
 

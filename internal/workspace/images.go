@@ -12,6 +12,7 @@ import (
 	"trading-platform/airgap"
 	"trading-platform/catalog"
 	"trading-platform/internal/stack"
+	"trading-platform/plan"
 	"trading-platform/settings"
 )
 
@@ -90,15 +91,22 @@ func imageKey(s catalog.Service) string {
 	return s.Name
 }
 
-// makeImages makes the air-gap images that the stack's services run.
-func (w *Workspace) makeImages(ctx context.Context, engine *client.Client, name string, say func(string)) error {
+// plan resolves a stack from its own file, as far as that goes: what is wrong with
+// it is for the program to say. It is nil where nothing can be resolved.
+func (w *Workspace) plan(name string) (*plan.Plan, error) {
 	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p, _, _ := stack.Resolve(src) // what is wrong with the stack is for the program to say
-	if p == nil {
-		return nil
+	p, _, _ := stack.Resolve(src)
+	return p, nil
+}
+
+// makeImages makes the air-gap images that the stack's services run.
+func (w *Workspace) makeImages(ctx context.Context, engine *client.Client, name string, say func(string)) error {
+	p, err := w.plan(name)
+	if err != nil || p == nil {
+		return err
 	}
 	var wanted []string
 	for _, s := range p.Services {

@@ -20,13 +20,9 @@ import (
 // makeSecrets makes up what the stack needs and nobody has to choose. Only what
 // somebody else gave the user is asked for, and only where there is somebody to ask.
 func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(string)) error {
-	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
-	if err != nil {
+	p, err := w.plan(name)
+	if err != nil || p == nil {
 		return err
-	}
-	p, _, _ := stack.Resolve(src) // the program says what is wrong beside this
-	if p == nil {
-		return nil
 	}
 	var made, unknown []string
 	for _, variable := range p.Unset {
@@ -37,7 +33,7 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(strin
 		case variable == "WEB_CONSOLE_USER":
 			value = "admin"
 		case strings.HasSuffix(variable, "_PASSWORD"):
-			value = strings.TrimRight(base64.URLEncoding.EncodeToString([]byte(Random()))[:32], "=") // fit for a URL and a shell
+			value = base64.URLEncoding.EncodeToString([]byte(Random()))[:32] // fit for a URL and a shell
 		default:
 			value = Random()
 		}
