@@ -41,7 +41,8 @@ type proxy struct {
 
 func newProxy(t *testing.T, service string, n Nginx) *proxy {
 	t.Helper()
-	p := &proxy{dir: t.TempDir(), https: freeAddress(t), plain: freeAddress(t), loop: freeAddress(t), otherCA: t.TempDir()}
+	free := freeAddresses(t, 3)
+	p := &proxy{dir: t.TempDir(), https: free[0], plain: free[1], loop: free[2], otherCA: t.TempDir()}
 	names := []string{"console.example", "localhost"}
 	for _, run := range []struct {
 		dir, client string
@@ -127,12 +128,18 @@ func startProxy(t *testing.T, service string, n Nginx) *proxy {
 	return p
 }
 
-func freeAddress(t *testing.T) string {
+// freeAddresses gives addresses on loopback that nobody listens on. All are held until the last is found: let go one by
+// one, the kernel may give the same twice.
+func freeAddresses(t *testing.T, count int) []string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
+	var addresses []string
+	for range count {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		addresses = append(addresses, listener.Addr().String())
+	}
+	return addresses
 }
 
 var lastSource atomic.Int32
