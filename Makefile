@@ -2,6 +2,7 @@
 # what a clean machine lacks put in place first.
 STACK ?= dev
 ARGS  ?=
+PASS   = $(if $(ARGS),-- $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help init up preview preview-all refresh down plan doctor status env platform test lint
@@ -17,20 +18,20 @@ platform:
 init: platform ## put in place what the stack needs on this machine
 	@bin/platform init -s $(STACK)
 
-up: init ## bring the stack up, every service healthy
-	@bin/platform pulumi up -s $(STACK) --yes --skip-preview $(ARGS)
+up: platform ## bring the stack up, every service healthy
+	@bin/platform up -s $(STACK) $(PASS)
 
-preview: init ## show what an up would change
-	@bin/platform pulumi preview -s $(STACK) --diff $(ARGS)
+preview: platform ## show what an up would change
+	@bin/platform preview -s $(STACK) $(PASS)
 
 preview-all: platform ## preview every stack from nothing, as a pull request does; leaves nothing behind
 	@bin/platform preview-all $(ARGS)
 
-refresh: init ## take over what happened outside of pulumi, such as a container removed by hand
-	@bin/platform pulumi refresh -s $(STACK) --yes --skip-preview $(ARGS)
+refresh: platform ## take over into the state what happened outside of pulumi
+	@bin/platform refresh -s $(STACK) $(PASS)
 
-down: init ## take the stack down; its volumes and their data stay
-	@bin/platform pulumi destroy -s $(STACK) --yes --skip-preview $(ARGS)
+down: platform ## take the stack down; its volumes and their data stay
+	@bin/platform down -s $(STACK) $(PASS)
 
 plan: platform ## print what the stack consists of
 	@bin/platform plan -s $(STACK) $(ARGS)

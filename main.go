@@ -12,6 +12,6 @@ import (
 
 func main() {
 	pulumi.Run(func(ctx *pulumi.Context) error {
-		return program.Run(ctx, program.Host{Getenv: os.Getenv, Engine: preflight.Connect})
+		return program.Run(ctx, program.Host{Getenv: os.Getenv, Engine: preflight.Connect, Export: program.Export})
 	})
 }

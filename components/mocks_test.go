@@ -78,7 +78,7 @@ var own = map[string]string{
 
 func planOf(t *testing.T, configs ...map[string]string) *plan.Plan {
 	t.Helper()
-	src := settings.Source{Stack: "test", Root: "/clone", Config: map[string]string{}}
+	src := settings.Source{Stack: "test", Root: "/clone", Config: map[string]string{"identity": "id"}}
 	for _, c := range configs {
 		for key, value := range c {
 			src.Config[key] = value

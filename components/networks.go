@@ -20,7 +20,7 @@ type Networks struct {
 // NetworksArgs says which networks.
 type NetworksArgs struct {
 	Networks []plan.Network
-	Stack    string // the stack that they are labelled with
+	Labels   []plan.Label // of each
 }
 
 // NewNetworks makes the networks.
@@ -36,7 +36,7 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 		if network.Subnet == "" {
 			continue
 		}
-		made, err := n.add(ctx, name, args.Stack, network)
+		made, err := n.add(ctx, name, args.Labels, network)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +46,7 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 		if network.Subnet != "" {
 			continue
 		}
-		if _, err := n.add(ctx, name, args.Stack, network, pulumi.DependsOn(withSubnet)); err != nil {
+		if _, err := n.add(ctx, name, args.Labels, network, pulumi.DependsOn(withSubnet)); err != nil {
 			return nil, err
 		}
 	}
@@ -54,14 +54,16 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 }
 
 // add makes one network.
-func (n *Networks) add(ctx *pulumi.Context, name, stack string, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
+func (n *Networks) add(ctx *pulumi.Context, name string, own []plan.Label, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
 	args := &docker.NetworkArgs{
 		Name:   pulumi.String(network.Name),
 		Driver: pulumi.String("bridge"),
-		Labels: docker.NetworkLabelArray{
-			docker.NetworkLabelArgs{Label: pulumi.String(plan.StackLabel), Value: pulumi.String(stack)},
-		},
 	}
+	var labels docker.NetworkLabelArray
+	for _, l := range own {
+		labels = append(labels, docker.NetworkLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
+	}
+	args.Labels = labels
 	if network.Subnet != "" {
 		args.IpamConfigs = docker.NetworkIpamConfigArray{
 			docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)},

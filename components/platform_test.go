@@ -150,8 +150,10 @@ func TestVolumes(t *testing.T) {
 					r := volumes["platform-volumes-"+v.Key]
 					assert.Equal(t, test.retain, r.RegisterRPC.GetRetainOnDelete(), v.Key)
 					assert.ElementsMatch(t, []string{"labels", "driver", "driverOpts"}, r.RegisterRPC.IgnoreChanges, v.Key)
-					assert.Equal(t, resource.PropertyMap{"name": resource.NewStringProperty(v.Name)}, r.Inputs,
-						"no labels: docker compose down -v deletes a volume with Compose's")
+					assert.Equal(t, map[string]any{"name": v.Name, "labels": []any{
+						map[string]any{"label": "trading-platform.volume", "value": v.Key},
+						map[string]any{"label": "trading-platform.id", "value": "id"}, map[string]any{"label": "trading-platform.stack", "value": "test"},
+					}}, plain(r.Inputs), "none of Compose's labels: docker compose down -v deletes a volume with one")
 				}
 			})
 		})
@@ -162,7 +164,7 @@ func TestNetworks(t *testing.T) {
 	bothWays(t, planOf(t, map[string]string{"subnet": "10.9.0.0/24", "namePrefix": "blue"}), func(t *testing.T, m *monitor) {
 		networks := m.of(networkType)
 		require.Len(t, networks, 2)
-		label := []any{map[string]any{"label": "trading-platform.stack", "value": "test"}}
+		label := []any{map[string]any{"label": "trading-platform.id", "value": "id"}, map[string]any{"label": "trading-platform.stack", "value": "test"}}
 		assert.Equal(t, map[string]any{"name": "blue_default", "driver": "bridge", "labels": label}, plain(networks["platform-networks-default"].Inputs))
 		assert.Equal(t, map[string]any{
 			"name": "blue_trading_platform", "driver": "bridge", "labels": label,
@@ -262,7 +264,7 @@ func TestAContainersArguments(t *testing.T) {
 			"logDriver": "json-file", "logOpts": map[string]any{"max-size": "10m", "max-file": "3"},
 			"labels": []any{
 				label("com.docker.compose.config-hash", hash), label("com.docker.compose.container-number", "1"), label("com.docker.compose.oneoff", "False"),
-				label("com.docker.compose.project", "trading_platform"), label("com.docker.compose.service", "postgres"), label("trading-platform.stack", "test"),
+				label("com.docker.compose.project", "trading_platform"), label("com.docker.compose.service", "postgres"), label("trading-platform.id", "id"), label("trading-platform.stack", "test"),
 			},
 			"ports":            []any{map[string]any{"ip": "127.0.0.1", "external": 5433.0, "internal": 5432.0}},
 			"volumes":          []any{map[string]any{"volumeName": "trading_platform_pgdata", "containerPath": "/var/lib/postgresql/data"}},

@@ -17,7 +17,8 @@ type Volumes struct {
 // VolumesArgs says which volumes.
 type VolumesArgs struct {
 	Volumes []plan.Volume
-	Retain  bool // leave the volumes on the engine when they leave the stack
+	Labels  []plan.Label // of each that is made; one that is adopted keeps its own
+	Retain  bool         // leave the volumes on the engine when they leave the stack
 }
 
 // NewVolumes makes the volumes, or adopts those that exist, with their data.
@@ -27,8 +28,14 @@ func NewVolumes(ctx *pulumi.Context, name string, args *VolumesArgs, opts ...pul
 		return nil, err
 	}
 	for _, volume := range args.Volumes {
-		// No labels: `docker compose down -v` would delete a volume with Compose's.
-		made, err := docker.NewVolume(ctx, name+"-"+volume.Key, &docker.VolumeArgs{Name: pulumi.String(volume.Name)},
+		// None of Compose's labels: `docker compose down -v` would delete the volume.
+		labels := docker.VolumeLabelArray{
+			docker.VolumeLabelArgs{Label: pulumi.String(plan.VolumeLabel), Value: pulumi.String(volume.Key)},
+		}
+		for _, l := range args.Labels {
+			labels = append(labels, docker.VolumeLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
+		}
+		made, err := docker.NewVolume(ctx, name+"-"+volume.Key, &docker.VolumeArgs{Name: pulumi.String(volume.Name), Labels: labels},
 			pulumi.Parent(v),
 			pulumi.RetainOnDelete(args.Retain),
 			// Any of these would replace an adopted volume, and its data with it.

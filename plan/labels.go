@@ -7,24 +7,39 @@ import (
 	"strings"
 )
 
-// StackLabel is the label that names the stack a container or network belongs to.
-const StackLabel = "trading-platform.stack"
+// The labels by which a stack knows its own things on the engine.
+const (
+	StackLabel    = "trading-platform.stack"  // the stack's name
+	IdentityLabel = "trading-platform.id"     // its identity: another stack of the same name has another
+	VolumeLabel   = "trading-platform.volume" // a volume's name in the catalog
+)
 
-// Label is one label of a container.
+// Label is one label of a container, network or volume.
 type Label struct{ Name, Value string }
+
+// OwnLabels gives the labels that everything which the stack makes carries.
+func (p *Plan) OwnLabels() []Label {
+	return []Label{{IdentityLabel, p.Identity}, {StackLabel, p.Stack}}
+}
+
+// Owns tells whether labels say that this stack made the thing. Versions before
+// the identity labelled with the stack's name alone.
+func (p *Plan) Owns(labels map[string]string) bool {
+	id, labelled := labels[IdentityLabel]
+	return labels[StackLabel] == p.Stack && (id == p.Identity || !labelled)
+}
 
 // Labels gives the labels of the i-th replica: Compose's, by which `docker
 // compose -p <prefix> ps` and `logs` and Docker Desktop's grouping go on
 // working, and the stack's own.
 func (s Service) Labels(p *Plan, i int) []Label {
-	return []Label{
+	return append([]Label{
 		{"com.docker.compose.config-hash", s.composeHash()},
 		{"com.docker.compose.container-number", strconv.Itoa(i + 1)},
 		{"com.docker.compose.oneoff", "False"},
 		{"com.docker.compose.project", p.NamePrefix},
 		{"com.docker.compose.service", s.Name},
-		{StackLabel, p.Stack},
-	}
+	}, p.OwnLabels()...)
 }
 
 // composeHash stands where Compose puts a hash of the service's whole config.

@@ -7,6 +7,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"trading-platform/catalog"
@@ -15,6 +16,7 @@ import (
 // Plan is a resolved stack.
 type Plan struct {
 	Stack         string    `json:"stack"`
+	Identity      string    `json:"-"` // differs from machine to machine, and so is no part of a comparison
 	NamePrefix    string    `json:"namePrefix"`
 	Profiles      []string  `json:"profiles"`
 	Provider      string    `json:"provider"`
@@ -155,6 +157,22 @@ func (p *Plan) Lookup(name string) (Service, bool) {
 		}
 	}
 	return Service{}, false
+}
+
+// Has tells whether a container or network of the plan has this name on the engine.
+func (p *Plan) Has(name string) bool {
+	return slices.ContainsFunc(p.Services, func(s Service) bool { return slices.Contains(s.Containers, name) }) ||
+		slices.ContainsFunc(p.Networks, func(n Network) bool { return n.Name == name })
+}
+
+// Volume finds a volume by its name in the catalog; nil for an unknown one.
+func (p *Plan) Volume(key string) *Volume {
+	for i := range p.Volumes {
+		if p.Volumes[i].Key == key {
+			return &p.Volumes[i]
+		}
+	}
+	return nil
 }
 
 // URLs gives, by service, how a person opens its first published port.

@@ -40,7 +40,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 		set: set, certs: certs,
 		missing: map[string][]string{}, localOnly: map[string][]string{},
 		plan: &Plan{
-			Stack: set.Stack, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
+			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
 		},
 	}

@@ -29,20 +29,38 @@ import (
 var oldestAPI = settings.Version{Major: 1, Minor: 40}
 
 // Connect opens the engine that the environment names, as the docker command
-// does. Its error says how to start one.
-func Connect(ctx context.Context) (*client.Client, error) {
-	engine, err := engines.Open("", "")
+// does, and says which one it is. Its error says how to start one.
+func Connect(ctx context.Context) (*client.Client, engines.Ref, error) {
+	host, err := engines.Address()
 	if err == nil {
-		_, err = engine.Ping(ctx, client.PingOptions{}) // how old it is, Check says
+		var engine *client.Client
+		if engine, err = engines.Open("", ""); err == nil {
+			var ref engines.Ref
+			if ref, err = engines.Identify(ctx, engine, host); err == nil { // how old it is, Check says
+				return engine, ref, nil
+			}
+			_ = engine.Close()
+		}
 	}
-	if err != nil {
-		return nil, fault.List{{
-			Where: "Docker engine",
-			What:  "does not answer: " + err.Error(),
-			Mend:  "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
-		}}
+	return nil, engines.Ref{}, fault.List{{
+		Where: "Docker engine",
+		What:  "does not answer: " + err.Error(),
+		Mend:  "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
+	}}
+}
+
+// SameEngine refuses an engine other than the one that a stack lives on. A stack
+// that has not lived anywhere yet takes any.
+func SameEngine(stack string, home, here engines.Ref) error {
+	if home.ID == "" || home.ID == here.ID {
+		return nil
 	}
-	return engine, nil
+	return fault.List{{
+		Where: "Docker engine",
+		What:  fmt.Sprintf("stack %s lives on the engine at %s, and docker now leads to another, at %s", stack, home, here),
+		Mend: fmt.Sprintf("go back: unset DOCKER_HOST, or docker context use …, or DOCKER_HOST=%s; to move the stack here on purpose, without its data: "+
+			"platform init -s %s --move-engine", home.Host, stack),
+	}}
 }
 
 // check is one run over one engine.
@@ -51,12 +69,14 @@ type check struct {
 	engine client.APIClient
 	plan   *plan.Plan
 	set    *settings.Settings
+	before map[string]string
 	faults fault.List
 }
 
-// Check gives all that is in a stack's way, as a fault.List.
-func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) error {
-	c := &check{ctx: ctx, engine: engine, plan: p, set: set}
+// Check gives all that is in a stack's way, as a fault.List. before has the names of
+// the volumes that the stack's last run used, by their names in the catalog.
+func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings, before map[string]string) error {
+	c := &check{ctx: ctx, engine: engine, plan: p, set: set, before: before}
 	if !c.version() {
 		return c.faults.Err()
 	}
@@ -102,12 +122,13 @@ func (c *check) version() bool {
 	return true
 }
 
-// mine tells whether labels say that this stack made the thing.
-func (c *check) mine(labels map[string]string) bool { return labels[plan.StackLabel] == c.plan.Stack }
-
 // owner says whose a thing with these labels is, and the ways out.
 func (c *check) owner(labels map[string]string, remove string) (who, mend string) {
-	if other := labels[plan.StackLabel]; other != "" {
+	if other := labels[plan.StackLabel]; other == c.plan.Stack {
+		return fmt.Sprintf("a stack %s of another project or user (identity %s)", other, labels[plan.IdentityLabel]),
+			"take that one down, or give this one a namePrefix, portOffset and subnet of its own; if it is this very stack, whose settings were lost: " +
+				c.config("identity", labels[plan.IdentityLabel])
+	} else if other != "" {
 		add := "run that one: pulumi up -s " + other
 		if len(c.plan.Profiles) > 0 {
 			add = fmt.Sprintf("add %s to profiles in Pulumi.%s.yaml and run: pulumi up -s %s", strings.Join(c.plan.Profiles, ", "), other, other)
@@ -130,7 +151,7 @@ func (c *check) names(containers []container.Summary) {
 	for _, s := range c.plan.Services {
 		for _, name := range s.Containers {
 			i := slices.IndexFunc(containers, func(o container.Summary) bool { return slices.Contains(o.Names, "/"+name) })
-			if i < 0 || c.mine(containers[i].Labels) {
+			if i < 0 || c.plan.Owns(containers[i].Labels) {
 				continue
 			}
 			who, mend := c.owner(containers[i].Labels, "docker rm -f "+name)
@@ -178,7 +199,7 @@ func (c *check) named(name string) bool {
 // restarting tells whether a service's own container is in a restart loop.
 func (c *check) restarting(s plan.Service, containers []container.Summary) bool {
 	return slices.ContainsFunc(containers, func(o container.Summary) bool {
-		return o.State == container.StateRestarting && c.mine(o.Labels) && slices.Contains(o.Names, "/"+s.Containers[0])
+		return o.State == container.StateRestarting && c.plan.Owns(o.Labels) && slices.Contains(o.Names, "/"+s.Containers[0])
 	})
 }
 
@@ -193,7 +214,7 @@ func (c *check) holder(containers []container.Summary, address netip.AddrPort) (
 			same := p.PublicPort == address.Port() && p.Type == "tcp"
 			overlap := p.IP == address.Addr() || p.IP.IsUnspecified() || address.Addr().IsUnspecified()
 			if same && overlap {
-				return strings.TrimPrefix(o.Names[0], "/"), c.mine(o.Labels)
+				return strings.TrimPrefix(o.Names[0], "/"), c.plan.Owns(o.Labels)
 			}
 		}
 	}
@@ -224,7 +245,7 @@ func (c *check) networks() error {
 	}
 	for _, want := range c.plan.Networks {
 		for _, have := range all.Items {
-			if c.mine(have.Labels) {
+			if c.plan.Owns(have.Labels) {
 				continue // of another name or subnet: the next up replaces it
 			}
 			if have.Name == want.Name {
@@ -242,45 +263,6 @@ func (c *check) networks() error {
 						"overlaps %s of network %s", ipam.Subnet, have.Name)
 				}
 			}
-		}
-	}
-	return nil
-}
-
-// volumes finds data of the old Compose stack that this stack would start beside.
-func (c *check) volumes() error {
-	all, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its volumes: %w", err)
-	}
-	exists := map[string]bool{}
-	for _, v := range all.Items {
-		exists[v.Name] = true
-	}
-	for _, want := range c.plan.Volumes {
-		if want.TakeOver && !exists[want.Name] {
-			c.faults.Add(settings.Project+":volumes."+want.Key,
-				"docker volume ls, and name one of those, or: pulumi config rm -s "+c.plan.Stack+" --path volumes."+want.Key,
-				"there is no volume %s to take over", want.Name)
-		}
-		if want.Key != "pgdata" || exists[want.Name] {
-			continue
-		}
-		for _, have := range all.Items {
-			project := have.Labels["com.docker.compose.project"]
-			if project == "" || !strings.HasSuffix(have.Name, "_pgdata") {
-				continue
-			}
-			var take []string
-			for _, v := range c.plan.Volumes {
-				if old := strings.TrimSuffix(have.Name, want.Key) + v.Key; exists[old] {
-					take = append(take, c.config("--path volumes."+v.Key, old))
-				}
-			}
-			c.faults.Add("volume "+want.Name, strings.Join(take, " && ")+
-				" (to start empty beside it instead: docker volume create "+want.Name+")",
-				"is not there yet, while the old Compose project %s left its data in %s: the stack would start with an empty database beside a full one",
-				project, have.Name)
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/internal/engine"
 	"trading-platform/internal/enginetest"
 	"trading-platform/internal/fault"
 	"trading-platform/plan"
@@ -50,7 +51,7 @@ func check(t *testing.T, e *enginetest.Engine, config map[string]string) error {
 	c, err := client.New(client.WithHost(e.Start(t)))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	return preflight.Check(context.Background(), c, p, set)
+	return preflight.Check(context.Background(), c, p, set, nil)
 }
 
 func findings(t *testing.T, e *enginetest.Engine, config map[string]string) fault.List {
@@ -133,20 +134,21 @@ func TestVersion(t *testing.T) {
 func TestConnect(t *testing.T) {
 	t.Run("an engine that does not answer", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-		_, err := preflight.Connect(context.Background())
+		_, _, err := preflight.Connect(context.Background())
 		require.ErrorContains(t, err, "Docker engine: does not answer: ")
 		require.ErrorContains(t, err, "mend: start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work")
 	})
 	t.Run("an address that is none", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "nonsense")
-		_, err := preflight.Connect(context.Background())
+		_, _, err := preflight.Connect(context.Background())
 		require.ErrorContains(t, err, "or set DOCKER_HOST")
 	})
 	for name, api := range map[string]string{"one that answers": "1.41", "one that is too old, which Check says": "1.39"} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("DOCKER_HOST", (&enginetest.Engine{API: api}).Start(t))
-			c, err := preflight.Connect(context.Background())
+			t.Setenv("DOCKER_HOST", (&enginetest.Engine{API: api, ID: "HERE"}).Start(t))
+			c, here, err := preflight.Connect(context.Background())
 			require.NoError(t, err)
+			assert.Equal(t, engine.Ref{ID: "HERE", Host: os.Getenv("DOCKER_HOST")}, here)
 			require.NoError(t, c.Close())
 		})
 	}
@@ -276,7 +278,7 @@ func TestPorts(t *testing.T) {
 		p, set := stackOf(t, map[string]string{
 			"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000), "sourceDir": t.TempDir(),
 		})
-		assert.NoError(t, preflight.Check(context.Background(), remote, p, set), "neither its ports nor its folders can be looked at")
+		assert.NoError(t, preflight.Check(context.Background(), remote, p, set, nil), "neither its ports nor its folders can be looked at")
 	})
 }
 
@@ -336,7 +338,9 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 	old := func(prefix string, names ...string) []volume.Volume {
 		var out []volume.Volume
 		for _, name := range names {
-			out = append(out, volume.Volume{Name: prefix + name, Labels: project("my-trading")})
+			labels := project("my-trading")
+			labels["com.docker.compose.volume"] = name
+			out = append(out, volume.Volume{Name: prefix + name, Labels: labels})
 		}
 		return out
 	}
@@ -345,25 +349,27 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 		volumes []volume.Volume
 		want    fault.List
 	}{
-		"data beside which an empty database would start": {nil, old("my-trading_", "pgdata", "redisdata", "other"), fault.List{{
+		"data beside which an empty database would start": {nil, old("my-trading_", "pgdata", "redisdata", "backtest_data", "other"), fault.List{{
 			Where: "volume trading_platform_pgdata",
 			What: "is not there yet, while the old Compose project my-trading left its data in my-trading_pgdata: " +
 				"the stack would start with an empty database beside a full one",
 			Mend: "pulumi config set -s test --path volumes.pgdata my-trading_pgdata && pulumi config set -s test --path volumes.redisdata my-trading_redisdata" +
-				" (to start empty beside it instead: docker volume create trading_platform_pgdata)",
+				" && pulumi config set -s test --path volumes.backtest_data my-trading_backtest_data; or, to leave it alone: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
 		}}},
-		"under another name than its project's": {nil, old("shop_", "pgdata", "lokidata"), fault.List{{
+		"under another name than its project's": {nil, old("shop_", "pgdata", "lokidata", "promtaildata"), fault.List{{
 			Where: "volume trading_platform_pgdata",
 			What: "is not there yet, while the old Compose project my-trading left its data in shop_pgdata: " +
 				"the stack would start with an empty database beside a full one",
 			Mend: "pulumi config set -s test --path volumes.pgdata shop_pgdata && pulumi config set -s test --path volumes.lokidata shop_lokidata" +
-				" (to start empty beside it instead: docker volume create trading_platform_pgdata)",
+				" && pulumi config set -s test --path volumes.promtaildata shop_promtaildata; or, to leave it alone: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
 		}}},
 		"taken over":            {map[string]string{"volumes": `{"pgdata":"my-trading_pgdata"}`}, old("my-trading_", "pgdata"), nil},
-		"under our very name":   {nil, old("trading_platform_", "pgdata"), nil},
-		"ours is there already": {nil, append(old("my-trading_", "pgdata"), volume.Volume{Name: "trading_platform_pgdata"}), nil},
+		"left alone":            {map[string]string{"ignoreCompose": `["my-trading"]`}, old("my-trading_", "pgdata", "redisdata", "lokidata"), nil},
+		"of another program":    {nil, old("blog_", "pgdata", "redisdata", "uploads"), nil},
+		"under our very name":   {nil, old("trading_platform_", "pgdata", "redisdata", "lokidata"), nil},
+		"ours is there already": {nil, append(old("my-trading_", "pgdata", "redisdata", "lokidata"), volume.Volume{Name: "trading_platform_pgdata"}), nil},
 		"not of Compose":        {nil, []volume.Volume{{Name: "blog_pgdata"}}, nil},
-		"not PostgreSQL's":      {nil, old("my-trading_", "redisdata"), nil},
+		"not PostgreSQL's":      {nil, old("my-trading_", "redisdata", "lokidata", "promtaildata"), nil},
 		"nothing to take over": {map[string]string{"volumes": `{"pgdata":"my-tradin_pgdata"}`}, nil, fault.List{{
 			Where: "trading-platform:volumes.pgdata", What: "there is no volume my-tradin_pgdata to take over",
 			Mend: "docker volume ls, and name one of those, or: pulumi config rm -s test --path volumes.pgdata",
@@ -405,11 +411,67 @@ func TestAllFindingsComeAtOnce(t *testing.T) {
 	e := &enginetest.Engine{
 		Containers: []container.Summary{running("trading_platform_redis", nil), running("other", nil, port("127.0.0.1", 20300))},
 		Networks:   []network.Summary{net4("vpn", "172.28.0.0/16", nil)},
-		Volumes:    []volume.Volume{{Name: "old_pgdata", Labels: project("old")}},
+		Volumes:    []volume.Volume{{Name: "green_pgdata"}},
 	}
-	err := check(t, e, with())
+	p, set := stackOf(t, with())
+	c, err := client.New(client.WithHost(e.Start(t)))
+	require.NoError(t, err)
+	err = preflight.Check(context.Background(), c, p, set, map[string]string{"pgdata": "green_pgdata"})
 	require.ErrorContains(t, err, "4 things are wrong, and nothing was changed:")
-	for _, part := range []string{"container trading_platform_redis", "port 127.0.0.1:20300 of grafana", "subnet 172.28.0.0/16", "volume trading_platform_pgdata"} {
+	for _, part := range []string{"container trading_platform_redis", "port 127.0.0.1:20300 of grafana", "subnet 172.28.0.0/16", "the stack's data is in green_pgdata"} {
 		assert.ErrorContains(t, err, part)
 	}
+}
+
+func TestDataUnderAnotherPrefix(t *testing.T) {
+	mine := map[string]string{"trading-platform.stack": "test", "trading-platform.id": "abc", "trading-platform.volume": "pgdata"}
+	other := map[string]string{"trading-platform.stack": "test", "trading-platform.id": "xyz", "trading-platform.volume": "pgdata"}
+	for name, test := range map[string]struct {
+		before  map[string]string
+		volumes []volume.Volume
+		config  map[string]string
+		found   string // the volume that is told
+	}{
+		"as the last run used it":       {map[string]string{"pgdata": "green_pgdata"}, []volume.Volume{{Name: "green_pgdata"}}, nil, "green_pgdata"},
+		"as its labels say":             {nil, []volume.Volume{{Name: "green_pgdata", Labels: mine}}, nil, "green_pgdata"},
+		"of another stack of this name": {nil, []volume.Volume{{Name: "green_pgdata", Labels: other}}, nil, ""},
+		"that is gone":                  {map[string]string{"pgdata": "green_pgdata"}, nil, nil, ""},
+		"that is kept on purpose":       {nil, []volume.Volume{{Name: "green_pgdata", Labels: mine}}, map[string]string{"volumes": `{"pgdata":"green_pgdata"}`}, ""},
+		"left on purpose":               {nil, []volume.Volume{{Name: "green_pgdata", Labels: mine}, {Name: "blue_pgdata"}}, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := with(map[string]string{"namePrefix": "blue", "identity": "abc"}, test.config)
+			p, set := stackOf(t, config)
+			c, err := client.New(client.WithHost((&enginetest.Engine{Volumes: test.volumes}).Start(t)))
+			require.NoError(t, err)
+			err = preflight.Check(context.Background(), c, p, set, test.before)
+			if test.found == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, "namePrefix: the stack's data is in "+test.found+", and with the prefix blue it would start on empty volumes")
+			require.ErrorContains(t, err, "keep the data: pulumi config set -s test --path volumes.pgdata green_pgdata")
+			require.ErrorContains(t, err, "docker volume create $v")
+		})
+	}
+}
+
+func TestSameEngine(t *testing.T) {
+	here := engine.Ref{ID: "HERE", Host: "unix:///var/run/docker.sock"}
+	require.NoError(t, preflight.SameEngine("dev", engine.Ref{}, here), "a new stack takes any")
+	require.NoError(t, preflight.SameEngine("dev", engine.Ref{ID: "HERE", Host: "ssh://me"}, here), "by another way to it")
+	err := preflight.SameEngine("dev", engine.Ref{ID: "THERE", Host: "tcp://there:2376"}, here)
+	require.ErrorContains(t, err, "stack dev lives on the engine at tcp://there:2376 (ID THERE), and docker now leads to another, at unix:///var/run/docker.sock (ID HERE)")
+	require.ErrorContains(t, err, "DOCKER_HOST=tcp://there:2376")
+	require.ErrorContains(t, err, "platform init -s dev --move-engine")
+}
+
+func TestAStackOfThisNameThatIsAnothers(t *testing.T) {
+	labels := map[string]string{"trading-platform.stack": "test", "trading-platform.id": "theirs"}
+	e := &enginetest.Engine{Containers: []container.Summary{running("trading_platform_redis", labels)}}
+	found := findings(t, e, with(map[string]string{"identity": "ours"}))
+	require.Len(t, found, 1)
+	assert.Equal(t, "taken by a stack test of another project or user (identity theirs)", found[0].What)
+	labels["trading-platform.id"] = "ours"
+	assert.Empty(t, findings(t, e, with(map[string]string{"identity": "ours"})))
 }

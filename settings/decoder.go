@@ -16,6 +16,7 @@ import (
 	"github.com/joho/godotenv"
 
 	"trading-platform/catalog"
+	"trading-platform/internal/engine"
 	"trading-platform/internal/fault"
 )
 
@@ -166,22 +167,42 @@ func (d *decoder) folder(key string) string {
 	return path
 }
 
-// names reads a list of known names.
-func (d *decoder) names(key, kind string, known []string) []string {
+// list reads a list of texts. An example shows how to set one.
+func (d *decoder) list(key, kind, example string) []string {
 	value, ok := d.raw(key)
 	if !ok {
 		return nil
 	}
-	var names []string
-	if err := json.Unmarshal([]byte(value), &names); err != nil {
-		d.misshapen(key, value, "a list of "+kind+" names", "'"+key+"[0]'", known[0])
+	var items []string
+	if err := json.Unmarshal([]byte(value), &items); err != nil {
+		d.misshapen(key, value, "a list of "+kind, "'"+key+"[0]'", example)
 		return nil
 	}
+	slices.Sort(items)
+	return slices.Compact(items)
+}
+
+// names reads a list of known names.
+func (d *decoder) names(key, kind string, known []string) []string {
+	names := d.list(key, kind+" names", known[0])
 	for _, name := range names {
 		d.checkName(key, kind, name, known)
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return names
+}
+
+// engine reads the engine that `platform init` recorded. Both parts are needed.
+func (d *decoder) engine(key string) engine.Ref {
+	value, ok := d.raw(key)
+	if !ok {
+		return engine.Ref{}
+	}
+	var ref engine.Ref
+	if err := json.Unmarshal([]byte(value), &ref); err != nil || (ref.ID == "") != (ref.Host == "") {
+		d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key+", and the next `platform up` records it again",
+			"%q is not an engine's id and host, as `platform init` writes them", value)
+	}
+	return ref
 }
 
 func (d *decoder) checkName(key, kind, name string, known []string) {

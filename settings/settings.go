@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"trading-platform/catalog"
+	"trading-platform/internal/engine"
 	"trading-platform/internal/fault"
 )
 
@@ -42,6 +43,9 @@ type Value struct {
 type Settings struct {
 	Stack string // the stack's name; not a setting
 
+	Identity      string                      // identity: tells this stack from others of its name, on an engine that they share
+	Engine        engine.Ref                  // engine: the one that the stack lives on; zero until `platform init` or an up has recorded it
+	IgnoreCompose []string                    // ignoreCompose: old Compose projects whose data this stack does not take over
 	Profiles      []string                    // profiles: what the stack adds to the base
 	NamePrefix    string                      // namePrefix: first part of every name on the engine
 	BindAddress   netip.Addr                  // bindAddress: host address of the published HTTP ports
@@ -92,6 +96,9 @@ func Load(src Source) (*Settings, error) {
 		EngineAPI:     d.version("engineApi"),
 		CertsDir:      d.path("certsDir"),
 		Provider:      d.choice("provider", Official, Offline),
+		Identity:      d.text("identity", ""),
+		Engine:        d.engine("engine"),
+		IgnoreCompose: d.list("ignoreCompose", "Compose projects", "my-trading"),
 	}
 	s.NginxAddress = d.within("nginxAddress", s.Subnet)
 	s.Variables = d.variables()

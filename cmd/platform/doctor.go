@@ -32,10 +32,14 @@ func doctorCommand() *cobra.Command {
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
-		engine, err := preflight.Connect(cmd.Context())
+		w, err := here()
+		if err != nil {
+			return err
+		}
+		engine, err := w.Engine(cmd.Context(), *name)
 		if err == nil {
 			defer func() { _ = engine.Close() }()
-			err = preflight.Check(cmd.Context(), engine, p, set)
+			err = preflight.Check(cmd.Context(), engine, p, set, nil)
 		}
 		if err := faults.Gather(err); err != nil {
 			return err

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"trading-platform/internal/workspace"
 )
 
 func initCommand() *cobra.Command {
@@ -14,12 +16,13 @@ func initCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	stack := stackFlag(cmd)
+	move := cmd.Flags().Bool("move-engine", false, "move the stack from the engine that it lives on to the one that docker leads to now; its data stays behind")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		w, err := here()
 		if err != nil {
 			return err
 		}
-		return w.Init(cmd.Context(), *stack, say)
+		return w.Init(cmd.Context(), *stack, workspace.InitOptions{MoveEngine: *move}, say)
 	}
 	return cmd
 }

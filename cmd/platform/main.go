@@ -1,6 +1,5 @@
-// Command platform does what Pulumi has no word for: it prepares a machine for a
-// stack, shows a stack's plan, and looks at how a stack is doing. It applies
-// nothing to a stack: pulumi does.
+// Command platform prepares a machine for a stack, runs Pulumi on it, and does what
+// Pulumi has no command for. What is applied to a stack, Pulumi applies.
 package main
 
 import (
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -27,9 +27,12 @@ func run() int {
 	defer stop()
 	err := root().ExecuteContext(ctx)
 	var code exitCode
+	var child *exec.ExitError
 	switch {
 	case errors.As(err, &code):
 		return int(code)
+	case errors.As(err, &child) && errors.Unwrap(err) == nil: // pulumi's, which has said why
+		return max(1, child.ExitCode())
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
 		return 1
@@ -48,6 +51,7 @@ func root() *cobra.Command {
 		Short:         "Prepare, show and check the trading platform's stacks",
 		SilenceErrors: true, SilenceUsage: true,
 	}
+	cmd.AddCommand(actCommands()...)
 	cmd.AddCommand(initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand())
 	return cmd
 }
@@ -84,5 +88,5 @@ func source(stack string) (settings.Source, error) {
 	if err := w.Refresh(stack); err != nil {
 		return settings.Source{}, err
 	}
-	return settings.FromFiles(stack, w.Root, w.ConfigFile(stack))
+	return w.Source(stack)
 }

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
-
-	"trading-platform/internal/workspace"
 )
 
 func pulumiCommand() *cobra.Command {
@@ -23,20 +20,7 @@ func pulumiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if w.Pulumi == "" {
-				return errors.New("no pulumi here yet; run: make init")
-			}
-			stack := workspace.StackOf(args)
-			if stack == "" {
-				stack = w.Selected(cmd.Context())
-			}
-			if stack != "" {
-				if err := w.Refresh(stack); err != nil {
-					return err
-				}
-			}
-			// Taken over by pulumi altogether: signals, terminal and exit code are its own.
-			return syscall.Exec(w.Pulumi, append([]string{"pulumi"}, w.PulumiArgs(stack, args)...), w.Environ())
+			return w.Exec(cmd.Context(), args, say)
 		},
 	}
 }
@@ -51,14 +35,14 @@ func envCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			shim := fmt.Sprintf("#!/bin/sh\nexec %q pulumi \"$@\"\n", filepath.Join(w.Root, "bin", "platform"))
+			shim := fmt.Sprintf("#!/bin/sh\nexec %s pulumi \"$@\"\n", shellescape.Quote(filepath.Join(w.Root, "bin", "platform")))
 			if err := os.MkdirAll(w.ShimDir(), 0o755); err != nil {
 				return err
 			}
 			if err := os.WriteFile(filepath.Join(w.ShimDir(), "pulumi"), []byte(shim), 0o755); err != nil { //nolint:gosec // a command
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "export PATH=%q\n", w.ShimDir()+":"+filepath.Join(w.Root, "bin")+":"+os.Getenv("PATH"))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "export PATH=%s:\"$PATH\"\n", shellescape.Quote(w.ShimDir()+":"+filepath.Join(w.Root, "bin")))
 			return err
 		},
 	}

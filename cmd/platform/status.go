@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"trading-platform/internal/stack"
-	"trading-platform/preflight"
 )
 
 func statusCommand() *cobra.Command {
@@ -28,7 +27,11 @@ func statusCommand() *cobra.Command {
 		if p == nil {
 			return err
 		}
-		engine, err := preflight.Connect(cmd.Context())
+		w, err := here()
+		if err != nil {
+			return err
+		}
+		engine, err := w.Engine(cmd.Context(), *name)
 		if err != nil {
 			return err
 		}
@@ -42,7 +45,7 @@ func statusCommand() *cobra.Command {
 		urls, bad := p.URLs(), 0
 		for _, s := range p.Services {
 			for _, container := range s.Containers {
-				health, state := "missing", "run: make refresh up STACK="+*name
+				health, state := "missing", "run: make up STACK="+*name
 				for _, c := range all.Items {
 					if !slices.Contains(c.Names, "/"+container) {
 						continue

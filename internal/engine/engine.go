@@ -1,87 +1,113 @@
-// Package engine finds and opens the Docker engine that a person's docker command
-// would talk to, so that the program's checks and its provider look at the same one.
+// Package engine finds and opens the Docker engine that the docker command would
+// talk to, so that checks, images and provider all use the same one, and knows one
+// engine from another.
 package engine
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/context/docker"
+	"github.com/docker/cli/cli/context/store"
 	"github.com/moby/moby/client"
 )
 
-// Open makes a client without reaching for the engine. host and context choose the
-// engine as in Address. TLS comes from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, as for
-// the docker CLI.
-func Open(host, context string) (*client.Client, error) {
-	address, err := Address(host, context)
+// Ref is one engine, and the way to it.
+type Ref struct {
+	ID   string `json:"id"`   // what `docker info` calls ID; it stays when the address changes
+	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
+}
+
+// String names the engine in messages.
+func (r Ref) String() string {
+	if r.ID == "" {
+		return r.Host
+	}
+	return fmt.Sprintf("%s (ID %s)", r.Host, r.ID)
+}
+
+// Identify asks an engine who it is. host is the address to remember it by.
+func Identify(ctx context.Context, c client.APIClient, host string) (Ref, error) {
+	info, err := c.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", host, err)
+	}
+	return Ref{ID: info.Info.ID, Host: host}, nil
+}
+
+// Address gives the engine's address in the docker command's order: DOCKER_HOST,
+// DOCKER_CONTEXT, the current context, the default socket. It is never empty, so
+// that it can be handed to a provider that would otherwise look for itself.
+func Address() (string, error) {
+	e, err := endpoint("", "")
+	return e.Host, err
+}
+
+// Open makes a client without reaching for the engine. host wins over name, a
+// docker context; with neither it opens what Address names. TLS comes from the
+// context, or from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
+func Open(host, name string) (*client.Client, error) {
+	e, err := endpoint(host, name)
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(address, "ssh://") {
-		return nil, fmt.Errorf("engines over ssh cannot be reached (%s): "+
-			"forward its socket (ssh -L /tmp/docker.sock:/var/run/docker.sock …) and set DOCKER_HOST=unix:///tmp/docker.sock", address)
+	options, err := e.ClientOpts()
+	if err != nil {
+		return nil, fmt.Errorf("docker engine %s: %w", e.Host, err)
 	}
-	options := []client.Opt{client.WithTLSClientConfigFromEnv(), client.WithAPIVersionFromEnv()}
-	if address != "" {
-		options = append(options, client.WithHost(address))
+	if e.TLSData == nil && !strings.HasPrefix(e.Host, "ssh://") {
+		options = append([]client.Opt{client.WithTLSClientConfigFromEnv()}, options...)
 	}
 	c, err := client.New(options...)
 	if err != nil {
-		return nil, fmt.Errorf("docker engine %s: %w", address, err)
+		return nil, fmt.Errorf("docker engine %s: %w", e.Host, err)
 	}
 	return c, nil
 }
 
-// Address resolves in the docker CLI's order: the given host, the given context,
-// DOCKER_HOST, DOCKER_CONTEXT, the CLI's current context. "" is the default socket.
-func Address(host, context string) (string, error) {
+// endpoint resolves an address, or a context with its TLS files.
+func endpoint(host, name string) (docker.Endpoint, error) {
+	if host == "" && name == "" {
+		host, name = os.Getenv("DOCKER_HOST"), os.Getenv("DOCKER_CONTEXT")
+	}
 	if host != "" {
-		return host, nil
+		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: host}}, nil
 	}
-	name := context
 	if name == "" {
-		if address := os.Getenv("DOCKER_HOST"); address != "" {
-			return address, nil
-		}
-		name = os.Getenv("DOCKER_CONTEXT")
-	}
-	directory := ConfigDir()
-	if name == "" {
-		var cli struct {
-			CurrentContext string `json:"currentContext"`
-		}
-		if err := ReadJSON(filepath.Join(directory, "config.json"), &cli); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", err
+		// Read anew each time: the library's own default is fixed when the process starts.
+		cli, err := config.Load(configDir())
+		if err != nil {
+			return docker.Endpoint{}, err
 		}
 		name = cli.CurrentContext
 	}
 	if name == "" || name == "default" {
-		return "", nil
+		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: client.DefaultDockerHost}}, nil
 	}
-	// The CLI names a context's folder after the hash of its name.
-	hash := sha256.Sum256([]byte(name))
-	var meta struct {
-		Endpoints struct {
-			Docker struct{ Host string } `json:"docker"`
-		}
+	contexts := store.New(filepath.Join(configDir(), "contexts"), store.NewConfig(
+		func() any { return &map[string]any{} },
+		store.EndpointTypeGetter(docker.DockerEndpoint, func() any { return &docker.EndpointMeta{} }),
+	))
+	found, err := contexts.GetMetadata(name)
+	if err != nil {
+		return docker.Endpoint{}, fmt.Errorf("docker context %q: %w. Fix: `docker context ls` lists the contexts, `docker context use` chooses one", name, err)
 	}
-	file := filepath.Join(directory, "contexts", "meta", hex.EncodeToString(hash[:]), "meta.json")
-	if err := ReadJSON(file, &meta); err != nil {
-		return "", fmt.Errorf("docker context %q: %w (`docker context ls` lists them)", name, err)
+	meta, ok := found.Endpoints[docker.DockerEndpoint].(docker.EndpointMeta)
+	if !ok {
+		return docker.Endpoint{}, fmt.Errorf("docker context %q names no Docker engine", name)
 	}
-	return meta.Endpoints.Docker.Host, nil
+	return docker.WithTLSData(contexts, name, meta)
 }
 
-// ConfigDir is where the docker CLI keeps its config.json and contexts; empty when there is no home folder.
-func ConfigDir() string {
-	if directory := os.Getenv("DOCKER_CONFIG"); directory != "" {
-		return directory
+// configDir is where the docker command keeps config.json and its contexts.
+func configDir() string {
+	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+		return dir
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -90,14 +116,14 @@ func ConfigDir() string {
 	return filepath.Join(home, ".docker")
 }
 
-// ReadJSON reads one of the docker CLI's files.
+// ConfigDir is where the docker command keeps config.json.
+func ConfigDir() string { return configDir() }
+
+// ReadJSON reads one of the docker command's files.
 func ReadJSON(file string, into any) error {
 	bytes, err := os.ReadFile(file) //nolint:gosec // the user's own docker configuration, where the user says it is
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(bytes, into); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
+	return json.Unmarshal(bytes, into)
 }

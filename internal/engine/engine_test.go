@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -20,13 +21,13 @@ func TestAddress(t *testing.T) {
 		want    string
 		err     string
 	}{
-		"nothing is set":                 {},
+		"nothing is set":                 {want: client.DefaultDockerHost},
 		"the provider's host":            {host: "tcp://a:1", env: map[string]string{"DOCKER_HOST": "tcp://b:1"}, want: "tcp://a:1"},
 		"the provider's context":         {context: "far", env: map[string]string{"DOCKER_HOST": "tcp://b:1"}, want: "tcp://far:2375"},
 		"DOCKER_HOST":                    {env: map[string]string{"DOCKER_HOST": "tcp://b:1", "DOCKER_CONTEXT": "far"}, want: "tcp://b:1"},
 		"DOCKER_CONTEXT":                 {env: map[string]string{"DOCKER_CONTEXT": "far"}, current: "none", want: "tcp://far:2375"},
 		"the CLI's current context":      {current: "far", want: "tcp://far:2375"},
-		"the CLI's default context":      {current: "default"},
+		"the CLI's default context":      {current: "default", want: client.DefaultDockerHost},
 		"a context that is not there":    {context: "none", err: "docker context ls"},
 		"an unknown context of the CLIs": {current: "none", err: `docker context "none"`},
 	}
@@ -45,19 +46,20 @@ func TestAddress(t *testing.T) {
 				t.Setenv(name, c.env[name])
 			}
 			t.Setenv("DOCKER_CONFIG", directory)
-			got, err := Address(c.host, c.context)
+			got, err := endpoint(c.host, c.context)
 			if c.err != "" {
 				require.ErrorContains(t, err, c.err)
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, c.want, got)
+			assert.Equal(t, c.want, got.Host)
 		})
 	}
 }
 
-func TestSSHIsRefusedWithAWayOut(t *testing.T) {
+func TestAnEngineOverSSH(t *testing.T) {
 	t.Parallel()
-	_, err := Open("ssh://far", "")
-	require.ErrorContains(t, err, "forward its socket")
+	c, err := Open("ssh://far", "")
+	require.NoError(t, err)
+	assert.NotContains(t, c.DaemonHost(), "unix://", "its ports and folders are not this host's")
 }

@@ -24,6 +24,7 @@ import (
 
 // Engine is what the engine has. Set it up before Start.
 type Engine struct {
+	ID         string // its own ID
 	API        string // its API version; default 1.41
 	Containers []container.Summary
 	Networks   []network.Summary
@@ -99,6 +100,8 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch kind, name := split(path); {
+	case path == "/info":
+		answer(w, map[string]any{"ID": e.ID})
 	case path == "/_ping":
 		_, _ = fmt.Fprint(w, "OK")
 	case path == "/containers/json":

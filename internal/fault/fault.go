@@ -44,15 +44,18 @@ func (l List) Err() error {
 	return l
 }
 
-// Error prints every fault, numbered when there are several.
+// Error prints every fault under a line that says how many there are.
 func (l List) Error() string {
-	var b strings.Builder
-	switch len(l) {
-	case 1:
-		b.WriteString("One thing is wrong, and nothing was changed:")
-	default:
-		fmt.Fprintf(&b, "%d things are wrong, and nothing was changed:", len(l))
+	heading := "One thing is wrong, and nothing was changed:"
+	if len(l) != 1 {
+		heading = fmt.Sprintf("%d things are wrong, and nothing was changed:", len(l))
 	}
+	return heading + l.Lines()
+}
+
+// Lines prints every fault, numbered.
+func (l List) Lines() string {
+	var b strings.Builder
 	for i, f := range l {
 		fmt.Fprintf(&b, "\n  %d. %s: %s", i+1, f.Where, f.What)
 		if f.Mend != "" {

@@ -52,10 +52,7 @@ func (r *rehearsal) configure(name string, taken offsets) error {
 	set("subnet", subnet)
 	set("provider", r.provider)
 	set("engineApi", r.api)
-	if r.oldData != "" {
-		// Otherwise the stack would be refused, for starting empty beside old data.
-		set("volumes", map[string]any{"pgdata": r.oldData})
-	}
+	set("ignoreCompose", r.compose)
 	write := func() (*plan.Plan, *settings.Settings, error) {
 		text, err := yaml.Marshal(map[string]any{"config": config})
 		if err != nil {

@@ -54,7 +54,7 @@ type rehearsal struct {
 	program  string // the compiled program
 	provider string
 	api      string // the engine's
-	oldData  string // a volume of the old Compose stack's database; empty for none
+	compose  []any  // the Compose projects with volumes, which are none of the previews' business
 	env      []string
 }
 
@@ -97,7 +97,7 @@ func All(ctx context.Context, w *workspace.Workspace, say func(string), done fun
 // prepare makes what all stacks need: the compiled program, a provider, and a
 // home and a backend for Pulumi that hold nothing.
 func (r *rehearsal) prepare(ctx context.Context, say func(string)) error {
-	engine, err := preflight.Connect(ctx)
+	engine, _, err := preflight.Connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,8 +112,8 @@ func (r *rehearsal) prepare(ctx context.Context, say func(string)) error {
 		return err
 	}
 	for _, v := range volumes.Items {
-		if v.Labels["com.docker.compose.project"] != "" && strings.HasSuffix(v.Name, "_pgdata") {
-			r.oldData = v.Name
+		if project := v.Labels["com.docker.compose.project"]; project != "" {
+			r.compose = append(r.compose, project)
 		}
 	}
 	if err := r.w.EnsurePulumi(ctx, say); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/internal/engine"
 	"trading-platform/internal/enginetest"
 	"trading-platform/internal/program"
 )
@@ -29,7 +30,8 @@ type monitor struct {
 	outputs resource.PropertyMap // the stack's own last ones
 	asked   []string             // the names of the stacks whose outputs were asked for
 	failure error
-	failing int // how often to fail; 0 fails always
+	failing int    // how often to fail; 0 fails always
+	export  string // what pulumi stack export would print
 }
 
 func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
@@ -75,12 +77,15 @@ func run(t *testing.T, m *monitor, preview bool, e *enginetest.Engine, config ma
 				}
 				return ""
 			},
-			Engine: func(context.Context) (*client.Client, error) {
+			Engine: func(context.Context) (*client.Client, engine.Ref, error) {
 				if e == nil {
-					return nil, errors.New("no engine here")
+					return nil, engine.Ref{}, errors.New("no engine here")
 				}
-				return client.New(client.WithHost(e.Start(t)))
+				host := e.Start(t)
+				c, err := client.New(client.WithHost(host))
+				return c, engine.Ref{ID: "HERE", Host: host}, err
 			},
+			Export: func(context.Context, string, string) ([]byte, error) { return []byte(m.export), nil },
 		})
 	}, pulumi.WithMocksWithOrganization("organization", "trading-platform", "dev", m), func(info *pulumi.RunInfo) {
 		info.DryRun, info.RootDirectory = preview, root

@@ -94,12 +94,21 @@ func imageKey(s catalog.Service) string {
 // plan resolves a stack from its own file, as far as that goes: what is wrong with
 // it is for the program to say. It is nil where nothing can be resolved.
 func (w *Workspace) plan(name string) (*plan.Plan, error) {
-	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
+	src, err := w.Source(name)
 	if err != nil {
 		return nil, err
 	}
 	p, _, _ := stack.Resolve(src)
 	return p, nil
+}
+
+// Source reads a stack's config as the program would get it.
+func (w *Workspace) Source(name string) (settings.Source, error) {
+	src, err := settings.FromFiles(name, w.Root, w.ConfigFile(name))
+	if err == nil && src.Config["identity"] == "" {
+		src.Config["identity"] = stack.DefaultIdentity(w.Backend, "organization", name)
+	}
+	return src, err
 }
 
 // makeImages makes the air-gap images that the stack's services run.

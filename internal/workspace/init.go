@@ -2,7 +2,9 @@ package workspace
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +15,11 @@ import (
 	"github.com/moby/moby/client"
 	"go.yaml.in/yaml/v3"
 
+	engines "trading-platform/internal/engine"
+	"trading-platform/internal/fault"
+	"trading-platform/internal/observe"
+	stacks "trading-platform/internal/stack"
+	"trading-platform/plan"
 	"trading-platform/preflight"
 	"trading-platform/settings"
 )
@@ -20,40 +27,158 @@ import (
 // OfficialVersion is the docker plugin that the SDK in go.mod asks for.
 const OfficialVersion = "4.11.2"
 
+// InitOptions are what a user may ask of Init.
+type InitOptions struct {
+	// MoveEngine moves a stack from the engine that it lives on to the one that docker
+	// leads to now. Its volumes stay behind.
+	MoveEngine bool
+}
+
 // Init puts in place what a stack needs on this machine, and says what it did.
 // What is there already is left as it is; choices once made are kept.
-func (w *Workspace) Init(ctx context.Context, stack string, say func(string)) error {
+func (w *Workspace) Init(ctx context.Context, stack string, options InitOptions, say func(string)) error {
+	r, err := w.prepare(ctx, stack, options, say)
+	if err != nil {
+		return err
+	}
+	return r.engine.Close()
+}
+
+// run is what the steps of one command on one stack share.
+type run struct {
+	*Workspace
+	stack  string
+	engine *client.Client
+	here   engines.Ref
+	state  *observe.State
+	say    func(string)
+}
+
+// prepare is Init, and gives what it found out on the way.
+func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptions, say func(string)) (*run, error) {
 	if !exists(w.trackedFile(stack)) && !exists(w.StackFile(stack)) {
-		return fmt.Errorf("no stack file Pulumi.%s.yaml; stacks here: %s (a new one is a copy of one of them)",
+		return nil, fmt.Errorf("no stack file Pulumi.%s.yaml; stacks here: %s (a new one is a copy of one of them)",
 			stack, strings.Join(w.Stacks(), ", "))
 	}
-	engine, err := preflight.Connect(ctx)
+	engine, here, err := preflight.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Workspace: w, stack: stack, engine: engine, here: here, say: say}
+	if err := r.init(ctx, options); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return r, nil
+}
+
+func (r *run) init(ctx context.Context, options InitOptions) error {
+	if err := r.EnsurePulumi(ctx, r.say); err != nil {
+		return err
+	}
+	if err := r.repairState(); err != nil {
+		return err
+	}
+	export, exportErr := r.output(ctx, "stack", "export", "-s", r.stack)
+	if exportErr != nil && !strings.Contains(exportErr.Error(), "no stack named") {
+		return exportErr
+	}
+	fresh := !exists(r.passphraseFile())
+	if err := r.ensurePassphrase(r.stack, exportErr == nil); err != nil {
+		return err
+	}
+	if fresh && exists(r.passphraseFile()) {
+		r.say("made a passphrase for the secrets in the state: " + r.passphraseFile())
+	}
+	if exportErr == nil && exists(r.StackFile(r.stack)) {
+		if err := r.Refresh(r.stack); err != nil {
+			return err
+		}
+	} else if err := r.makeStack(ctx); err != nil {
+		return err
+	}
+	var err error
+	if exportErr != nil {
+		r.state = &observe.State{}
+	} else if r.state, err = observe.ReadState(export); err != nil {
+		return err
+	}
+	file, err := r.load(r.stack)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = engine.Close() }()
-	if err := w.EnsurePulumi(ctx, say); err != nil {
+	if err := r.settle(ctx, file, options); err != nil {
 		return err
 	}
-	if made, err := w.ensurePassphrase(); err != nil {
-		return err
-	} else if made {
-		say("made a passphrase for the secrets in the state: " + w.passphraseFile())
-	}
-	if err := w.ensureStack(ctx, stack, say); err != nil {
+	if err := r.choose(ctx, r.engine, r.stack, file, r.say); err != nil {
 		return err
 	}
-	file, err := w.load(stack)
+	if err := r.makeCerts(r.stack, file, r.say); err != nil {
+		return err
+	}
+	if err := r.takeOver(ctx, file); err != nil {
+		return err
+	}
+	return r.makeSecrets(ctx, r.stack, r.say)
+}
+
+// settle records which engine the stack lives on and what tells it from others there,
+// and refuses another engine. The file is saved with the choices that come next.
+func (r *run) settle(ctx context.Context, f stackFile, options InitOptions) error {
+	home := recorded(f, r.state)
+	if options.MoveEngine && home.ID != r.here.ID {
+		if err := r.leave(ctx, home); err != nil {
+			return err
+		}
+	} else if err := preflight.SameEngine(r.stack, home, r.here); err != nil {
+		return err
+	}
+	f.set("engine", map[string]any{"id": r.here.ID, "host": r.here.Host})
+	if f.get("identity") == nil {
+		identity, _ := r.state.Outputs["identity"].(string)
+		f.set("identity", cmp.Or(identity, stacks.DefaultIdentity(r.Backend, "organization", r.stack)))
+	}
+	return nil
+}
+
+// recorded is the engine that a stack lives on, by its settings or its last outputs.
+func recorded(f stackFile, state *observe.State) engines.Ref {
+	for _, value := range []any{f.get("engine"), state.Outputs["engine"]} {
+		engine, _ := value.(map[string]any)
+		id, _ := engine["id"].(string)
+		host, _ := engine["host"].(string)
+		if id != "" {
+			return engines.Ref{ID: id, Host: host}
+		}
+	}
+	return engines.Ref{}
+}
+
+// leave empties the state of a stack whose engine is left behind. Where that engine
+// still answers and runs the stack, it has to be taken down there first.
+func (r *run) leave(ctx context.Context, home engines.Ref) error {
+	if old, err := engines.Open(home.Host, ""); err == nil {
+		defer func() { _ = old.Close() }()
+		same, err := engines.Identify(ctx, old, home.Host)
+		if err == nil && same.ID == home.ID {
+			left, err := old.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", plan.StackLabel+"="+r.stack)})
+			if err != nil || len(left.Items) > 0 {
+				return fault.List{{
+					Where: "stack " + r.stack, What: fmt.Sprintf("has %d containers on the engine at %s", len(left.Items), home),
+					Mend: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then this again", home.Host, r.stack),
+				}}
+			}
+		}
+	}
+	empty, err := json.Marshal(map[string]any{"version": 3, "deployment": map[string]any{}})
 	if err != nil {
 		return err
 	}
-	if err := w.choose(ctx, engine, stack, file, say); err != nil {
+	if err := r.runCLI(ctx, bytes.NewReader(empty), "stack", "import", "-s", r.stack, "--force"); err != nil {
 		return err
 	}
-	if err := w.makeCerts(stack, file, say); err != nil {
-		return err
-	}
-	return w.makeSecrets(ctx, stack, say)
+	r.state = &observe.State{}
+	r.say(fmt.Sprintf("moved stack %s to the engine at %s; its volumes stay on %s", r.stack, r.here, home))
+	return nil
 }
 
 // Stacks lists the stacks that have a file in the clone.
@@ -83,14 +208,10 @@ func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
 	return nil
 }
 
-// ensureStack makes the stack and its own file. `pulumi stack init` writes the
+// makeStack makes the stack and its own file. `pulumi stack init` writes the
 // stack's salt into the project's folder, so it runs in an empty one.
-func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(string)) error {
-	if exists(w.StackFile(stack)) {
-		if err := w.run(ctx, nil, "stack", "export", "-s", stack); err == nil {
-			return w.Refresh(stack)
-		}
-	}
+func (r *run) makeStack(ctx context.Context) error {
+	w, stack := r.Workspace, r.stack
 	temp, err := os.MkdirTemp("", "trading-platform-*")
 	if err != nil {
 		return err
@@ -116,7 +237,7 @@ func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(stri
 	if err := errors.Join(writeFile(filepath.Join(temp, "Pulumi.yaml"), project), writeFile(scratch, from)); err != nil {
 		return err
 	}
-	err = w.run(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
+	err = w.runCLI(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
 	var failed *cliError
 	if errors.As(err, &failed) && strings.Contains(failed.complaint, "already exists") {
 		// Made by plain pulumi: its salt is in the state, and asking for the config writes it down.
@@ -135,7 +256,7 @@ func (w *Workspace) ensureStack(ctx context.Context, stack string, say func(stri
 	if err != nil {
 		return err
 	}
-	say("stack " + stack + ": its own settings and secrets lie in " + w.StackFile(stack))
+	r.say("stack " + stack + ": its own settings and secrets lie in " + w.StackFile(stack))
 	if own != nil { // and what the tracked file has gained since then comes over
 		return errors.Join(writeFile(w.StackFile(stack), made), w.Refresh(stack))
 	}
@@ -178,13 +299,19 @@ func (f stackFile) get(key string) any        { return f.config()[settings.Proje
 func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+key] = value }
 
 // choose settles, once, which provider and which images the stack is made with,
-// and puts them in place. It writes the engine's API version down each time.
+// and puts them in place. The engine's API version is written down once as well: a
+// newer one would replace every container, which only the user asks for.
 func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
 	ping, err := engine.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return err
 	}
-	f.set("engineApi", ping.APIVersion)
+	if known := f.get("engineApi"); known == nil {
+		f.set("engineApi", ping.APIVersion)
+	} else if known != ping.APIVersion {
+		say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
+			ping.APIVersion, stack, known, settings.Set(stack, "engineApi", "'"+ping.APIVersion+"'")))
+	}
 	first := f.get("provider") == nil
 	if first {
 		f.set("provider", w.chooseProvider(ctx, say))
@@ -215,7 +342,7 @@ func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string
 		say("provider: offline, because this machine brought no Pulumi of its own")
 		return settings.Offline
 	}
-	if err := w.run(ctx, nil, "plugin", "install", "resource", "docker", OfficialVersion); err != nil {
+	if err := w.runCLI(ctx, nil, "plugin", "install", "resource", "docker", OfficialVersion); err != nil {
 		say("provider: offline, because the official docker plugin cannot be downloaded here")
 		return settings.Offline
 	}
@@ -239,7 +366,7 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 		return nil
 	}
 	say("installing the offline docker provider " + settings.OfflineVersion)
-	return w.run(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
+	return w.runCLI(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
 }
 
 // BuildProvider compiles our plugin, which says that it is of the given version.

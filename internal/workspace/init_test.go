@@ -12,6 +12,7 @@ import (
 
 	"trading-platform/internal/certs"
 	"trading-platform/internal/enginetest"
+	"trading-platform/internal/stack"
 )
 
 // initialised runs init of a stack of this very clone with a CLI of the test's own,
@@ -28,7 +29,13 @@ func newInit(t *testing.T, script string) *initialised {
 	require.NoError(t, err)
 	i := &initialised{w: clone(t), log: filepath.Join(t.TempDir(), "log")}
 	i.w.Root, i.w.Own = root, true
-	i.w.Pulumi = executable(t, t.TempDir(), `echo "$@" >> `+i.log+"\n"+script)
+	// It has a stack from its init on.
+	made := filepath.Join(t.TempDir(), "made")
+	i.w.Pulumi = executable(t, t.TempDir(), `echo "$@" >> `+i.log+"\n"+script+`
+case "$*" in
+*"stack init"*) : > `+made+`;;
+*"stack export"*) [ -e `+made+` ] && echo '{"version": 3, "deployment": {}}' || { echo "error: no stack named 'base' found" >&2; exit 255; };;
+esac`)
 	stdin, err := os.Open(i.w.trackedFile("base")) // nobody to ask
 	require.NoError(t, err)
 	terminal := os.Stdin
@@ -39,9 +46,10 @@ func newInit(t *testing.T, script string) *initialised {
 
 func (i *initialised) run(t *testing.T, stack string, e *enginetest.Engine) error {
 	t.Helper()
+	e.ID = "HERE"
 	t.Setenv("DOCKER_HOST", e.Start(t))
 	i.said = nil
-	return i.w.Init(context.Background(), stack, func(line string) { i.said = append(i.said, line) })
+	return i.w.Init(context.Background(), stack, InitOptions{}, func(line string) { i.said = append(i.said, line) })
 }
 
 func (i *initialised) text() string { return strings.Join(i.said, "\n") }
@@ -51,8 +59,12 @@ func TestInit(t *testing.T) {
 	tracked := read(t, i.w.trackedFile("base"))
 	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
 	file := i.w.StackFile("base")
-	want := `config: {trading-platform:profiles: [], trading-platform:engineApi: "1.41", trading-platform:provider: official}`
-	assert.YAMLEq(t, want, read(t, file))
+	identity := stack.DefaultIdentity(i.w.Backend, "organization", "base")
+	want := func(socket string) string {
+		return `config: {trading-platform:profiles: [], trading-platform:engineApi: "1.41", trading-platform:provider: official,
+			trading-platform:identity: ` + identity + `, trading-platform:engine: {id: HERE, host: "` + socket + `"}}`
+	}
+	assert.YAMLEq(t, want(os.Getenv("DOCKER_HOST")), read(t, file))
 	info, err := os.Stat(file)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
@@ -68,14 +80,27 @@ func TestInit(t *testing.T) {
 		passphrase := read(t, i.w.passphraseFile())
 		require.NoError(t, os.Remove(i.log))
 		require.NoError(t, i.run(t, "base", &enginetest.Engine{}))
-		assert.YAMLEq(t, want, read(t, file))
+		assert.YAMLEq(t, want(os.Getenv("DOCKER_HOST")), read(t, file), "and the way to the engine is the last one")
 		assert.Empty(t, i.said, "nothing to say")
 		assert.Equal(t, passphrase, read(t, i.w.passphraseFile()))
 		assert.NotContains(t, read(t, i.log), "stack init")
 	})
-	t.Run("again, with a newer engine: that is written down", func(t *testing.T) {
+	t.Run("again, after the engine was upgraded: nothing is replaced unless the user asks", func(t *testing.T) {
 		require.NoError(t, i.run(t, "base", &enginetest.Engine{API: "1.44"}))
-		assert.YAMLEq(t, strings.Replace(want, "1.41", "1.44", 1), read(t, file))
+		assert.YAMLEq(t, want(os.Getenv("DOCKER_HOST")), read(t, file))
+		assert.Contains(t, i.text(), "the engine speaks API 1.44, and stack base is set up for 1.41")
+		assert.Contains(t, i.text(), "pulumi config set -s base engineApi '1.44'")
+	})
+	t.Run("again, on another engine: refused, or moved on purpose", func(t *testing.T) {
+		before := read(t, file)
+		t.Setenv("DOCKER_HOST", (&enginetest.Engine{ID: "ELSEWHERE"}).Start(t))
+		err := i.w.Init(context.Background(), "base", InitOptions{}, func(string) {})
+		require.ErrorContains(t, err, "stack base lives on the engine at ")
+		require.ErrorContains(t, err, "(ID ELSEWHERE)")
+		assert.Equal(t, before, read(t, file))
+		require.NoError(t, i.w.Init(context.Background(), "base", InitOptions{MoveEngine: true}, func(string) {}))
+		assert.Contains(t, read(t, file), "id: ELSEWHERE")
+		assert.Contains(t, read(t, i.log), "stack import -s base --force", "the state of the engine that was left is emptied")
 	})
 }
 
@@ -109,13 +134,14 @@ func TestInitMakesNoClientCertificateThatNobodyAsksFor(t *testing.T) {
 }
 
 func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {
-	i := newInit(t, `case "$*" in *"stack export"*) exit 1;; esac`)
+	i := newInit(t, "")
 	// Since then the tracked file was edited: it no longer has the bindAddress.
 	write(t, i.w.lastTracked("base"), "config: {trading-platform:profiles: [], trading-platform:bindAddress: 127.0.0.9}")
 	write(t, i.w.StackFile("base"), "config: {trading-platform:profiles: [], trading-platform:bindAddress: 127.0.0.9, "+
 		"trading-platform:provider: official, trading-platform:portOffset: 7}")
 	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
 	assert.Contains(t, read(t, i.log), "stack init base")
-	assert.YAMLEq(t, `config: {trading-platform:profiles: [], trading-platform:provider: official, trading-platform:portOffset: 7, trading-platform:engineApi: "1.41"}`,
+	assert.YAMLEq(t, `config: {trading-platform:profiles: [], trading-platform:provider: official, trading-platform:portOffset: 7, trading-platform:engineApi: "1.41",
+		trading-platform:identity: `+stack.DefaultIdentity(i.w.Backend, "organization", "base")+`, trading-platform:engine: {id: HERE, host: "`+os.Getenv("DOCKER_HOST")+`"}}`,
 		read(t, i.w.StackFile("base")))
 }

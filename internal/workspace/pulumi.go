@@ -87,16 +87,27 @@ func (w *Workspace) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs the CLI quietly. An error has what it complained of.
-func (w *Workspace) run(ctx context.Context, stdin io.Reader, args ...string) error {
+// runCLI runs the CLI quietly. An error has what it complained of.
+func (w *Workspace) runCLI(ctx context.Context, stdin io.Reader, args ...string) error {
 	cmd := w.command(ctx, args...)
 	cmd.Stdin = stdin
+	_, err := outputOf(cmd, args)
+	return err
+}
+
+// output is runCLI, and gives what the CLI printed.
+func (w *Workspace) output(ctx context.Context, args ...string) ([]byte, error) {
+	return outputOf(w.command(ctx, args...), args)
+}
+
+func outputOf(cmd *exec.Cmd, args []string) ([]byte, error) {
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
-	if err := cmd.Run(); err != nil {
-		return &cliError{args: args, complaint: strings.TrimSpace(complaint.String()), err: err}
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, &cliError{args: args, complaint: strings.TrimSpace(complaint.String()), err: err}
 	}
-	return nil
+	return out, nil
 }
 
 // cliError is a failed run of the CLI, in the CLI's own words.

@@ -14,6 +14,7 @@ import (
 	"trading-platform/catalog"
 	"trading-platform/internal/certs"
 	"trading-platform/internal/stack"
+	"trading-platform/preflight"
 	"trading-platform/settings"
 )
 
@@ -42,7 +43,7 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(strin
 			continue
 		}
 		// Over standard input: an argument would stand in the list of processes.
-		err := w.run(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
+		err := w.runCLI(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
 		if err != nil {
 			return err
 		}
@@ -88,6 +89,37 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 		say(report.String())
 	}
 	return err
+}
+
+// takeOver asks once whether the data of an old Compose stack is this stack's now, and
+// remembers the answer. Where there is nobody to ask, the program says what to set.
+func (r *run) takeOver(ctx context.Context, f stackFile) error {
+	src, err := r.Source(r.stack)
+	if err != nil {
+		return err
+	}
+	p, set, _ := stack.Resolve(src)
+	if p == nil || !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil
+	}
+	found, err := preflight.OldCompose(ctx, r.engine, p, set)
+	if err != nil {
+		return err
+	}
+	for _, old := range found {
+		answer := ask(fmt.Sprintf("The old Compose project %s has data in %s and %d more volumes. Take them over, with their data? yes or no",
+			old.Project, old.Volumes["pgdata"], len(old.Volumes)-1))
+		if strings.HasPrefix(strings.ToLower(answer), "y") {
+			f.set("volumes", old.Volumes)
+			return r.save(r.stack, f)
+		}
+		ignored, _ := f.get("ignoreCompose").([]any)
+		f.set("ignoreCompose", append(ignored, old.Project))
+		if err := r.save(r.stack, f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ask reads a value from the terminal, a secret one without showing it; empty where there is none.

@@ -9,17 +9,21 @@ package workspace
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"al.essio.dev/pkg/shellescape"
+	"github.com/google/renameio/v2/maybe"
+
+	"trading-platform/internal/fault"
+	"trading-platform/internal/stack"
 )
 
 // Workspace is one clone's view of the machine.
@@ -36,35 +40,13 @@ type Workspace struct {
 
 // Open finds out what this machine has. It changes nothing.
 func Open(root string) (*Workspace, error) {
-	home := os.Getenv("PULUMI_HOME")
-	if home == "" {
-		// As Pulumi finds it: in the user's entry in passwd, whatever HOME says.
-		// With another, the passphrase would not lie beside the state.
-		me, err := user.Current()
-		if err != nil {
-			return nil, fmt.Errorf("no home folder for Pulumi's state; set PULUMI_HOME: %w", err)
-		}
-		home = filepath.Join(me.HomeDir, ".pulumi")
+	home, err := stack.Home(os.Getenv)
+	if err != nil {
+		return nil, err
 	}
-	w := &Workspace{Root: root, Home: home}
-	w.Backend = w.backend()
+	w := &Workspace{Root: root, Home: home, Backend: stack.Backend(os.Getenv, home)}
 	w.Pulumi, w.Own = w.findPulumi()
 	return w, nil
-}
-
-// backend is where the user keeps state: as the environment says, as they are
-// logged in, else Pulumi's own place for local state.
-func (w *Workspace) backend() string {
-	if b := os.Getenv("PULUMI_BACKEND_URL"); b != "" {
-		return b
-	}
-	var credentials struct{ Current string }
-	if text, err := os.ReadFile(filepath.Join(w.Home, "credentials.json")); err == nil {
-		if json.Unmarshal(text, &credentials) == nil && credentials.Current != "" {
-			return credentials.Current
-		}
-	}
-	return "file://~"
 }
 
 // findPulumi looks on PATH, past our own shim, then where tools/build puts it.
@@ -89,9 +71,19 @@ func (w *Workspace) ShimDir() string { return filepath.Join(w.Root, "bin", "shim
 // notInNames is what a URL has and a folder's name should not.
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
+// place is the folder beside the state for what belongs with it: local state can be
+// read with the passphrase that lies there, whatever PULUMI_HOME says.
+func (w *Workspace) place() string {
+	home := w.Home
+	if folder := stack.LocalFolder(w.Backend); folder != "" {
+		home = filepath.Join(folder, ".pulumi")
+	}
+	return filepath.Join(home, "trading-platform")
+}
+
 // dir is where the stacks of this backend have their files.
 func (w *Workspace) dir() string {
-	return filepath.Join(w.Home, "trading-platform", strings.Trim(notInNames.ReplaceAllString(w.Backend, "-"), "-"))
+	return filepath.Join(w.place(), strings.Trim(notInNames.ReplaceAllString(w.Backend, "-"), "-"))
 }
 
 // StackFile is the stack's own config file, over the tracked one.
@@ -127,17 +119,37 @@ func (w *Workspace) selfManaged() bool {
 }
 
 // passphraseFile is where the generated passphrase lies.
-func (w *Workspace) passphraseFile() string {
-	return filepath.Join(w.Home, "trading-platform", "passphrase")
-}
+func (w *Workspace) passphraseFile() string { return filepath.Join(w.place(), "passphrase") }
 
-// ensurePassphrase makes a passphrase where the user has none, readable by the owner alone.
-func (w *Workspace) ensurePassphrase() (made bool, err error) {
+// ensurePassphrase makes a passphrase where the user has none, readable by the owner
+// alone. A stack that exists was encrypted with one that is somewhere else then.
+func (w *Workspace) ensurePassphrase(name string, made bool) error {
 	_, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE")
 	if set || os.Getenv("PULUMI_CONFIG_PASSPHRASE_FILE") != "" || !w.selfManaged() || exists(w.passphraseFile()) {
-		return false, nil
+		return nil
 	}
-	return true, writeFile(w.passphraseFile(), []byte(Random()))
+	if !made {
+		return writeFile(w.passphraseFile(), []byte(Random()))
+	}
+	find := "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE as when it was made"
+	if old := filepath.Join(w.Home, "trading-platform", "passphrase"); exists(old) {
+		find = fmt.Sprintf("mkdir -p %s && cp -a %s/. %s", shellescape.Quote(w.place()), shellescape.Quote(filepath.Dir(old)), shellescape.Quote(w.place()))
+	}
+	return fault.List{{
+		Where: "stack " + name,
+		What:  fmt.Sprintf("its state in %s is encrypted, and the passphrase is not in %s", w.Backend, w.passphraseFile()),
+		Mend:  find,
+	}}
+}
+
+// SetConfig sets one key of the stack's own file, in one step: whole or not at all.
+func (w *Workspace) SetConfig(stack, key string, value any) error {
+	f, err := w.load(stack)
+	if err != nil {
+		return err
+	}
+	f.set(key, value)
+	return w.save(stack, f)
 }
 
 // Random gives 32 random bytes in base64: a password, or a key for AES-256.
@@ -152,15 +164,8 @@ func writeFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(content)
-	if err := errors.Join(err, temp.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
-	}
-	return os.Rename(temp.Name(), path)
+	// The library keeps the mode of a file that is there.
+	return errors.Join(maybe.WriteFile(path, content, 0o600), os.Chmod(path, 0o600))
 }
 
 // readFile is os.ReadFile that gives nothing for a file that is not there.

@@ -3,7 +3,9 @@ package workspace
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,6 +28,7 @@ func bare(t *testing.T) {
 		require.NoError(t, os.Unsetenv(name))
 	}
 	t.Setenv("PULUMI_HOME", t.TempDir())
+	t.Setenv("PULUMI_BACKEND_URL", "file://"+t.TempDir())
 	t.Setenv("PATH", t.TempDir())
 }
 
@@ -72,9 +75,7 @@ func TestBackend(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bare(t)
-			if test.environment != "" {
-				t.Setenv("PULUMI_BACKEND_URL", test.environment)
-			}
+			t.Setenv("PULUMI_BACKEND_URL", test.environment)
 			if test.credentials != "" {
 				write(t, filepath.Join(os.Getenv("PULUMI_HOME"), "credentials.json"), test.credentials)
 			}
@@ -112,9 +113,8 @@ func TestWhichPulumi(t *testing.T) {
 
 func TestFilesOfBackendsDoNotMeet(t *testing.T) {
 	w := clone(t)
-	w.Backend = "file://~"
-	local := w.StackFile("dev")
-	assert.Equal(t, filepath.Join(w.Home, "trading-platform", "file", "Pulumi.dev.yaml"), local)
+	w.Backend = "file:///states"
+	assert.Equal(t, "/states/.pulumi/trading-platform/file-states/Pulumi.dev.yaml", w.StackFile("dev"), "beside the state, whatever PULUMI_HOME says")
 	w.Backend = "s3://states?region=x"
 	assert.Equal(t, filepath.Join(w.Home, "trading-platform", "s3-states-region-x", "Pulumi.dev.yaml"), w.StackFile("dev"))
 	assert.Equal(t, filepath.Join(w.Home, "trading-platform", "s3-states-region-x", "certs", "dev"), w.CertsDir("dev"))
@@ -141,12 +141,12 @@ func TestPassphrase(t *testing.T) {
 		environment map[string]string
 		made        bool
 	}{
-		"for local state":                     {"file://~", nil, true},
+		"for local state":                     {"file://" + t.TempDir(), nil, true},
 		"for state in a bucket":               {"s3://states", nil, true},
 		"not where the backend keeps secrets": {"https://api.pulumi.com", nil, false},
-		"not where the user has one":          {"file://~", map[string]string{"PULUMI_CONFIG_PASSPHRASE": "mine"}, false},
-		"not where the user wants none":       {"file://~", map[string]string{"PULUMI_CONFIG_PASSPHRASE": ""}, false},
-		"not where the user has a file":       {"file://~", map[string]string{"PULUMI_CONFIG_PASSPHRASE_FILE": "/mine"}, false},
+		"not where the user has one":          {"file://" + t.TempDir(), map[string]string{"PULUMI_CONFIG_PASSPHRASE": "mine"}, false},
+		"not where the user wants none":       {"file://" + t.TempDir(), map[string]string{"PULUMI_CONFIG_PASSPHRASE": ""}, false},
+		"not where the user has a file":       {"file://" + t.TempDir(), map[string]string{"PULUMI_CONFIG_PASSPHRASE_FILE": "/mine"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := clone(t)
@@ -154,10 +154,8 @@ func TestPassphrase(t *testing.T) {
 			for key, value := range test.environment {
 				t.Setenv(key, value)
 			}
-			made, err := w.ensurePassphrase()
-			require.NoError(t, err)
-			assert.Equal(t, test.made, made)
-			if !made {
+			require.NoError(t, w.ensurePassphrase("dev", false))
+			if !test.made {
 				assert.NoFileExists(t, w.passphraseFile())
 				return
 			}
@@ -168,10 +166,82 @@ func TestPassphrase(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, os.FileMode(0o700), folder.Mode().Perm())
 			first := read(t, w.passphraseFile())
-			made, err = w.ensurePassphrase()
-			require.NoError(t, err)
-			assert.False(t, made, "it is there")
+			require.NoError(t, w.ensurePassphrase("dev", true), "it is there")
 			assert.Equal(t, first, read(t, w.passphraseFile()), "another would lock the state")
+		})
+	}
+}
+
+// A new passphrase beside a state that another has encrypted would lock the user out.
+func TestAPassphraseThatIsElsewhere(t *testing.T) {
+	w := clone(t)
+	err := w.ensurePassphrase("dev", true)
+	require.ErrorContains(t, err, "stack dev: its state in "+w.Backend+" is encrypted, and the passphrase is not in "+w.passphraseFile())
+	require.ErrorContains(t, err, "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE")
+	assert.NoFileExists(t, w.passphraseFile())
+	write(t, filepath.Join(w.Home, "trading-platform", "passphrase"), "the one")
+	require.ErrorContains(t, w.ensurePassphrase("dev", true), "cp -a "+filepath.Join(w.Home, "trading-platform")+"/. ")
+}
+
+func TestLocks(t *testing.T) {
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	ended := exec.Command("true")
+	require.NoError(t, ended.Run())
+	for name, test := range map[string]struct {
+		content string
+		cleared bool
+		refused string
+	}{
+		"of a process that is gone":      {fmt.Sprintf(`{"pid":%d,"username":"me","hostname":%q,"timestamp":"2026-01-02T03:04:05Z"}`, ended.Process.Pid, host), true, ""},
+		"of one whose number is another": {fmt.Sprintf(`{"pid":%d,"username":"me","hostname":%q,"timestamp":"2026-01-02T03:04:05Z"}`, os.Getpid(), host), true, ""},
+		"on another host":                {`{"pid":77,"username":"you","hostname":"elsewhere","timestamp":"2026-01-02T03:04:05Z"}`, false, "process 77 of you on elsewhere, since "},
+		"that was just being written":    {"", true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := clone(t)
+			t.Setenv("PATH", "/usr/bin:/bin") // for ps
+			file := filepath.Join(w.local("locks", "organization", settings.Project, "dev"), "a.json")
+			write(t, file, test.content)
+			said := ""
+			err := (&run{Workspace: w, stack: "dev", say: func(line string) { said += line }}).clearLock()
+			if test.refused != "" {
+				require.ErrorContains(t, err, test.refused)
+				assert.FileExists(t, file)
+				return
+			}
+			require.NoError(t, err)
+			assert.NoFileExists(t, file)
+			assert.Contains(t, said, "cleared the lock of a run that was killed")
+		})
+	}
+}
+
+func TestADamagedState(t *testing.T) {
+	for name, test := range map[string]struct{ state, copied, want, said string }{
+		"whole":                           {`{"version": 3}`, `{"version": 2}`, `{"version": 3}`, ""},
+		"cut short":                       {`{"versi`, `{"version": 2}`, `{"version": 2}`, "Pulumi's last copy takes its place"},
+		"cut short, and the copy as well": {`{"versi`, `{"v`, "", "is made anew from the engine"},
+		"emptied, and there is no copy":   {"", "", "", "is made anew from the engine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := clone(t)
+			file := w.local("stacks", settings.Project, "dev.json")
+			write(t, file, test.state)
+			if test.copied != "" {
+				write(t, file+".bak", test.copied)
+			}
+			said := ""
+			require.NoError(t, (&run{Workspace: w, stack: "dev", say: func(line string) { said += line }}).repairState())
+			assert.Contains(t, said, test.said)
+			if test.want == "" {
+				assert.NoFileExists(t, file)
+			} else {
+				assert.Equal(t, test.want, read(t, file))
+			}
+			aside, err := filepath.Glob(file + ".damaged-*")
+			require.NoError(t, err)
+			assert.Len(t, aside, map[bool]int{true: 1}[test.said != ""], "nothing is thrown away")
 		})
 	}
 }
@@ -258,7 +328,7 @@ func TestEnviron(t *testing.T) {
 		w := clone(t)
 		w.Pulumi = "/tools/bin/pulumi"
 		got := environ(w)
-		assert.Equal(t, "file://~", got["PULUMI_BACKEND_URL"])
+		assert.Equal(t, w.Backend, got["PULUMI_BACKEND_URL"])
 		assert.Equal(t, w.passphraseFile(), got["PULUMI_CONFIG_PASSPHRASE_FILE"])
 		assert.Equal(t, "true", got["PULUMI_SKIP_UPDATE_CHECK"])
 		assert.Equal(t, "true", got["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"])
@@ -285,7 +355,7 @@ func TestInitOfAnUnknownStack(t *testing.T) {
 	w := clone(t)
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	write(t, filepath.Join(w.Root, "Pulumi.base.yaml"), "")
-	err := w.Init(context.Background(), "prod", func(string) {})
+	err := w.Init(context.Background(), "prod", InitOptions{}, func(string) {})
 	require.EqualError(t, err, "no stack file Pulumi.prod.yaml; stacks here: base, dev (a new one is a copy of one of them)")
 }
 
@@ -293,7 +363,7 @@ func TestInitWithoutAnEngine(t *testing.T) {
 	w := clone(t)
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent")
-	err := w.Init(context.Background(), "dev", func(string) {})
+	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})
 	require.ErrorContains(t, err, "Docker engine: does not answer: ")
 	entries, err := os.ReadDir(w.Home)
 	require.NoError(t, err)
@@ -306,8 +376,8 @@ func TestInitWithAPulumiThatFails(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
 	w.Pulumi, w.Own = executable(t, t.TempDir(), "echo 'the backend is away' >&2\nexit 3"), true
-	err := w.Init(context.Background(), "dev", func(string) {})
-	require.ErrorContains(t, err, "stack init dev --no-select: exit status 3\nthe backend is away")
+	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})
+	require.ErrorContains(t, err, "stack export -s dev: exit status 3\nthe backend is away")
 }
 
 func TestAStackFileThatIsEmptyCanBeSet(t *testing.T) {

@@ -1,0 +1,109 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/client"
+
+	"trading-platform/plan"
+)
+
+// Findings are the differences between an engine and a stack's state.
+type Findings struct {
+	// Missing names what the state has and the engine has not: a refresh takes it out of the state.
+	Missing []string
+	// MissingVolumes are gone with their data, and will be made anew.
+	MissingVolumes []string
+	// Stopped and Paused are containers of the state that do not run.
+	Stopped, Paused []container.Summary
+	// Containers and Networks carry the stack's labels, and the state does not know
+	// them: a killed run left them, or the state was lost.
+	Containers []container.Summary
+	Networks   []Network
+}
+
+// Network is a network on the engine.
+type Network struct{ ID, Name string }
+
+// Name is a container's name without Docker's slash.
+func Name(c container.Summary) string {
+	if len(c.Names) == 0 {
+		return c.ID
+	}
+	return strings.TrimPrefix(c.Names[0], "/")
+}
+
+// Look compares. It changes nothing.
+func Look(ctx context.Context, engine client.APIClient, p *plan.Plan, state *State) (*Findings, error) {
+	ours := client.Filters{}.Add("label", plan.StackLabel+"="+p.Stack)
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
+	if err != nil {
+		return nil, fmt.Errorf("asking the engine for the stack's containers: %w", err)
+	}
+	networks, err := engine.NetworkList(ctx, client.NetworkListOptions{Filters: ours})
+	if err != nil {
+		return nil, fmt.Errorf("asking the engine for the stack's networks: %w", err)
+	}
+	volumes, err := engine.VolumeList(ctx, client.VolumeListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("asking the engine for its volumes: %w", err)
+	}
+	f := &Findings{}
+	for _, r := range state.Containers {
+		i := slices.IndexFunc(containers.Items, func(c container.Summary) bool { return c.ID == r.ID })
+		switch {
+		case i < 0:
+			f.Missing = append(f.Missing, r.Name)
+		case r.Failed || r.Drifted: // the next up replaces or starts it
+		case containers.Items[i].State == container.StatePaused:
+			f.Paused = append(f.Paused, containers.Items[i])
+		case !running(containers.Items[i]):
+			f.Stopped = append(f.Stopped, containers.Items[i])
+		}
+	}
+	for _, c := range containers.Items {
+		if p.Owns(c.Labels) && !known(state.Containers, c.ID) {
+			f.Containers = append(f.Containers, c)
+		}
+	}
+	for _, r := range state.Networks {
+		if !slices.ContainsFunc(networks.Items, func(n network.Summary) bool { return n.ID == r.ID }) {
+			f.Missing = append(f.Missing, r.Name)
+		}
+	}
+	for _, n := range networks.Items {
+		if p.Owns(n.Labels) && !known(state.Networks, n.ID) {
+			f.Networks = append(f.Networks, Network{n.ID, n.Name})
+		}
+	}
+	for _, r := range state.Volumes {
+		if !slices.ContainsFunc(volumes.Items, func(v volume.Volume) bool { return v.Name == r.ID }) {
+			f.MissingVolumes = append(f.MissingVolumes, r.Name)
+		}
+	}
+	return f, nil
+}
+
+func running(c container.Summary) bool {
+	return c.State == container.StateRunning || c.State == container.StateRestarting
+}
+
+func known(resources []Resource, id string) bool {
+	return slices.ContainsFunc(resources, func(r Resource) bool { return r.ID == id })
+}
+
+// Down tells whether the stack lacks containers that a plain `pulumi up` would take
+// for granted, and names them.
+func (f *Findings) Down() []string {
+	names := slices.Concat(f.Missing, f.MissingVolumes)
+	for _, c := range slices.Concat(f.Stopped, f.Paused) {
+		names = append(names, Name(c))
+	}
+	return names
+}

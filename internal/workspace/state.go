@@ -1,0 +1,125 @@
+package workspace
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2/maybe"
+
+	"trading-platform/internal/fault"
+	"trading-platform/internal/stack"
+	"trading-platform/settings"
+)
+
+// local gives a path in the folder of local state; empty for state that is elsewhere.
+func (w *Workspace) local(parts ...string) string {
+	folder := stack.LocalFolder(w.Backend)
+	if folder == "" {
+		return ""
+	}
+	return filepath.Join(append([]string{folder, ".pulumi"}, parts...)...)
+}
+
+// repairState puts Pulumi's own copy in the place of a state file that was cut short,
+// as by a full disk. What the copy does not know is taken over from the engine.
+func (r *run) repairState() error {
+	file := r.local("stacks", settings.Project, r.stack+".json")
+	if file == "" {
+		return nil
+	}
+	text, err := readFile(file)
+	if err != nil || text == nil || json.Valid(text) {
+		return err
+	}
+	aside := file + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
+	if err := os.Rename(file, aside); err != nil {
+		return err
+	}
+	// Pulumi's storage keeps a checksum beside the file.
+	if err := os.Remove(file + ".attrs"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	copied, err := readFile(file + ".bak")
+	if err != nil {
+		return err
+	}
+	if !json.Valid(copied) {
+		r.say(fmt.Sprintf("the state of stack %s was damaged, and is made anew from the engine; the damaged file is %s", r.stack, aside))
+		return nil
+	}
+	r.say(fmt.Sprintf("the state of stack %s was damaged, and Pulumi's last copy takes its place; the damaged file is %s", r.stack, aside))
+	return maybe.WriteFile(file, copied, 0o600)
+}
+
+// lock is what Pulumi writes into the lock file of local state.
+type lock struct {
+	PID       int       `json:"pid"`
+	Username  string    `json:"username"`
+	Hostname  string    `json:"hostname"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// clearLock removes the locks that killed runs left, and refuses to go on beside one
+// that is alive. It knows the locks of local state alone; Pulumi tells of any other.
+func (r *run) clearLock() error {
+	folder := r.local("locks", "organization", settings.Project, r.stack)
+	if folder == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := readFile(file)
+		if err != nil {
+			return err
+		}
+		var l lock
+		if json.Unmarshal(text, &l) != nil && len(text) > 0 {
+			continue // not what we know
+		}
+		since := l.Timestamp.Local().Format("15:04:05 on 2 January")
+		if len(text) > 0 && (l.Hostname != host || alive(l)) {
+			return fault.List{{
+				Where: "stack " + r.stack,
+				What:  fmt.Sprintf("another run has it locked: process %d of %s on %s, since %s", l.PID, l.Username, l.Hostname, since),
+				Mend:  "wait until it has ended; or, if it hangs: kill " + strconv.Itoa(l.PID) + " on that machine, then this again",
+			}}
+		}
+		if err := errors.Join(os.Remove(file), removeIfThere(file+".attrs")); err != nil {
+			return err
+		}
+		r.say(fmt.Sprintf("cleared the lock of a run that was killed (process %d, %s)", l.PID, since))
+	}
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// alive tells whether the process that took a lock on this host still runs. Another
+// program may have got its number since.
+func alive(l lock) bool {
+	if err := syscall.Kill(l.PID, 0); errors.Is(err, syscall.ESRCH) {
+		return false
+	}
+	name, err := exec.Command("ps", "-o", "comm=", "-p", strconv.Itoa(l.PID)).Output() //nolint:gosec // a number
+	return err != nil || strings.Contains(string(name), "pulumi")
+}

@@ -1,0 +1,129 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/client"
+
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+// volumes finds data that the stack would start beside, with an empty database and
+// without a word: of an old Compose stack, or its own under other names.
+func (c *check) volumes() error {
+	all, err := listVolumes(c.ctx, c.engine)
+	if err != nil {
+		return err
+	}
+	for _, want := range c.plan.Volumes {
+		if want.TakeOver && all[want.Name] == nil {
+			c.faults.Add(settings.Project+":volumes."+want.Key,
+				"docker volume ls, and name one of those, or: pulumi config rm -s "+c.plan.Stack+" --path volumes."+want.Key,
+				"there is no volume %s to take over", want.Name)
+		}
+	}
+	c.renamed(all)
+	for _, old := range oldCompose(all, c.plan, c.set) {
+		c.faults.Add("volume "+c.plan.Volume("pgdata").Name, strings.Join(old.takeOver(c), " && ")+
+			"; or, to leave it alone: "+c.config("--path 'ignoreCompose[0]'", old.Project),
+			"is not there yet, while the old Compose project %s left its data in %s: the stack would start with an empty database beside a full one",
+			old.Project, old.Volumes["pgdata"])
+	}
+	return nil
+}
+
+func listVolumes(ctx context.Context, engine client.APIClient) (map[string]*volume.Volume, error) {
+	found, err := engine.VolumeList(ctx, client.VolumeListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("asking the engine for its volumes: %w", err)
+	}
+	all := map[string]*volume.Volume{}
+	for i, v := range found.Items {
+		all[v.Name] = &found.Items[i]
+	}
+	return all, nil
+}
+
+// renamed finds the stack's own data under names that it would no longer use, as
+// after a change of namePrefix. A volume that exists under the new name is a decision.
+func (c *check) renamed(all map[string]*volume.Volume) {
+	var names, keep, empty []string
+	for _, want := range c.plan.Volumes {
+		old := c.before[want.Key]
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if old == "" && all[name].Labels[plan.VolumeLabel] == want.Key && c.plan.Owns(all[name].Labels) {
+				old = name
+			}
+		}
+		if old == "" || old == want.Name || all[old] == nil || all[want.Name] != nil || want.TakeOver {
+			continue
+		}
+		names = append(names, old)
+		keep = append(keep, c.config("--path volumes."+want.Key, old))
+		empty = append(empty, want.Name)
+	}
+	if len(names) == 0 {
+		return
+	}
+	c.faults.Add(settings.Project+":namePrefix",
+		"keep the data: "+strings.Join(keep, " && ")+"; or go back to the old prefix; or start empty beside it: for v in "+strings.Join(empty, " ")+"; do docker volume create $v; done",
+		"the stack's data is in %s, and with the prefix %s it would start on empty volumes", strings.Join(names, ", "), c.plan.NamePrefix)
+}
+
+// OldStack is what the old Compose stack left on an engine.
+type OldStack struct {
+	Project string
+	Volumes map[string]string // names by the catalog's
+}
+
+// OldCompose finds old Compose stacks whose data a stack could take over: those that
+// the settings neither take over nor ignore, while the stack has no database yet.
+func OldCompose(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) ([]OldStack, error) {
+	all, err := listVolumes(ctx, engine)
+	return oldCompose(all, p, set), err
+}
+
+// oldVolumes is how many volumes of the old stack's names a Compose project must
+// have, pgdata among them. The names alone are common.
+const oldVolumes = 3
+
+func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Settings) []OldStack {
+	if want := p.Volume("pgdata"); want.TakeOver || all[want.Name] != nil {
+		return nil
+	}
+	projects := map[string]map[string]string{}
+	for _, v := range all {
+		project, key := v.Labels["com.docker.compose.project"], v.Labels["com.docker.compose.volume"]
+		if project == "" || p.Volume(key) == nil {
+			continue
+		}
+		if projects[project] == nil {
+			projects[project] = map[string]string{}
+		}
+		projects[project][key] = v.Name
+	}
+	var old []OldStack
+	for _, project := range slices.Sorted(maps.Keys(projects)) {
+		if volumes := projects[project]; len(volumes) >= oldVolumes && volumes["pgdata"] != "" && !slices.Contains(set.IgnoreCompose, project) {
+			old = append(old, OldStack{project, volumes})
+		}
+	}
+	return old
+}
+
+// takeOver gives the commands that take an old stack's volumes over.
+func (o OldStack) takeOver(c *check) []string {
+	var take []string
+	for _, v := range c.plan.Volumes {
+		if name := o.Volumes[v.Key]; name != "" {
+			take = append(take, c.config("--path volumes."+v.Key, name))
+		}
+	}
+	return take
+}
