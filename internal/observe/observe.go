@@ -14,6 +14,10 @@ import (
 	"trading-platform/plan"
 )
 
+// Done is the variable by which `platform up` tells the Pulumi program that it has
+// looked: a program cannot see whether its run began with a refresh.
+const Done = "TRADING_PLATFORM_OBSERVED"
+
 // Findings are the differences between an engine and a stack's state.
 type Findings struct {
 	// Missing names what the state has and the engine has not: a refresh takes it out of the state.

@@ -17,8 +17,12 @@ import (
 
 // notDown refuses an up that would change nothing and call a stack up whose
 // containers do not run: Pulumi compares with its state, and looks at the engine
-// only in a refresh. `platform up` has put such things right before it runs Pulumi.
+// only in a refresh. `platform up` has put such things right before it runs Pulumi,
+// and says so.
 func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
+	if host.Getenv(observe.Done) != "" {
+		return nil
+	}
 	if all, err := runs(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
 		return err
 	}
@@ -36,12 +40,12 @@ func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root strin
 	}
 	down := found.Down()
 	if len(down) == 0 {
-		return nil // a refresh has just taken them out of the state
+		return nil // a refresh has taken them out of the state since
 	}
 	f := fault.Fault{
 		Where: "stack " + p.Stack,
 		What:  "the state has these as running, and the engine does not: " + strings.Join(down, ", "),
-		Mend:  "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi up --refresh -s " + p.Stack,
+		Mend:  "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi refresh -s " + p.Stack + ", then pulumi up -s " + p.Stack,
 	}
 	if ctx.DryRun() {
 		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` brings them back; this preview does not show it.", nil)

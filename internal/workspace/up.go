@@ -233,7 +233,7 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // signal is passed on, and it ends in good order.
 func (w *Workspace) foreground(ctx context.Context, args []string) error {
 	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
-	cmd.Env = w.Environ()
+	cmd.Env = append(w.Environ(), observe.Done+"=true")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !terminal}
