@@ -185,6 +185,51 @@ func TestTheProviderIsRemembered(t *testing.T) {
 	})
 }
 
+// A state that says that everything runs keeps `pulumi up` from looking at the engine.
+func TestAnUpOfAStackThatIsDownIsRefused(t *testing.T) {
+	last := resource.PropertyMap{"containers": resource.NewProperty([]resource.PropertyValue{resource.NewProperty("trading_platform_redis")})}
+	export := `{"version": 3, "deployment": {"resources": [
+		{"urn": "a", "type": "docker:index/container:Container", "id": "c", "inputs": {"name": "trading_platform_redis"}}]}}`
+	ours := map[string]string{"trading-platform.stack": "dev", "trading-platform.id": "ours"}
+	redis := container.Summary{ID: "c", Names: []string{"/trading_platform_redis"}, State: "running", Labels: ours}
+	config := map[string]string{"portOffset": "17300", "identity": "ours"}
+
+	err := run(t, &monitor{outputs: last, export: export}, false, &enginetest.Engine{}, config)
+	require.ErrorContains(t, err, "stack dev: the state has these as running, and the engine does not: trading_platform_redis")
+	require.ErrorContains(t, err, "make up STACK=dev; or, with pulumi alone: pulumi refresh -s dev, then pulumi up -s dev")
+	require.NoError(t, run(t, &monitor{outputs: last, export: export}, true, &enginetest.Engine{}, config), "a preview warns")
+	require.NoError(t, run(t, &monitor{outputs: last, export: `{"version": 3}`}, false, &enginetest.Engine{}, config), "after a refresh")
+	require.NoError(t, run(t, &monitor{outputs: last}, false, &enginetest.Engine{Containers: []container.Summary{redis}}, config), "it runs: nothing is exported")
+}
+
+func TestAnotherEngineIsRefused(t *testing.T) {
+	last := resource.PropertyMap{"engine": resource.NewProperty(resource.PropertyMap{
+		"id": resource.NewProperty("THERE"), "host": resource.NewProperty("tcp://there:2375")})}
+	for name, test := range map[string]struct {
+		outputs resource.PropertyMap
+		config  string
+	}{
+		"by the stack's last outputs": {last, "{}"},
+		"by its settings":             {nil, `{"id": "THERE", "host": "tcp://there:2375"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &monitor{outputs: test.outputs}
+			err := run(t, m, false, &enginetest.Engine{}, map[string]string{"portOffset": "17300", "engine": test.config})
+			require.ErrorContains(t, err, "stack dev lives on the engine at tcp://there:2375 (ID THERE)")
+			assert.Empty(t, m.all)
+		})
+	}
+	m := &monitor{}
+	require.NoError(t, run(t, m, false, &enginetest.Engine{}, map[string]string{"portOffset": "17300"}))
+	for _, r := range m.all {
+		if r.TypeToken == "pulumi:providers:docker" {
+			assert.Contains(t, r.Inputs["host"].StringValue(), "docker.sock", "the provider goes where the checks went")
+			return
+		}
+	}
+	assert.Fail(t, "no provider")
+}
+
 func TestTheProgramStandsTheStackUp(t *testing.T) {
 	for name, preview := range map[string]bool{"preview": true, "up": false} {
 		t.Run(name, func(t *testing.T) {
