@@ -320,7 +320,7 @@ func TestAForksPullRequestIsPlannedAndPreviewedButNotCommented(t *testing.T) {
 	assert.False(t, r.runs("comment"))
 	log := r.log.String()
 	assert.Contains(t, log, "provider: official")
-	for _, stack := range []string{"base", "dev", "workers", "mtls", "oauth2", "manual"} {
+	for _, stack := range stackFiles(t) {
 		assert.Contains(t, log, stack+": would create ")
 	}
 	plan, err := os.ReadFile(filepath.Join(r.artifacts, "plan"))
