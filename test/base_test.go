@@ -83,10 +83,9 @@ func TestMakeUpFromACleanClone(t *testing.T) {
 		assert.Empty(t, runIn(t, s.dir, env, "git", "status", "--porcelain"))
 	})
 	t.Run("an edit of the tracked stack file takes effect", func(t *testing.T) {
-		file := filepath.Join(s.dir, "Pulumi.base.yaml")
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(file, append(text, []byte("  trading-platform:bindAdress: 127.0.0.1\n")...), 0o600))
+		tracked := s.in(t)
+		tracked.own = ""
+		tracked.configure(map[string]any{"bindAdress": "127.0.0.1"})
 		cmd := exec.Command("make", "preview", "STACK=base")
 		cmd.Dir, cmd.Env = s.dir, env
 		out, err := cmd.CombinedOutput()

@@ -82,7 +82,9 @@ func TestMTLS(t *testing.T) {
 		}
 	})
 	t.Run("forged headers from the host to the console's own address are nobody's identity", func(t *testing.T) {
-		for name, endpoint := range s.inspect("web_console_mtls").NetworkSettings.Networks {
+		networks := s.inspect("web_console_mtls").NetworkSettings.Networks
+		require.Len(t, networks, 2)
+		for name, endpoint := range networks {
 			a, err := ask(t, http.DefaultClient, http.MethodGet, "http://"+endpoint.IPAddress.String()+":8080/", forged...)
 			require.NoError(t, err, name)
 			assert.Equal(t, http.StatusForbidden, a.status, name)
