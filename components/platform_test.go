@@ -21,6 +21,7 @@ import (
 func TestNamesAndParents(t *testing.T) {
 	p := planOf(t, own)
 	bothWays(t, p, func(t *testing.T, m *monitor) {
+		const theStack = "trading-platform-test"
 		parents := map[string]string{}
 		for _, r := range m.all {
 			_, twice := parents[r.TypeToken+" "+r.Name]
@@ -28,8 +29,8 @@ func TestNamesAndParents(t *testing.T) {
 			parents[r.TypeToken+" "+r.Name] = nameOf(r.RegisterRPC.Parent)
 		}
 		want := map[string]string{
-			providerType + " docker":                                 parents[providerType+" docker"], // the stack
-			"trading-platform:components:Platform platform":          parents[providerType+" docker"],
+			providerType + " docker":                                 theStack,
+			"trading-platform:components:Platform platform":          theStack,
 			"trading-platform:components:Networks platform-networks": "platform",
 			"trading-platform:components:Volumes platform-volumes":   "platform",
 			"trading-platform:components:Images platform-images":     "platform",
@@ -123,6 +124,7 @@ func TestEdgesAreThePlansAndNameContainers(t *testing.T) {
 
 func TestOptionsOfContainers(t *testing.T) {
 	bothWays(t, planOf(t, own), func(t *testing.T, m *monitor) {
+		require.NotEmpty(t, m.of(containerType))
 		for name, r := range m.of(containerType) {
 			assert.True(t, r.RegisterRPC.DeleteBeforeReplace, "%s: two containers cannot share a name", name)
 			assert.ElementsMatch(t, []string{"healthcheck", "tmpfs", "init", "cpuQuota", "cpuPeriod"}, r.RegisterRPC.ReplaceOnChanges, name)

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"encoding/json"
 	"os/exec"
 	"strings"
@@ -16,7 +15,7 @@ import (
 )
 
 // airgapPrefix starts the name of every container and volume that these tests make.
-const airgapPrefix = "airgaptry_"
+var airgapPrefix = runID + "-airgap_"
 
 // TestAirgapImages makes every air-gap image that the engine lacks (minutes on a machine that never did, else nothing)
 // and runs each as the stack does.
@@ -77,7 +76,7 @@ func testPostgresImage(t *testing.T, image string) {
 		assert.Contains(t, first.exec(t, "cat", "/proc/net/tcp"), "00000000:1538", "listens for every host")
 
 		address := first.address(t)
-		refused, err := airgapDocker("run", "--rm", "-e", "PGPASSWORD=wrong", image, "psql", "-h", address, "-U", "trader", "-d", "market", "-c", "SELECT 1")
+		refused, err := docker("run", "--rm", "--label", runLabel+"="+runID, "-e", "PGPASSWORD=wrong", image, "psql", "-h", address, "-U", "trader", "-d", "market", "-c", "SELECT 1")
 		require.Error(t, err)
 		assert.Contains(t, refused, "password authentication failed")
 
@@ -102,7 +101,7 @@ func testPostgresImage(t *testing.T, image string) {
 	t.Run("begins again after an interrupted first start", func(t *testing.T) {
 		t.Parallel()
 		volume := airgapVolume(t, "pghalf")
-		airgapMust(t, "run", "--rm", "-v", volume+":/var/lib/postgresql/data", "--entrypoint", "sh", image, "-c", "cd /var/lib/postgresql/data && mkdir -p .initialising base && touch .initialising/PG_VERSION")
+		airgapMust(t, "run", "--rm", "--label", runLabel+"="+runID, "-v", volume+":/var/lib/postgresql/data", "--entrypoint", "sh", image, "-c", "cd /var/lib/postgresql/data && mkdir -p .initialising base && touch .initialising/PG_VERSION")
 		container := airgapRun(t, "pg_half", "-e", "POSTGRES_PASSWORD=x", "-v", volume+":/var/lib/postgresql/data", image)
 		container.becomes(t, "accepting", "pg_isready", "-h", "127.0.0.1")
 		assert.Contains(t, container.logs(t), "the first start was interrupted")
@@ -125,7 +124,7 @@ func testPostgresImage(t *testing.T, image string) {
 		t.Run("refuses "+name, func(t *testing.T) {
 			t.Parallel()
 			started := time.Now()
-			output, err := airgapDocker("run", "--rm", "-e", "POSTGRES_PASSWORD=x", "--entrypoint", "sh", image, "-c", refusal.prepare+"; exec docker-entrypoint.sh postgres")
+			output, err := docker("run", "--rm", "--label", runLabel+"="+runID, "-e", "POSTGRES_PASSWORD=x", "--entrypoint", "sh", image, "-c", refusal.prepare+"; exec docker-entrypoint.sh postgres")
 			require.Error(t, err)
 			assert.Contains(t, output, refusal.message)
 			assert.Less(t, time.Since(started), 20*time.Second)
@@ -136,7 +135,7 @@ func testPostgresImage(t *testing.T, image string) {
 func testRedisImage(t *testing.T, image string) {
 	config := airgapInspect(t, image).Config
 	assert.Contains(t, config.Env, "REDIS_VERSION="+config.Labels[airgap.VersionLabel])
-	assert.Contains(t, airgapMust(t, "run", "--rm", image, "redis-server", "--version"), "v="+config.Labels[airgap.VersionLabel])
+	assert.Contains(t, airgapMust(t, "run", "--rm", "--label", runLabel+"="+runID, image, "redis-server", "--version"), "v="+config.Labels[airgap.VersionLabel])
 
 	volume := airgapVolume(t, "redisdata")
 	arguments := []string{"-v", volume + ":/data", image, "redis-server", "--appendonly", "yes"}
@@ -144,7 +143,7 @@ func testRedisImage(t *testing.T, image string) {
 	first.becomes(t, "PONG", "redis-cli", "ping")
 	first.exec(t, "redis-cli", "set", "position", "long")
 	assert.Equal(t, "redis", first.exec(t, "stat", "-c", "%U", "/proc/1"), "user of the server")
-	assert.Equal(t, "PONG", airgapMust(t, "run", "--rm", image, "redis-cli", "-h", first.address(t), "ping"), "from another container")
+	assert.Equal(t, "PONG", airgapMust(t, "run", "--rm", "--label", runLabel+"="+runID, image, "redis-cli", "-h", first.address(t), "ping"), "from another container")
 	first.stop(t)
 	assert.Contains(t, first.logs(t), "Redis is now ready to exit")
 
@@ -199,7 +198,7 @@ positions: {filename: /tmp/positions.yaml}
 clients: [{url: "http://127.0.0.1:3100/loki/api/v1/push"}]
 scrape_configs:
   - job_name: containers
-    docker_sd_configs: [{host: "unix:///var/run/docker.sock", filters: [{name: name, values: [airgaptry_nothing]}]}]
+    docker_sd_configs: [{host: "unix:///var/run/docker.sock", filters: [{name: name, values: [tptest-nothing]}]}]
 END`, "sh", config).Run())
 	airgapMust(t, "cp", config, string(container)+":/etc/promtail/docker.yml")
 	airgapMust(t, "start", string(container))
@@ -208,7 +207,7 @@ END`, "sh", config).Run())
 }
 
 func testReferenceImage(t *testing.T, image string) {
-	assert.Equal(t, "1000", airgapMust(t, "run", "--rm", "--entrypoint", "sh", image, "-c",
+	assert.Equal(t, "1000", airgapMust(t, "run", "--rm", "--label", runLabel+"="+runID, "--entrypoint", "sh", image, "-c",
 		"test -x /app/reference && touch /app/data/backtest_results/x /app/data/models/x /app/locks/x && id -u"))
 }
 
@@ -225,18 +224,16 @@ func airgapRun(t *testing.T, name string, arguments ...string) airgapContainer {
 func airgapCreate(t *testing.T, name string, arguments ...string) airgapContainer {
 	t.Helper()
 	container := airgapContainer(airgapPrefix + name)
-	_, _ = airgapDocker("rm", "-fv", string(container)) // of a run that was killed
-	t.Cleanup(func() { _, _ = airgapDocker("rm", "-fv", string(container)) })
-	airgapMust(t, append([]string{"create", "--name", string(container)}, arguments...)...)
+	t.Cleanup(func() { _, _ = docker("rm", "-fv", string(container)) })
+	airgapMust(t, append([]string{"create", "--name", string(container), "--label", runLabel + "=" + runID}, arguments...)...)
 	return container
 }
 
 // airgapVolume makes an empty volume that goes with the test, after its containers.
 func airgapVolume(t *testing.T, name string) string {
 	t.Helper()
-	_, _ = airgapDocker("volume", "rm", "-f", airgapPrefix+name)
-	t.Cleanup(func() { _, _ = airgapDocker("volume", "rm", "-f", airgapPrefix+name) })
-	return airgapMust(t, "volume", "create", airgapPrefix+name)
+	t.Cleanup(func() { _, _ = docker("volume", "rm", "-f", airgapPrefix+name) })
+	return airgapMust(t, "volume", "create", "--label", runLabel+"="+runID, airgapPrefix+name)
 }
 
 func (c airgapContainer) exec(t *testing.T, command ...string) string {
@@ -250,7 +247,7 @@ func (c airgapContainer) becomes(t *testing.T, want string, command ...string) {
 	var output string
 	var err error
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
-		if output, err = airgapDocker(append([]string{"exec", string(c)}, command...)...); err == nil && strings.Contains(output, want) {
+		if output, err = docker(append([]string{"exec", string(c)}, command...)...); err == nil && strings.Contains(output, want) {
 			return
 		}
 		if strings.Contains(output, "is not running") {
@@ -295,15 +292,7 @@ func airgapInspect(t *testing.T, image string) airgapImage {
 
 func airgapMust(t *testing.T, arguments ...string) string {
 	t.Helper()
-	output, err := airgapDocker(arguments...)
-	require.NoError(t, err, "docker %s\n%s", strings.Join(arguments, " "), output)
+	output, err := docker(arguments...)
+	require.NoError(t, err)
 	return output
-}
-
-// airgapDocker runs the docker command line, at most two minutes, and returns what it prints on either stream.
-func airgapDocker(arguments ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	output, err := exec.CommandContext(ctx, "docker", arguments...).CombinedOutput()
-	return strings.TrimSpace(string(output)), err
 }

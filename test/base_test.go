@@ -1,63 +1,56 @@
 package test
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 // TestMakeUpFromACleanClone is what a person does on a machine that has Go, make and
-// an engine: no Pulumi, no settings, the default names and ports.
+// an engine: no Pulumi, no settings. Only the names and ports are this test's; unit
+// tests hold the default ones.
 func TestMakeUpFromACleanClone(t *testing.T) {
-	clone := filepath.Join(t.TempDir(), "clone")
-	runIn(t, root, nil, "git", "clone", "-q", root, clone)
+	s := newPlace(t, "base", filepath.Join(t.TempDir(), "clone"))
+	s.clone()
 	env := cleanMachine(t)
-	t.Cleanup(func() {
-		down := exec.Command("make", "down", "STACK=base")
-		down.Dir, down.Env = clone, env
-		out, err := down.CombinedOutput()
-		assert.NoError(t, err, string(out))
-		removeVolumes(t, "trading_platform_")
-	})
-	runIn(t, clone, env, "make", "up", "STACK=base")
-	assert.Empty(t, runIn(t, clone, env, "git", "status", "--porcelain"), "the clone stays clean")
-	s := &stack{t: t, name: "base", dir: clone, prefix: "trading_platform"}
+	t.Cleanup(func() { s.makeDown(env) })
+	s.own = ownFile(t, runIn(t, s.dir, env, "make", "up", "STACK=base"))
+	assert.Empty(t, runIn(t, s.dir, env, "git", "status", "--porcelain"), "the clone stays clean")
 
-	assert.ElementsMatch(t, []string{"postgres", "redis", "prometheus", "loki_server", "promtail"}, s.names())
-	assert.ElementsMatch(t, []string{"trading_platform_default", "trading_platform_trading_platform"}, s.networks())
-	assert.ElementsMatch(t, []string{
-		"trading_platform_pgdata", "trading_platform_redisdata", "trading_platform_prometheusdata", "trading_platform_grafanadata",
-		"trading_platform_lokidata", "trading_platform_promtaildata", "trading_platform_backtest_data",
-	}, s.volumes())
-	ports := map[string][]int{"postgres": {5433}, "redis": {6379}, "prometheus": {9090}, "loki_server": {3100}, "promtail": nil}
-	for service, want := range ports {
-		c := s.inspect(service)
-		assert.Equal(t, "healthy", string(c.State.Health.Status), service)
-		var got []int
-		for _, bindings := range c.HostConfig.PortBindings {
-			for _, b := range bindings {
-				assert.Equal(t, netip.MustParseAddr("127.0.0.1"), b.HostIP, service)
-				port, _ := strconv.Atoi(b.HostPort)
-				got = append(got, port)
-			}
+	p := s.plan()
+	assertHealthy(t, s)
+	assert.Contains(t, s.names(), "postgres")
+	var networks, volumes []string
+	for _, n := range p.Networks {
+		networks = append(networks, n.Name)
+	}
+	for _, v := range p.Volumes {
+		volumes = append(volumes, v.Name)
+	}
+	assert.ElementsMatch(t, networks, s.networks())
+	assert.ElementsMatch(t, volumes, s.volumes())
+	for _, service := range p.Services {
+		var want []int
+		for _, port := range service.Ports {
+			want = append(want, port.Host-s.offset)
 		}
-		assert.Equal(t, want, got, "%s: host ports", service)
-		endpoint := c.NetworkSettings.Networks["trading_platform_default"]
+		assert.Equal(t, want, s.hostPorts(service.Name), "%s: host ports", service.Name)
+		service := service.Name
+		c := s.inspect(service)
+		endpoint := c.NetworkSettings.Networks[s.prefix+"_default"]
 		if assert.NotNil(t, endpoint, "%s is on the default network", service) {
 			assert.Contains(t, endpoint.Aliases, service)
 		}
@@ -67,39 +60,38 @@ func TestMakeUpFromACleanClone(t *testing.T) {
 	}
 
 	t.Run("postgres answers psql", func(t *testing.T) {
-		out := runIn(t, clone, append(env, "PGPASSWORD=trader"), "psql", "-h", "127.0.0.1", "-p", "5433", "-U", "trader", "-tAc", "select 40 + 2")
+		out := runIn(t, s.dir, append(env, "PGPASSWORD=trader"), "psql", "-h", "127.0.0.1", "-p", strconv.Itoa(5433+s.offset), "-U", "trader", "-tAc", "select 40 + 2")
 		assert.Equal(t, "42", strings.TrimSpace(out))
 	})
 	t.Run("redis answers redis-cli", func(t *testing.T) {
-		assert.Equal(t, "PONG", strings.TrimSpace(runIn(t, clone, env, "redis-cli", "-p", "6379", "ping")))
+		assert.Equal(t, "PONG", strings.TrimSpace(runIn(t, s.dir, env, "redis-cli", "-p", strconv.Itoa(6379+s.offset), "ping")))
 	})
 	t.Run("every Prometheus target is up", func(t *testing.T) {
-		assertTargetsUp(t, s, "prometheus", "loki_server", "promtail")
+		assertTargetsUp(t, s, s.targets()...)
 	})
 	t.Run("every container's log is in Loki", func(t *testing.T) {
-		for service := range ports {
+		for _, service := range s.services() {
 			assertLogged(t, s, service)
 		}
 	})
 	t.Run("plain pulumi works beside make", func(t *testing.T) {
-		env := append(slices.Clone(env), "PATH="+filepath.Join(clone, "bin", "shim")+":"+os.Getenv("PATH"))
-		runIn(t, clone, env, "make", "-s", "env")
-		out := runIn(t, clone, env, "pulumi", "preview", "-s", "base", "--expect-no-changes", "--non-interactive")
+		env := append(slices.Clone(env), "PATH="+filepath.Join(s.dir, "bin", "shim")+":"+os.Getenv("PATH"))
+		runIn(t, s.dir, env, "make", "-s", "env")
+		out := runIn(t, s.dir, env, "pulumi", "preview", "-s", "base", "--expect-no-changes", "--non-interactive")
 		assert.Contains(t, out, "unchanged")
-		assert.Contains(t, runIn(t, clone, env, "make", "status", "STACK=base"), "healthy")
-		assert.Empty(t, runIn(t, clone, env, "git", "status", "--porcelain"))
+		assert.Contains(t, runIn(t, s.dir, env, "make", "status", "STACK=base"), "healthy")
+		assert.Empty(t, runIn(t, s.dir, env, "git", "status", "--porcelain"))
 	})
 	t.Run("an edit of the tracked stack file takes effect", func(t *testing.T) {
-		file := filepath.Join(clone, "Pulumi.base.yaml")
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(file, append(text, []byte("  trading-platform:bindAdress: 127.0.0.1\n")...), 0o600))
+		tracked := s.in(t)
+		tracked.own = ""
+		tracked.configure(map[string]any{"bindAdress": "127.0.0.1"})
 		cmd := exec.Command("make", "preview", "STACK=base")
-		cmd.Dir, cmd.Env = clone, env
+		cmd.Dir, cmd.Env = s.dir, env
 		out, err := cmd.CombinedOutput()
 		require.Error(t, err)
 		assert.Contains(t, string(out), "bindAdress: no such setting; did you mean bindAddress?")
-		runIn(t, clone, env, "git", "checkout", "-q", "Pulumi.base.yaml")
+		runIn(t, s.dir, env, "git", "checkout", "-q", "Pulumi.base.yaml")
 	})
 }
 
@@ -115,7 +107,7 @@ func cleanMachine(t *testing.T) []string {
 }
 
 // runIn runs a command that must succeed, and gives what it printed.
-func runIn(t *testing.T, dir string, env []string, command ...string) string {
+func runIn(t testing.TB, dir string, env []string, command ...string) string {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir, cmd.Env = dir, env
@@ -134,12 +126,12 @@ func runIn(t *testing.T, dir string, env []string, command ...string) string {
 	return string(out)
 }
 
-func removeVolumes(t *testing.T, prefix string) {
-	s := &stack{t: t, prefix: strings.TrimSuffix(prefix, "_")}
-	for _, name := range s.volumes() {
-		_, err := engine.VolumeRemove(context.Background(), name, client.VolumeRemoveOptions{})
-		assert.NoError(t, err)
-	}
+// ownFile finds, in what make printed, where the stack's own config file lies.
+func ownFile(t *testing.T, printed string) string {
+	t.Helper()
+	said := regexp.MustCompile(`its own settings and secrets lie in (\S+)`).FindStringSubmatch(printed)
+	require.NotNil(t, said, printed)
+	return said[1]
 }
 
 // getJSON asks an address of a stack and decodes the answer.

@@ -214,11 +214,16 @@ func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
 // get carries one action out and gives what it found.
 func get[T any](b *browser, action chromedp.Action[T]) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	found, err := chromedp.Run(ctx, action)
+	found, err := try(b, action)
 	require.NoError(b.t, err)
 	return found
+}
+
+// try is get for a poll, which must be able to go on after an error.
+func try[T any](b *browser, action chromedp.Action[T]) (T, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	return chromedp.Run(ctx, action)
 }
 
 // prefers sets the colour scheme that the person likes; empty for none.
@@ -250,7 +255,8 @@ func (b *browser) text(expression string) string {
 func (b *browser) shows(element, want string, within time.Duration) {
 	b.t.Helper()
 	require.EventuallyWithT(b.t, func(c *assert.CollectT) {
-		got := b.text(`document.querySelector("` + element + `")?.textContent ?? "no such element"`)
+		got, err := try(b, chromedp.Evaluate[string](`document.querySelector("`+element+`")?.textContent ?? "no such element"`))
+		assert.NoError(c, err)
 		assert.Contains(c, strings.Join(strings.Fields(got), " "), want)
 	}, within, 200*time.Millisecond)
 }

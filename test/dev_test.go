@@ -15,19 +15,26 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog"
 )
 
-// What the profiles bring, without Grafana, which has no air-gap image.
+// What the base and the profiles bring, without Grafana, which has no air-gap image.
 var (
-	baseServices = []string{"postgres", "redis", "prometheus", "loki_server", "promtail"}
-	devServices  = []string{
-		"execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "backtest_worker_dev", "web_console_dev",
-	}
-	workerServices = []string{"backtest_worker_high", "backtest_worker_normal", "backtest_worker_low", "alert_worker"}
-	devTargets     = []string{
-		"prometheus", "loki_server", "promtail", "execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator",
-	}
+	baseServices   = profile("")
+	devServices    = profile("dev")
+	workerServices = profile("workers")
 )
+
+// profile gives the services that a profile brings.
+func profile(name string) (services []string) {
+	for _, s := range catalog.Services() {
+		if s.Profile == name && s.Name != "grafana" {
+			services = append(services, s.Name)
+		}
+	}
+	return services
+}
 
 func TestDevStack(t *testing.T) {
 	t.Parallel()
@@ -59,7 +66,7 @@ func TestDevStack(t *testing.T) {
 	trace := "trace-" + s.prefix
 	t.Run("from a quote to an order", func(t *testing.T) { testQuoteToOrder(t, s.in(t), trace) })
 	t.Run("one worker for all queues does the high one first", func(t *testing.T) { testQueueOrder(t, s.in(t)) })
-	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s, devTargets...) })
+	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s, s.targets()...) })
 	t.Run("every log line can be found", func(t *testing.T) {
 		assertLoggedWithLevel(t, s, s.names()...)
 		for _, service := range []string{"orchestrator", "signal_service", "execution_gateway"} {
@@ -111,7 +118,7 @@ func TestDevStack(t *testing.T) {
 		assert.ElementsMatch(t, slices.Concat(baseServices, workerServices), s.names(), "dev taken away")
 		// Prometheus is told of its targets by a file, which is another now.
 		assert.Equal(t, []string{"prometheus"}, s.replaced(before))
-		assertTargetsUp(t, s, "prometheus", "loki_server", "promtail")
+		assertTargetsUp(t, s, s.targets()...)
 
 		before = s.ids()
 		s.configure(map[string]any{"profiles": []string{}})
@@ -197,9 +204,10 @@ ENTRYPOINT ["/app/reference", "serve", "` + service + `"]`
 // assertAllHealthy asserts that the stack consists of these services, all healthy.
 func assertAllHealthy(t *testing.T, s *stack, services ...string) {
 	t.Helper()
+	require.NotEmpty(t, services)
 	assert.ElementsMatch(t, services, s.names())
-	for _, name := range s.names() {
-		assert.Equal(t, "healthy", string(s.inspect(name).State.Health.Status), name)
+	for _, name := range services {
+		assert.Equal(t, "healthy", s.health(name), name)
 	}
 }
 

@@ -1,26 +1,30 @@
 // Package test drives the program on a real engine with the real pulumi command,
-// the way a person does. Every stack here has names, ports and a subnet of its own,
-// and is gone when its test ends.
+// the way a person does. Every stack here has names, an identity, ports and a subnet of
+// its own, made for this run, and is gone when its test ends. Nothing else on the engine
+// is touched, and TestMain proves that: see bystander.
 package test
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
 	"trading-platform/airgap"
+	resolver "trading-platform/internal/stack"
+	"trading-platform/plan"
 	"trading-platform/settings"
 )
 
@@ -80,7 +84,18 @@ func run(m *testing.M) (int, error) {
 			return 0, fmt.Errorf("%s: %w\n%s", strings.Join(step, " "), err, out)
 		}
 	}
-	return m.Run(), nil
+	ctx := context.Background()
+	stranger, err := plantBystander(ctx)
+	defer func() {
+		if err := stranger.remove(); err != nil {
+			say(err.Error())
+		}
+	}()
+	if err != nil {
+		return 0, err
+	}
+	code := m.Run()
+	return code, stranger.check(ctx, say)
 }
 
 // environ is the environment of a machine whose Pulumi keeps everything in home.
@@ -107,25 +122,10 @@ type stack struct {
 	t      testing.TB
 	name   string // of the tracked file it starts from: base, dev, …
 	dir    string // the project's folder
-	prefix string
+	own    string // its config file; empty for Pulumi.<name>.yaml in the project's folder
+	prefix string // of its names, and its identity
 	offset int
 	subnet string
-}
-
-// stacks counts the stacks of this run, which keeps their ports and subnets apart.
-var stacks atomic.Int32
-
-// newPlace gives a stack names, ports and a subnet that no other of this run has.
-// With steps of 126 the published ports of 40 stacks do not meet, and stay below
-// those that the kernel gives out.
-func newPlace(t testing.TB, name, dir string) *stack {
-	n := int(stacks.Add(1))
-	return &stack{
-		t: t, name: name, dir: dir,
-		prefix: fmt.Sprintf("tptest%d", n),
-		offset: 10000 + 126*n,
-		subnet: fmt.Sprintf("10.213.%d.0/24", n),
-	}
 }
 
 // newStack makes a stack from a tracked stack file, on air-gap images, with names
@@ -134,10 +134,8 @@ func newStack(t testing.TB, name string, config map[string]any) *stack {
 	t.Helper()
 	s := newPlace(t, name, t.TempDir())
 	s.useProgram(root)
-	s.configure(map[string]any{
-		"namePrefix": s.prefix, "portOffset": s.offset, "subnet": s.subnet,
-		"provider": settings.Offline, "images": images(), "disabled": []string{"grafana"},
-	})
+	s.configure(s.place())
+	s.configure(map[string]any{"provider": settings.Offline, "images": images(), "disabled": []string{"grafana"}})
 	s.configure(config)
 	s.pulumi("stack", "init", name)
 	t.Cleanup(s.remove)
@@ -168,7 +166,44 @@ func (s *stack) useProgram(checkout string) {
 }
 
 // file is the stack's config file.
-func (s *stack) file() string { return filepath.Join(s.dir, "Pulumi."+s.name+".yaml") }
+func (s *stack) file() string {
+	if s.own != "" {
+		return s.own
+	}
+	return filepath.Join(s.dir, "Pulumi."+s.name+".yaml")
+}
+
+// plan is what the stack consists of, by its config file.
+func (s *stack) plan() *plan.Plan {
+	s.t.Helper()
+	src, err := settings.FromFiles(s.name, root, s.file())
+	require.NoError(s.t, err)
+	p, _, err := resolver.Resolve(src)
+	require.NotNil(s.t, p, "%v", err) // what is wrong with a plan is for the program to say
+	return p
+}
+
+// services gives the names of the plan's containers, less the prefix.
+func (s *stack) services() (names []string) {
+	s.t.Helper()
+	for _, service := range s.plan().Services {
+		for _, name := range service.Containers {
+			names = append(names, strings.TrimPrefix(name, s.prefix+"_"))
+		}
+	}
+	return names
+}
+
+// targets gives the services that serve metrics.
+func (s *stack) targets() (names []string) {
+	s.t.Helper()
+	for _, service := range s.plan().Services {
+		if service.Metrics != "" {
+			names = append(names, service.Name)
+		}
+	}
+	return names
+}
 
 // configure sets keys of the stack file, which starts as the tracked one. nil removes a key.
 func (s *stack) configure(config map[string]any) {
@@ -246,17 +281,34 @@ func (s *stack) remove() {
 	if out, err := s.try("destroy", "-s", s.name, "--yes", "--skip-preview", "--non-interactive"); err != nil {
 		s.t.Logf("destroy: %v\n%s", err, out)
 	}
+	s.sweep()
+}
+
+// sweep removes what carries the stack's identity, and nothing else.
+func (s *stack) sweep() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for _, c := range s.containers() {
-		_, _ = engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	mine := client.Filters{}.Add("label", plan.IdentityLabel+"="+s.prefix)
+	var errs []error
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: mine})
+	errs = append(errs, err)
+	for _, c := range containers.Items {
+		_, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		errs = append(errs, err)
 	}
-	for _, name := range s.volumes() {
-		_, _ = engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: true})
+	volumes, err := engine.VolumeList(ctx, client.VolumeListOptions{Filters: mine})
+	errs = append(errs, err)
+	for _, v := range volumes.Items {
+		_, err := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
+		errs = append(errs, err)
 	}
-	for _, name := range s.networks() {
-		_, _ = engine.NetworkRemove(ctx, name, client.NetworkRemoveOptions{})
+	networks, err := engine.NetworkList(ctx, client.NetworkListOptions{Filters: mine})
+	errs = append(errs, err)
+	for _, n := range networks.Items {
+		_, err := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+		errs = append(errs, err)
 	}
+	assert.NoError(s.t, errors.Join(errs...))
 }
 
 // containers gives the stack's containers, stopped ones too.
@@ -341,15 +393,22 @@ func (s *stack) logs(id, lines string) string {
 // exec runs a command in a service's container.
 func (s *stack) exec(service string, command ...string) string {
 	s.t.Helper()
-	out, err := exec.Command("docker", append([]string{"exec", s.prefix + "_" + service}, command...)...).CombinedOutput()
-	require.NoError(s.t, err, "%s: %s\n%s", service, strings.Join(command, " "), out)
-	return strings.TrimSpace(string(out))
+	out, err := docker(append([]string{"exec", s.prefix + "_" + service}, command...)...)
+	require.NoError(s.t, err)
+	return out
 }
 
-// sql runs a statement in the stack's database, over the published port.
+// sql runs a statement in the stack's database, over TCP.
 func (s *stack) sql(statement string) string {
 	s.t.Helper()
-	return s.exec("postgres", "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
+	out, err := s.trySQL(statement)
+	require.NoError(s.t, err)
+	return out
+}
+
+// trySQL is sql for a poll, which must be able to go on after an error.
+func (s *stack) trySQL(statement string) (string, error) {
+	return docker("exec", s.prefix+"_postgres", "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
 }
 
 // url is an address that the stack publishes on this host.

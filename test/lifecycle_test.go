@@ -40,7 +40,7 @@ func TestDataOutlivesTheStack(t *testing.T) {
 	s.destroy()
 	assert.Empty(t, s.names(), "containers after destroy")
 	assert.Empty(t, s.networks(), "networks after destroy")
-	assert.Len(t, s.volumes(), 7, "volumes after destroy")
+	assert.Len(t, s.volumes(), len(s.plan().Volumes), "volumes after destroy")
 
 	s.up()
 	assert.Equal(t, "still here", s.sql("select word from kept"))
@@ -154,8 +154,9 @@ func TestEveryFaultInOneError(t *testing.T) {
 	taken, err := net.Listen("tcp", strings.TrimPrefix(s.url(6379, ""), "http://"))
 	require.NoError(t, err)
 	defer func() { _ = taken.Close() }()
-	out, err := exec.Command("docker", "create", "--name", s.prefix+"_postgres", references["redis"]).CombinedOutput()
-	require.NoError(t, err, string(out))
+	stranger, err := docker("create", "--name", s.prefix+"_postgres", "--label", runLabel+"="+runID, references["redis"])
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = docker("rm", "-fv", stranger) })
 	s.configure(map[string]any{"env": nil, "retainVolume": true})
 
 	text, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
@@ -175,7 +176,7 @@ func TestASecondStackWithTheSameNames(t *testing.T) {
 	first := newStack(t, "base", databases)
 	first.up()
 	second := newStack(t, "workers", databases)
-	second.configure(map[string]any{"namePrefix": first.prefix, "portOffset": first.offset, "subnet": first.subnet})
+	second.configure(map[string]any{"namePrefix": first.prefix, "portOffset": first.offset, "subnet": first.subnet}) // its identity is its own
 	out, err := second.try("up", "-s", second.name, "--yes", "--skip-preview", "--non-interactive")
 	require.Error(t, err)
 	assert.Contains(t, out, "taken by stack base")

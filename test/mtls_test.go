@@ -3,7 +3,6 @@ package test
 import (
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -25,7 +24,7 @@ func TestMTLS(t *testing.T) {
 	s := newSite(t, newStack(t, "mtls", map[string]any{"certsDir": dir, "env": secrets}), dir)
 	s.up()
 	assertHealthy(t, s.stack)
-	assert.ElementsMatch(t, []string{"postgres", "redis", "prometheus", "loki_server", "promtail", "web_console_mtls", "nginx_mtls"}, s.names())
+	assert.Subset(t, s.names(), []string{"postgres", "redis", "web_console_mtls", "nginx_mtls"})
 	s.unchanged("a preview after up")
 	alice := s.client(clientCert(t, dir, "alice"))
 
@@ -83,7 +82,9 @@ func TestMTLS(t *testing.T) {
 		}
 	})
 	t.Run("forged headers from the host to the console's own address are nobody's identity", func(t *testing.T) {
-		for name, endpoint := range s.inspect("web_console_mtls").NetworkSettings.Networks {
+		networks := s.inspect("web_console_mtls").NetworkSettings.Networks
+		require.Len(t, networks, 2)
+		for name, endpoint := range networks {
 			a, err := ask(t, http.DefaultClient, http.MethodGet, "http://"+endpoint.IPAddress.String()+":8080/", forged...)
 			require.NoError(t, err, name)
 			assert.Equal(t, http.StatusForbidden, a.status, name)
@@ -94,7 +95,7 @@ func TestMTLS(t *testing.T) {
 		assert.Equal(t, http.StatusNotFound, s.get(t, alice, "/readyz").status)
 	})
 	t.Run("every Prometheus target is up, and nginx's log is in Loki", func(t *testing.T) {
-		assertTargetsUp(t, s.stack, "prometheus", "loki_server", "promtail")
+		assertTargetsUp(t, s.stack, s.targets()...)
 		assertLogged(t, s.stack, "nginx_mtls")
 	})
 	assertGuarded(t, s, alice)
@@ -180,25 +181,16 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 func TestMakeUpOfASecuredStack(t *testing.T) {
 	t.Parallel()
 	s := newPlace(t, "mtls", filepath.Join(t.TempDir(), "clone"))
-	runIn(t, root, nil, "git", "clone", "-q", root, s.dir)
-	s.configure(map[string]any{"namePrefix": s.prefix, "portOffset": s.offset, "subnet": s.subnet})
+	s.clone()
 	env := cleanMachine(t)
-	t.Cleanup(func() {
-		down := exec.Command("make", "down", "STACK=mtls")
-		down.Dir, down.Env = s.dir, env
-		out, err := down.CombinedOutput()
-		assert.NoError(t, err, string(out))
-		assert.Empty(t, s.names())
-		removeVolumes(t, s.prefix+"_")
-	})
+	t.Cleanup(func() { s.makeDown(env) })
 
 	out := runIn(t, s.dir, env, "make", "up", "STACK=mtls")
+	place := ownFile(t, out)
+	s.own = place
 	assertHealthy(t, s)
 	assert.Subset(t, s.names(), []string{"postgres", "redis", "web_console_mtls", "nginx_mtls"})
-	assert.Equal(t, " M Pulumi.mtls.yaml\n", runIn(t, s.dir, env, "git", "status", "--porcelain"), "the clone has this test's edit and nothing else")
-	said := regexp.MustCompile(`its own settings and secrets lie in (\S+)`).FindStringSubmatch(out)
-	require.NotNil(t, said, out)
-	place := said[1]
+	assert.Empty(t, runIn(t, s.dir, env, "git", "status", "--porcelain"), "the clone stays clean")
 	file, err := os.ReadFile(place)
 	require.NoError(t, err)
 	for _, name := range []string{"POSTGRES_PASSWORD", "WEB_CONSOLE_PASSWORD"} {
@@ -209,7 +201,7 @@ func TestMakeUpOfASecuredStack(t *testing.T) {
 	assert.Greater(t, len(password), 30)
 	assert.NotContains(t, string(file)+out, password)
 
-	said = regexp.MustCompile(`certificates in (\S+):`).FindStringSubmatch(out)
+	said := regexp.MustCompile(`certificates in (\S+):`).FindStringSubmatch(out)
 	require.NotNil(t, said, out)
 	certificates := said[1]
 	for _, made := range []string{"ca.key", "ca.crt", "server.key", "server.crt", "clients/admin.key", "clients/admin.crt", "clients/admin.p12", "dhparam.pem"} {

@@ -149,21 +149,16 @@ func (s *stack) fromInside(t *testing.T, network, host string, port int, path st
 	for i := 0; i < len(header); i += 2 {
 		request += header[i] + ": " + header[i+1] + "\r\n"
 	}
-	out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--network", s.prefix+"_"+network, "--entrypoint", "bash", references["postgres"],
+	out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--label", runLabel+"="+runID, "--network", s.prefix+"_"+network, "--entrypoint", "bash", references["postgres"],
 		"-c", `exec 3<>"/dev/tcp/$0/$1" && printf %s "$2" >&3 && cat <&3`, host, fmt.Sprint(port), request+"\r\n").CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
 }
 
-// assertHealthy asserts that all containers of the stack are up and healthy.
+// assertHealthy asserts that the stack consists of the containers of its plan, all healthy.
 func assertHealthy(t *testing.T, s *stack) {
 	t.Helper()
-	for _, name := range s.names() {
-		c := s.inspect(name)
-		if assert.NotNil(t, c.State.Health, name) {
-			assert.Equal(t, "healthy", string(c.State.Health.Status), name)
-		}
-	}
+	assertAllHealthy(t, s, s.services()...)
 }
 
 // assertGuarded asserts what nginx owes the site in either mode. c is a client that is let in.
@@ -295,7 +290,5 @@ func (s *stack) restart(t *testing.T, service string) {
 	t.Helper()
 	_, err := engine.ContainerRestart(t.Context(), s.prefix+"_"+service, client.ContainerRestartOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		return string(s.inspect(service).State.Health.Status) == "healthy"
-	}, time.Minute, 200*time.Millisecond, "%s is healthy after a restart", service)
+	require.Eventually(t, func() bool { return s.health(service) == "healthy" }, time.Minute, 200*time.Millisecond, "%s is healthy after a restart", service)
 }

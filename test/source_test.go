@@ -2,7 +2,6 @@ package test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,11 +20,18 @@ func TestSourceDir(t *testing.T) {
 	s := newStack(t, "dev", map[string]any{"sourceDir": checkout.dir})
 	s.configure(map[string]any{"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin", "WEB_CONSOLE_UID": 1001}})
 	apps := []string{"execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "backtest_worker", "web_console_ng"}
+	// The one image whose name is not the test's own: whoever has one keeps it.
+	qlib, _ := docker("image", "inspect", "-f", "{{.Id}}", "qlib_src:latest")
 	t.Cleanup(func() {
 		for _, app := range apps {
-			_ = exec.Command("docker", "rmi", "-f", s.prefix+"/"+app+":local").Run()
+			_, _ = docker("rmi", "-f", s.prefix+"/"+app+":local")
 		}
-		_ = exec.Command("docker", "rmi", "-f", "qlib_src:latest").Run()
+		if strings.HasPrefix(qlib, "sha256:") {
+			_, err := docker("tag", qlib, "qlib_src:latest")
+			assert.NoError(t, err)
+		} else {
+			_, _ = docker("rmi", "qlib_src:latest")
+		}
 	})
 
 	t.Run("what the checkout lacks is one error, before anything is made", func(t *testing.T) {
@@ -143,10 +149,7 @@ func TestSourceDir(t *testing.T) {
 	t.Run("another stack's folder of the same name is not taken", func(t *testing.T) {
 		s := s.in(t)
 		// What another checkout's build leaves behind.
-		build := exec.Command("docker", "build", "-q", "-t", "qlib_src:latest", "-")
-		build.Stdin = strings.NewReader("FROM " + references["reference"] + "\nUSER root\nRUN echo another checkout >/version\n")
-		out, err := build.CombinedOutput()
-		require.NoError(t, err, string(out))
+		buildImage(t, "qlib_src:latest", "FROM "+references["reference"]+"\nUSER root\nRUN echo another checkout >/version\n")
 		checkout.write("apps/signal_service/version", "2\n")
 		s.up()
 		assert.Equal(t, "2", s.exec("signal_service", "cat", "/app/version"))

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -60,7 +62,7 @@ func TestWorkersStack(t *testing.T) {
 		}
 		s.unchanged("after the crash")
 	})
-	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s.in(t), "prometheus", "loki_server", "promtail") })
+	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s.in(t), s.targets()...) })
 	t.Run("every log line can be found", func(t *testing.T) {
 		s := s.in(t)
 		assertLoggedWithLevel(t, s, s.names()...)
@@ -123,11 +125,14 @@ func (s *stack) crash(service string) {
 	s.t.Helper()
 	pid := s.inspect(service).State.Pid
 	require.NotZero(s.t, pid)
-	out, err := exec.Command("docker", "run", "--rm", "--name", s.prefix+"_killer", "--pid", "host", "--user", "0", "--entrypoint", "sh",
+	out, err := exec.Command("docker", "run", "--rm", "--label", runLabel+"="+runID, "--pid", "host", "--user", "0", "--entrypoint", "sh",
 		references["redis"], "-c", fmt.Sprintf("kill -KILL %d", pid)).CombinedOutput()
 	require.NoError(s.t, err, string(out))
 	require.EventuallyWithT(s.t, func(c *assert.CollectT) {
-		state := s.inspect(service).State
-		assert.True(c, state.Running && state.Pid != pid && state.Pid != 0, service)
+		found, err := engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
+		if assert.NoError(c, err) {
+			state := found.Container.State
+			assert.True(c, state.Running && state.Pid != pid && state.Pid != 0, service)
+		}
 	}, 30*time.Second, 100*time.Millisecond)
 }
