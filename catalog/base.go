@@ -12,13 +12,13 @@ func base() []Service {
 				optional("POSTGRES_PASSWORD", "trader"),
 				optional("POSTGRES_DB", "trader"),
 			},
-			Ports:    []Port{{Host: 5433, Container: 5432, Private: true, URL: "postgresql"}},
+			Ports:    []Port{{Host: 5433, Container: 5432, Password: "POSTGRES_PASSWORD", URL: "postgresql"}},
 			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
 			Networks: []string{DefaultNetwork},
-			// Over TCP: the image's bootstrap server, which runs on a socket alone, must not count as ready.
 			Probe: Probe{
-				Command: []string{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "${postgres_user}", "-d", "${postgres_db}"},
-				Start:   5 * time.Minute, // replaying its log after a crash
+				Command: []string{"CMD-SHELL", postgresProbe},
+				Timeout: 15 * time.Second, // it may create a database
+				Start:   5 * time.Minute,  // replaying its log after a crash
 				Health:  "tcp://postgres:5432",
 			},
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
@@ -26,13 +26,14 @@ func base() []Service {
 		{
 			Name: "redis", Tier: Base, About: "Redis, queues and caches",
 			Image:    "redis:7-alpine",
-			Command:  []string{"redis-server", "--appendonly", "yes"},
-			Ports:    []Port{{Host: 6379, Container: 6379, Private: true, URL: "redis"}},
+			Command:  []string{"sh", "-c", redisCommand},
+			Env:      []Variable{redisPassword},
+			Ports:    []Port{{Host: 6379, Container: 6379, Password: "REDIS_PASSWORD", URL: "redis"}},
 			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
 			Networks: []string{DefaultNetwork},
 			// A loading server answers LOADING with exit code 0, so the answer itself is read.
 			Probe: Probe{
-				Command: []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"},
+				Command: []string{"CMD-SHELL", `{ [ -z "$REDIS_PASSWORD" ] || export REDISCLI_AUTH="$REDIS_PASSWORD"; redis-cli ping | grep -q PONG; }`},
 				Timeout: 3 * time.Second,
 				Start:   2 * time.Minute, // loading a large append-only file
 				Health:  "tcp://redis:6379",
@@ -98,7 +99,7 @@ func base() []Service {
 				optional("GF_SECURITY_ADMIN_USER", "admin"),
 				optional("GF_SECURITY_ADMIN_PASSWORD", "admin"),
 			},
-			Ports:    []Port{{Host: 3000, Container: 3000, URL: "http"}},
+			Ports:    []Port{{Host: 3000, Container: 3000, Login: true, URL: "http"}},
 			Mounts:   []Mount{{Volume: "grafanadata", Path: "/var/lib/grafana"}},
 			Networks: []string{DefaultNetwork},
 			After:    []string{"prometheus", "postgres", "loki_server"},
@@ -112,6 +113,37 @@ func base() []Service {
 		},
 	}
 }
+
+// redisCommand gives the password to the server on its standard input, so that it
+// stands in no list of processes. An empty one asks for none.
+const redisCommand = `password=$(printf %s "$REDIS_PASSWORD" | sed 's/[\\"]/\\&/g')
+exec docker-entrypoint.sh redis-server - --appendonly yes <<END
+requirepass "$password"
+END`
+
+// postgresProbe asks over TCP, because the image's bootstrap server, which runs on a
+// socket alone, must not count as ready. Once after each start it then makes the
+// settings true, over the socket, which the image's pg_hba.conf trusts: the image
+// itself reads them for a new cluster only. So the server is not healthy before its
+// role has the configured password and the database exists. The mark of that is in
+// /dev/shm, which is new after a restart. psql reads the values from the environment
+// and quotes them, and the server is asked to log none of it.
+const postgresProbe = `pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d postgres && { [ -e /dev/shm/set-up ] || { said=$(PGPASSWORD=$POSTGRES_PASSWORD psql -Xqw -U "$POSTGRES_USER" -d postgres 2>&1 <<'SQL'
+SET log_statement = none; SET log_min_error_statement = panic; SET log_min_duration_statement = -1;
+\set ON_ERROR_STOP on
+\set role ` + "`printenv POSTGRES_USER`" + `
+\set password ` + "`printenv POSTGRES_PASSWORD`" + `
+\set database ` + "`printenv POSTGRES_DB`" + `
+ALTER ROLE :"role" PASSWORD :'password';
+SELECT format('CREATE DATABASE %I', :'database') WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
+SELECT format('COPY (SELECT %L) TO %L', '${stack}', current_setting('data_directory') || '/` + SecuredMark + `') WHERE ${secured} \gexec
+SQL
+) && : > /dev/shm/set-up || { echo "$said"; case $said in *'role "'*'" does not exist'*)
+echo "POSTGRES_USER is $POSTGRES_USER, a role that the database in this volume does not have. Fix: pulumi config set -s ${stack} POSTGRES_USER <the role that the database was made with>"
+esac; false; }; }; }`
+
+// SecuredMark is the file in PostgreSQL's data directory that says which secured stack has used it.
+const SecuredMark = "trading-platform-secured"
 
 // wget probes a URL with the busybox wget of the stock images.
 func wget(url string) []string {

@@ -29,6 +29,8 @@ var Tiers = []Tier{Base, API, Workers, Web, Proxy}
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
 	Name string
+	// Secured profiles are for stacks that others reach: no value that everyone knows is let through.
+	Secured bool
 	// Conflicts names profiles that cannot be in the same stack, with the reason.
 	Conflicts map[string]string
 }
@@ -37,10 +39,10 @@ type Profile struct {
 var Profiles = []Profile{
 	{Name: "dev"},
 	{Name: "workers"},
-	{Name: "mtls", Conflicts: map[string]string{
+	{Name: "mtls", Secured: true, Conflicts: map[string]string{
 		"oauth2": "both publish host ports 80 and 443 and want nginx's fixed address",
 	}},
-	{Name: "oauth2"},
+	{Name: "oauth2", Secured: true},
 	{Name: "manual"},
 }
 
@@ -119,9 +121,11 @@ type Service struct {
 type Port struct {
 	Host, Container int
 	Count           int // length of the run; 0 means 1
-	// Private ports stay on loopback whatever `bindAddress` says, unless the
-	// service is named in `expose`.
-	Private bool
+	// Login says that whoever connects has to log in. Only such a port follows
+	// `bindAddress`: every other one stays on loopback, unless the service is named in `expose`.
+	Login bool
+	// Password names the variable that alone guards the port once it is open; empty where nothing does.
+	Password string
 	// When names a variable that must be set for the port to be published; empty publishes always.
 	When string
 	// URL is the scheme for the stack's printed URL of this port; empty prints none.
@@ -187,6 +191,17 @@ func ProfileNames() []string {
 	names := make([]string, len(Profiles))
 	for i, p := range Profiles {
 		names[i] = p.Name
+	}
+	return names
+}
+
+// Exposable gives the services with a port that has no login, which `expose` opens.
+func Exposable() []string {
+	var names []string
+	for _, s := range Services() {
+		if slices.ContainsFunc(s.Ports, func(p Port) bool { return !p.Login }) {
+			names = append(names, s.Name)
+		}
 	}
 	return names
 }

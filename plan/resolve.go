@@ -5,7 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
-	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +25,8 @@ type resolver struct {
 	faults fault.List
 	// missing holds, by required variable, the services that want it.
 	missing map[string][]string
+	// reference holds the services that run the reference app.
+	reference map[string]bool
 	// localOnly holds, by variable, the services that would run with a value that is no secret.
 	localOnly map[string][]string
 }
@@ -38,7 +40,7 @@ type resolver struct {
 func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r := &resolver{
 		set: set, certs: certs,
-		missing: map[string][]string{}, localOnly: map[string][]string{},
+		missing: map[string][]string{}, reference: map[string]bool{}, localOnly: map[string][]string{},
 		plan: &Plan{
 			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
@@ -61,15 +63,20 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 func (r *resolver) workOutFacts() map[string]string {
 	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
 	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: "postgres:5432", Path: "/" + db}
+	redis := url.URL{Scheme: "redis", Host: "redis:6379", Path: "/0"}
+	if password := r.set.Variables["REDIS_PASSWORD"].Text; password != "" {
+		redis.User = url.UserPassword("", password)
+	}
 	console, https := strconv.Itoa(8080+r.set.PortOffset), 443+r.set.PortOffset
 	public := "https://" + settings.PublicHost
 	if https != 443 {
 		public += ":" + strconv.Itoa(https)
 	}
 	return map[string]string{
+		"stack":           r.set.Stack,
+		"secured":         strconv.FormatBool(r.securedBy() != ""),
 		"database_url":    database.String(),
-		"postgres_user":   user,
-		"postgres_db":     db,
+		"redis_url":       redis.String(),
 		"nginx_address":   r.set.NginxAddress.String(),
 		"nginx_subnet":    netip.PrefixFrom(r.set.NginxAddress, 24).Masked().String(),
 		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
@@ -169,9 +176,8 @@ func startOrder(services []catalog.Service) []catalog.Service {
 }
 
 func (r *resolver) service(s catalog.Service) Service {
-	image, isReference := r.image(s)
 	out := Service{
-		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: image,
+		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: r.image(s),
 		Command: s.Command, User: s.User, After: s.After, Health: s.Probe.Health,
 		Grace: Duration{s.Grace}, metrics: s.Metrics, certs: s.Certs,
 	}
@@ -179,7 +185,7 @@ func (r *resolver) service(s catalog.Service) Service {
 	for i, word := range command {
 		command[i] = r.expand(word)
 	}
-	if isReference {
+	if r.reference[s.Name] {
 		out.Command = []string{"serve", s.Name}
 		command = []string{"CMD", "/app/reference", "probe", s.Name}
 	}
@@ -229,8 +235,17 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 			continue
 		}
 		address := r.set.BindAddress
-		if p.Private && !slices.Contains(r.set.Expose, s.Name) {
+		switch {
+		case p.Login || !address.IsValid() || address.IsLoopback():
+		case !slices.Contains(r.set.Expose, s.Name):
 			address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		case p.Password == "":
+			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
+		case value(p.Password) == "":
+			r.faults.Add(settings.Project+":expose", settings.SetSecret(r.set.Stack, p.Password)+", or take "+s.Name+" out of expose",
+				"%s has no password in this stack, so it cannot be opened to %s", s.Name, address)
+		default:
+			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open to whoever reaches %s and knows %s", s.Name, address, p.Password))
 		}
 		for i := range max(1, p.Count) {
 			host := p.Host + i + r.set.PortOffset
@@ -249,12 +264,12 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 	return ports
 }
 
+// factName is a fact in a value. A shell's ${VARIABLE} is none.
+var factName = regexp.MustCompile(`\$\{[a-z_]+\}`)
+
 // expand fills the facts into a value.
 func (r *resolver) expand(value string) string {
-	if !strings.Contains(value, "${") {
-		return value
-	}
-	return os.Expand(value, func(name string) string { return r.facts[name] })
+	return factName.ReplaceAllStringFunc(value, func(name string) string { return r.facts[name[2:len(name)-1]] })
 }
 
 // env gives a service's variables in the order of the catalog, then those that
@@ -402,18 +417,22 @@ func (r *resolver) report() {
 		r.faults.Add(settings.Project+":"+name, mend,
 			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)
 	}
-	if slices.Contains(r.set.Expose, "redis") && !r.set.BindAddress.IsLoopback() {
-		r.faults.Add(settings.Project+":expose", "take redis out of expose, and reach it by: ssh -L 6379:127.0.0.1:6379 <host>",
-			"redis has no password in this stack, so it cannot be opened to %s", r.set.BindAddress)
+}
+
+// securedBy gives the profile that makes the stack a secured one; empty for none.
+func (r *resolver) securedBy() string {
+	for _, p := range catalog.Profiles {
+		if p.Secured && slices.Contains(r.set.Profiles, p.Name) {
+			return p.Name
+		}
 	}
+	return ""
 }
 
 // reachable tells why others can reach this stack; empty when nobody can.
 func (r *resolver) reachable() string {
-	for _, secured := range []string{"mtls", "oauth2"} {
-		if slices.Contains(r.set.Profiles, secured) {
-			return "profile " + secured + " is for stacks that others reach"
-		}
+	if profile := r.securedBy(); profile != "" {
+		return "profile " + profile + " is for stacks that others reach"
 	}
 	if r.set.BindAddress.IsValid() && !r.set.BindAddress.IsLoopback() {
 		return "bindAddress " + r.set.BindAddress.String() + " opens the stack to others"

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/distribution/reference"
 	"github.com/joho/godotenv"
 
 	"trading-platform/catalog"
@@ -260,6 +262,17 @@ func (d *decoder) texts(key, kind string, known []string) map[string]string {
 	return all
 }
 
+// images reads a map of image references.
+func (d *decoder) images(key string) map[string]string {
+	all := d.texts(key, "service", append(catalog.ServiceNames(), Reference))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if _, err := reference.ParseNormalizedNamed(all[name]); err != nil {
+			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "<repository>:<tag>"), "%q is not an image reference: %v", all[name], err)
+		}
+	}
+	return all
+}
+
 func (d *decoder) replicas(key string) map[string]int {
 	out := map[string]int{}
 	var scalable []string
@@ -303,6 +316,7 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 			}
 			out[service][name] = Value{Text: text, Secret: d.src.Secret[key]}
 		}
+		d.checkValues(key+"."+service+".", out[service])
 	}
 	return out
 }
@@ -310,7 +324,8 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	upperCase    = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	enginePrefix = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) // the engine's rule for names
+	// What the engine takes in names of containers and, in lower case, of images.
+	enginePrefix = regexp.MustCompile(`^[a-zA-Z0-9]+((\.|_|__|-)[a-zA-Z0-9]+)*$`)
 )
 
 // variables gathers the user's variables: the stack config over the dotenv file.
@@ -349,7 +364,39 @@ func (d *decoder) variables() map[string]Value {
 		}
 	}
 	d.known = append(d.known, known...)
+	d.checkValues("", out)
 	return out
+}
+
+// longestVariable is the most that Linux takes in one variable, its name, the equals sign and the end included.
+const longestVariable = 128 << 10
+
+// oneLine are the variables whose value stands in a line of another program's input.
+var oneLine = []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "REDIS_PASSWORD"}
+
+// checkValues notes values that no container could be given. The keys stand under path;
+// it is empty for variables that are keys themselves. No value is printed.
+func (d *decoder) checkValues(path string, values map[string]Value) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		text, what := values[name].Text, ""
+		switch {
+		case strings.ContainsRune(text, 0):
+			what = "holds a NUL, which no variable can"
+		case !utf8.ValidString(text):
+			what = "is not UTF-8, which Pulumi's config has to be"
+		case len(name)+len(text)+2 > longestVariable:
+			what = "is longer than the 128 KiB that Linux takes in a variable"
+		case strings.ContainsAny(text, "\r\n") && slices.Contains(oneLine, name):
+			what = "holds a line break, and has to be one line"
+		default:
+			continue
+		}
+		key := path + name
+		if path != "" {
+			key = "--path " + key
+		}
+		d.fault(path+name, SetSecret(d.src.Stack, key), "%s", what)
+	}
 }
 
 // unknown notes the keys that nobody asked for.
@@ -369,7 +416,7 @@ func (d *decoder) unknown() {
 // check notes what only several settings together get wrong.
 func (d *decoder) check(s *Settings) {
 	if !enginePrefix.MatchString(s.NamePrefix) {
-		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes (letters, digits, _ . -)", "trading_platform")
+		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes for containers and images (letters and digits, with a single . _ - between them)", "trading_platform")
 	}
 	if s.PortOffset < 0 || s.PortOffset > 50000 {
 		d.wrong("portOffset", strconv.Itoa(s.PortOffset), "between 0 and 50000", "1000")

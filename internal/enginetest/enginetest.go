@@ -26,6 +26,7 @@ import (
 type Engine struct {
 	ID         string // its own ID
 	API        string // its API version; default 1.41
+	Arch       string // its architecture as Go names it
 	Containers []container.Summary
 	Networks   []network.Summary
 	Volumes    []volume.Volume
@@ -104,6 +105,8 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"ID": e.ID})
 	case path == "/_ping":
 		_, _ = fmt.Fprint(w, "OK")
+	case path == "/version":
+		answer(w, map[string]string{"Arch": e.Arch})
 	case path == "/containers/json":
 		answer(w, append([]container.Summary{}, e.Containers...))
 	case path == "/networks":
@@ -119,7 +122,9 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/containers/create":
 		e.create(w, r)
 	case kind == "containers" && r.Method == http.MethodDelete:
-		delete(e.created, name)
+		if r.URL.Query().Get("v") == "1" { // else the image's own volumes stay
+			delete(e.created, name)
+		}
 		w.WriteHeader(http.StatusNoContent)
 	case kind == "containers" && strings.HasSuffix(name, "/archive"):
 		e.archive(w, strings.TrimSuffix(name, "/archive"), r.URL.Query().Get("path"))
