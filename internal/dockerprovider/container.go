@@ -143,7 +143,7 @@ func (t containerType) takeOver(
 	detached := func(a attachment) bool { return found.NetworkSettings.Networks[a.Name] == nil }
 	if found.Config.Labels[hashLabel] == hash && found.Image == image.ID &&
 		found.State.Status != container.StateCreated && // cut before its uploads, perhaps
-		(found.State.Health == nil || found.State.Health.Status != container.Unhealthy) &&
+		!unhealthy(found.State) &&
 		!slices.ContainsFunc(args.NetworksAdvanced, detached) {
 		c.recorded = outputs{
 			containerImageKey: resource.NewProperty(found.Image),

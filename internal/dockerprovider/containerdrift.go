@@ -39,8 +39,13 @@ func containerDrift(c call, args containerArgs, found container.InspectResponse)
 		drift["image"] = resource.NewProperty("the container runs " + found.Image)
 	}
 	state := found.State
-	if orTrue(args.Start) && orTrue(args.MustRun) && (state.Paused || !state.Running && !state.Restarting) {
-		drift["running"] = resource.NewProperty(fmt.Sprintf("%s, exit code %d", state.Status, state.ExitCode))
+	if orTrue(args.Start) && orTrue(args.MustRun) {
+		switch {
+		case state.Paused:
+			drift["running"] = resource.NewProperty("paused")
+		case !state.Running && !state.Restarting:
+			drift["running"] = resource.NewProperty(fmt.Sprintf("%s, exit code %d", state.Status, state.ExitCode))
+		}
 	}
 	if pending, ok := objectOf(c.recorded[driftKey])["health"]; ok &&
 		(state.Health == nil || state.Health.Status != container.Healthy) {

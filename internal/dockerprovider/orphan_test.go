@@ -57,7 +57,7 @@ func TestOrphanedContainer(t *testing.T) {
 		err      string
 	}{
 		"exactly what is wanted":            {calls: same},
-		"stopped":                           {changed: state(container.State{Status: "exited", ExitCode: 137}), calls: []string{"start o1"}},
+		"stopped":                           {changed: state(container.State{Status: "exited", ExitCode: 137, Health: health(container.Unhealthy, 0)}), calls: []string{"start o1"}},
 		"paused":                            {changed: func(c *container.InspectResponse) { c.State = paused.State }, calls: []string{"unpause o1"}},
 		"cut before its start":              {changed: state(container.State{Status: "created"}), calls: replaced},
 		"unhealthy":                         {changed: state(container.State{Running: true, Health: health(container.Unhealthy, 3)}), calls: replaced},

@@ -135,24 +135,27 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	if !w.args.Wait {
 		return age >= settleTime && state.Running, nil
 	}
-	// An engine also calls a container unhealthy that has just come down; that is for
-	// the restart policy.
-	if health := state.Health; health != nil && state.Running && !state.Restarting {
-		switch {
-		case health.Status == container.Healthy:
-			return true, nil
-		case health.Status == container.Unhealthy && health.FailingStreak > 0:
-			return false, w.failed(ctx, "is unhealthy", health)
-		case len(health.Log) > 0 && strings.Contains(health.Log[len(health.Log)-1].Output, "Fix: "):
-			// A probe that names a fix has found what waiting does not change.
-			return false, w.failed(ctx, "cannot turn healthy", health)
-		}
+	switch running := state.Running && !state.Restarting; {
+	case running && state.Health != nil && state.Health.Status == container.Healthy:
+		return true, nil
+	case unhealthy(state):
+		return false, w.failed(ctx, "is unhealthy", state.Health)
+	case running && state.Health != nil && len(state.Health.Log) > 0 && strings.Contains(state.Health.Log[len(state.Health.Log)-1].Output, "Fix: "):
+		// A probe that names a fix has found what waiting does not change.
+		return false, w.failed(ctx, "cannot turn healthy", state.Health)
 	}
 	if age >= w.limit {
 		return false, w.failed(ctx, fmt.Sprintf("did not turn healthy within %s", seconds(w.limit)), state.Health)
 	}
 	w.report(age, found)
 	return false, nil
+}
+
+// unhealthy tells whether probes failed. An engine calls a container unhealthy that is
+// stopped or paused, too.
+func unhealthy(state *container.State) bool {
+	health := state.Health
+	return state.Running && !state.Restarting && health != nil && health.Status == container.Unhealthy && health.FailingStreak > 0
 }
 
 // report shows what is waited for.
