@@ -52,29 +52,18 @@ func runBuild(ctx context.Context, c call, args imageArgs) (string, error) {
 	}
 	options := client.ImageBuildOptions{
 		Tags: []string{args.ImageName}, Dockerfile: sentDockerfile, BuildArgs: map[string]*string{},
-		Target: args.Build.Target, ExtraHosts: args.Build.AddHosts, Platforms: platforms,
+		Target: args.Build.Target, Platforms: platforms,
 		Version: buildtypes.BuilderBuildKit, Remove: true,
 	}
 	for name, value := range args.Build.Args {
 		options.BuildArgs[name] = &value
 	}
-	if args.Build.CacheFrom != nil {
-		options.CacheFrom = args.Build.CacheFrom.Images
-	}
-	classic, err := wantsClassic(ctx, c, args)
+	id, end, err := buildSession(ctx, c.engine)
 	if err != nil {
 		return "", err
 	}
-	if classic {
-		options.Version = buildtypes.BuilderV1
-	} else {
-		id, end, err := buildSession(ctx, c.engine)
-		if err != nil {
-			return "", err
-		}
-		defer end()
-		options.SessionID = id
-	}
+	defer end()
+	options.SessionID = id
 
 	source, sink := io.Pipe()
 	go func() { sink.CloseWithError(files.archive(sink)) }()
@@ -93,16 +82,6 @@ func runBuild(ctx context.Context, c call, args imageArgs) (string, error) {
 	// container will get.
 	built, err := c.engine.ImageInspect(ctx, args.ImageName)
 	return built.ID, err
-}
-
-// wantsClassic: BuildKit is in every Linux engine that this client speaks to, also in
-// those that do not yet advertise it as their default.
-func wantsClassic(ctx context.Context, c call, args imageArgs) (bool, error) {
-	if args.Build.BuilderVersion != "" {
-		return args.Build.BuilderVersion == builderClassic, nil
-	}
-	pong, err := c.engine.Ping(ctx, client.PingOptions{})
-	return pong.OSType == "windows", err
 }
 
 // dialer is the part of the client that a build session needs.
@@ -150,14 +129,13 @@ func loginResponse(found registry.AuthConfig) *auth.CredentialsResponse {
 	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}
 }
 
-// buildLog keeps what an error must show of a build: BuildKit's steps by their digest,
-// the classic builder's under its last step.
+// buildLog keeps what an error must show of a build: BuildKit's steps by their digest.
 type buildLog struct {
 	c     call
 	image string
 	names map[string]string
 	lines map[string][]string
-	// step is what the classic builder works on, or what BuildKit failed at.
+	// step is the one that failed.
 	step string
 }
 
@@ -178,15 +156,6 @@ func (l *buildLog) follow(stream io.Reader) error {
 		}
 		if message.ID == "moby.buildkit.trace" && message.Aux != nil {
 			l.trace(*message.Aux)
-			continue
-		}
-		for line := range strings.SplitSeq(strings.TrimRight(message.Stream, "\n"), "\n") {
-			if strings.HasPrefix(line, "Step ") {
-				l.step = line
-				l.show(line)
-			} else if line != "" {
-				l.lines[l.step] = append(l.lines[l.step], line)
-			}
 		}
 	}
 }
@@ -234,10 +203,7 @@ func (l *buildLog) show(step string) {
 
 // failed says at which step, with its last lines.
 func (l *buildLog) failed(cause error) error {
-	step := l.step
-	if name, ok := l.names[step]; ok {
-		step = name
-	}
+	step := l.names[l.step]
 	noBase := strings.Contains(step, "load metadata for")
 	if noBase && !l.c.run.first(step) {
 		_, base, _ := strings.Cut(step, "load metadata for ")

@@ -38,36 +38,27 @@ func TestFailedBuildShowsItsStep(t *testing.T) {
 	}
 	const failure = `{"errorDetail":{"message":"exit code: 2"},"error":"exit code: 2"}`
 	many := strings.Repeat("line\n", 30)
-	cases := map[string]string{
-		"BuildKit": buildKit(&control.StatusResponse{
-			Vertexes: []*control.Vertex{
-				{Digest: "sha256:1", Name: "[1/2] COPY", Started: timestamppb.Now()},
-				{Digest: "sha256:2", Name: "[2/2] RUN make hunter2secret", Started: timestamppb.Now()},
-				{Digest: "sha256:3", Name: "[other 2/2] RUN sleep", Started: timestamppb.Now()},
-			},
-			Logs: []*control.VertexLog{{Vertex: "sha256:1", Msg: []byte("copying\n")}, {Vertex: "sha256:2", Msg: []byte(many + "undefined: foo hunter2secret\n")}},
-		}) + buildKit(&control.StatusResponse{Vertexes: []*control.Vertex{
-			{Digest: "sha256:1", Name: "[1/2] COPY", Error: "context canceled"},
-			{Digest: "sha256:2", Name: "[2/2] RUN make hunter2secret", Error: "exit code: 2"},
-			{Digest: "sha256:3", Name: "[other 2/2] RUN sleep", Error: "process did not complete successfully: signal: interrupt"},
-		}}) + failure,
-		"the classic builder": `{"stream":"[1/2] COPY"}{"stream":"copying\n"}{"stream":"Step 2/2 : [2/2] RUN make hunter2secret"}` +
-			`{"stream":"` + strings.ReplaceAll(many, "\n", `\n`) + `undefined: foo hunter2secret\n"}` + failure,
-	}
-	for name, stream := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			log := newLog()
-			err := log.follow(strings.NewReader(stream))
-			require.EqualError(t, err, "exit code: 2")
-			text := log.failed(err).Error()
-			assert.Contains(t, text, "image app:dev could not be built, at: ")
-			assert.Contains(t, text, "[2/2] RUN make [secret]\nexit code: 2")
-			assert.Contains(t, text, "undefined: foo [secret]")
-			assert.NotContains(t, text, "copying")
-			assert.Equal(t, buildLogLines-1, strings.Count(text, "    line\n"))
-		})
-	}
+	stream := buildKit(&control.StatusResponse{
+		Vertexes: []*control.Vertex{
+			{Digest: "sha256:1", Name: "[1/2] COPY", Started: timestamppb.Now()},
+			{Digest: "sha256:2", Name: "[2/2] RUN make hunter2secret", Started: timestamppb.Now()},
+			{Digest: "sha256:3", Name: "[other 2/2] RUN sleep", Started: timestamppb.Now()},
+		},
+		Logs: []*control.VertexLog{{Vertex: "sha256:1", Msg: []byte("copying\n")}, {Vertex: "sha256:2", Msg: []byte(many + "undefined: foo hunter2secret\n")}},
+	}) + buildKit(&control.StatusResponse{Vertexes: []*control.Vertex{
+		{Digest: "sha256:1", Name: "[1/2] COPY", Error: "context canceled"},
+		{Digest: "sha256:2", Name: "[2/2] RUN make hunter2secret", Error: "exit code: 2"},
+		{Digest: "sha256:3", Name: "[other 2/2] RUN sleep", Error: "process did not complete successfully: signal: interrupt"},
+	}}) + failure
+	log := newLog()
+	err := log.follow(strings.NewReader(stream))
+	require.EqualError(t, err, "exit code: 2")
+	text := log.failed(err).Error()
+	assert.Contains(t, text, "image app:dev could not be built, at: ")
+	assert.Contains(t, text, "[2/2] RUN make [secret]\nexit code: 2")
+	assert.Contains(t, text, "undefined: foo [secret]")
+	assert.NotContains(t, text, "copying")
+	assert.Equal(t, buildLogLines-1, strings.Count(text, "    line\n"))
 }
 
 func TestFailedBaseImageSaysWhatToDo(t *testing.T) {

@@ -22,25 +22,12 @@ type imageArgs struct {
 }
 
 type build struct {
-	Context        string            `json:"context"`
-	Dockerfile     string            `json:"dockerfile"`
-	Args           map[string]string `json:"args"`
-	Platform       string            `json:"platform"`
-	Target         string            `json:"target"`
-	BuilderVersion string            `json:"builderVersion"`
-	CacheFrom      *cacheFrom        `json:"cacheFrom"`
-	AddHosts       []string          `json:"addHosts"`
+	Context    string            `json:"context"`
+	Dockerfile string            `json:"dockerfile"`
+	Args       map[string]string `json:"args"`
+	Platform   string            `json:"platform"`
+	Target     string            `json:"target"`
 }
-
-type cacheFrom struct {
-	Images []string `json:"images"`
-}
-
-// The values of builderVersion, the official provider's.
-const (
-	builderClassic  = "BuilderV1"
-	builderBuildKit = "BuilderBuildKit"
-)
 
 const contextHashKey = "contextHash"
 
@@ -73,11 +60,6 @@ func (imageType) validate(args imageArgs) []plugin.CheckFailure {
 	}
 	if _, err := parsePlatform(args.Build.Platform); err != nil {
 		fail("build.platform", "build.%v", err)
-	}
-	switch args.Build.BuilderVersion {
-	case "", builderClassic, builderBuildKit:
-	default:
-		fail("build.builderVersion", "build.builderVersion must be %s or %s", builderBuildKit, builderClassic)
 	}
 	if _, err := openContext(args.Build.Context, args.Build.Dockerfile); err != nil {
 		fail("build.context", "%v", err)
