@@ -109,8 +109,7 @@ func (networkType) create(ctx context.Context, c call, args networkArgs) (resour
 	made, err := c.engine.NetworkCreate(ctx, args.Name, options)
 	if err != nil {
 		if strings.Contains(err.Error(), "overlap") {
-			err = errors.Join(err, errors.New("Fix: give this stack another `subnet`, "+
-				"or remove the network that holds it (`docker network ls`)"))
+			err = fmt.Errorf("%w\nFix: give this stack another `subnet`, or remove the network that holds it (`docker network ls`)", err)
 		}
 		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
 	}
