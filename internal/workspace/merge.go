@@ -72,7 +72,7 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 		switch {
 		case nIsMap && oIsMap:
 			out[key] = mergeMaps(lm, nm, om)
-		case inOwn == inLast && reflect.DeepEqual(o, l):
+		case inOwn == inLast && same(o, l):
 			out[key] = n
 		default:
 			if ol, isList := o.([]any); isList {
@@ -92,18 +92,42 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 		if ll, ol := list(l), list(own[key]); ll != nil && ol != nil {
 			out[key] = mergeLists(ll, nil, ol)
 		}
-		if reflect.DeepEqual(own[key], l) {
+		if same(own[key], l) {
 			delete(out, key)
 		}
 	}
 	return out
 }
 
+// same compares two values as Pulumi reads them: it writes numbers and booleans back as texts.
+func same(a, b any) bool { return reflect.DeepEqual(texts(a), texts(b)) }
+
+// texts is a value whose scalars are all texts.
+func texts(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for key, inner := range v {
+			out[key] = texts(inner)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, inner := range v {
+			out[i] = texts(inner)
+		}
+		return out
+	case nil:
+		return nil
+	}
+	return fmt.Sprint(value)
+}
+
 // mergeLists gives own with the items that came between last and now, and without those that went.
 // Every list of a stack's settings is a set of names.
 func mergeLists(last, now, own []any) []any {
 	has := func(items []any, item any) bool {
-		return slices.ContainsFunc(items, func(other any) bool { return reflect.DeepEqual(item, other) })
+		return slices.ContainsFunc(items, func(other any) bool { return same(item, other) })
 	}
 	out := slices.DeleteFunc(slices.Clone(own), func(item any) bool { return has(last, item) && !has(now, item) })
 	for _, item := range now {

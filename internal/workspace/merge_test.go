@@ -11,6 +11,7 @@ import (
 func TestMerge(t *testing.T) {
 	for name, test := range map[string]struct{ last, now, own, want string }{
 		"an edit of the tracked file follows":     {"a: 1", "a: 2", "a: 1", "a: 2"},
+		"a number that Pulumi wrote as a text":    {"a: 1", "a: 2", `a: "1"`, "a: 2"},
 		"a value that was set here stays":         {"a: 1", "a: 2", "a: 3", "a: 3"},
 		"what stands here alone stays":            {"a: 1", "a: 2", "a: 1\nsalt: x", "a: 2\nsalt: x"},
 		"what is new in the tracked file comes":   {"a: 1", "a: 1\nb: 2", "a: 1", "a: 1\nb: 2"},
