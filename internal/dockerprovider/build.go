@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 
 	control "github.com/moby/buildkit/api/services/control"
@@ -26,13 +27,28 @@ const buildLogLines = 20
 
 // buildImage builds and tags the image and returns its id.
 func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
+	id, err := runBuild(ctx, c, args)
+	failed := new(buildError)
+	switch {
+	case err == nil:
+		return id, nil
+	case ctx.Err() != nil:
+		// How the engine words the cancellation only hides the error that caused it.
+		return "", fmt.Errorf("image %s: its build was cancelled with the run", args.ImageName)
+	case errors.As(err, &failed):
+		return "", err
+	}
+	return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+}
+
+func runBuild(ctx context.Context, c call, args imageArgs) (string, error) {
 	files, err := openContext(args.Build.Context, args.Build.Dockerfile)
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+		return "", err
 	}
 	platforms, err := parsePlatform(args.Build.Platform)
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+		return "", err
 	}
 	options := client.ImageBuildOptions{
 		Tags: []string{args.ImageName}, Dockerfile: sentDockerfile, BuildArgs: map[string]*string{},
@@ -47,14 +63,14 @@ func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
 	}
 	classic, err := wantsClassic(ctx, c, args)
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+		return "", err
 	}
 	if classic {
 		options.Version = buildtypes.BuilderV1
 	} else {
 		id, end, err := buildSession(ctx, c.engine)
 		if err != nil {
-			return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+			return "", err
 		}
 		defer end()
 		options.SessionID = id
@@ -66,7 +82,7 @@ func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
 	c.progress.status("building %s", args.ImageName)
 	result, err := c.engine.ImageBuild(ctx, source, options)
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+		return "", err
 	}
 	defer func() { _ = result.Body.Close() }()
 	log := &buildLog{c: c, image: args.ImageName, names: map[string]string{}, lines: map[string][]string{}}
@@ -76,10 +92,7 @@ func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
 	// The tag is looked up rather than the stream believed: what matters is what a
 	// container will get.
 	built, err := c.engine.ImageInspect(ctx, args.ImageName)
-	if err != nil {
-		return "", fmt.Errorf("image %s: %w", args.ImageName, err)
-	}
-	return built.ID, nil
+	return built.ID, err
 }
 
 // wantsClassic: BuildKit is in every Linux engine that this client speaks to, also in
@@ -126,8 +139,8 @@ func (r registryLogin) Register(server *grpc.Server) { auth.RegisterAuthServer(s
 
 // Credentials of a registry; empty ones make the pull anonymous.
 func (registryLogin) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
-	found := credentials(strings.TrimPrefix(strings.TrimPrefix(req.GetHost(), "https://"), "http://"))
-	return loginResponse(found), nil
+	found, err := credentials(strings.TrimPrefix(strings.TrimPrefix(req.GetHost(), "https://"), "http://"))
+	return loginResponse(found), err
 }
 
 func loginResponse(found registry.AuthConfig) *auth.CredentialsResponse {
@@ -178,6 +191,14 @@ func (l *buildLog) follow(stream io.Reader) error {
 	}
 }
 
+// interrupted is how BuildKit words the end of a step that it stopped because another failed.
+var interrupted = regexp.MustCompile(`context canceled|signal: (interrupt|killed)`)
+
+// buildError is a build's own failure, told in full.
+type buildError struct{ text string }
+
+func (e *buildError) Error() string { return e.text }
+
 // trace takes in one of BuildKit's status messages.
 func (l *buildLog) trace(aux json.RawMessage) {
 	var encoded string
@@ -192,7 +213,7 @@ func (l *buildLog) trace(aux json.RawMessage) {
 	for _, vertex := range status.GetVertexes() {
 		l.names[vertex.GetDigest()] = vertex.GetName()
 		switch {
-		case vertex.GetError() != "" && !strings.Contains(vertex.GetError(), "context canceled"):
+		case vertex.GetError() != "" && l.step == "" && !interrupted.MatchString(vertex.GetError()):
 			l.step = vertex.GetDigest()
 		case vertex.GetStarted() != nil && vertex.GetCompleted() == nil:
 			l.show(vertex.GetName())
@@ -217,6 +238,11 @@ func (l *buildLog) failed(cause error) error {
 	if name, ok := l.names[step]; ok {
 		step = name
 	}
+	noBase := strings.Contains(step, "load metadata for")
+	if noBase && !l.c.run.first(step) {
+		_, base, _ := strings.Cut(step, "load metadata for ")
+		return &buildError{fmt.Sprintf("image %s could not be built for the same cause: its base image %s", l.image, base)}
+	}
 	text := fmt.Sprintf("image %s could not be built", l.image)
 	if step != "" {
 		text += ", at: " + step
@@ -229,9 +255,9 @@ func (l *buildLog) failed(cause error) error {
 	if len(lines) > 0 {
 		text += "\nlast lines of that step:\n    " + strings.Join(lines, "\n    ")
 	}
-	if strings.Contains(step, "load metadata for") {
-		text += "\nmend: `images.<service>` names another image for the service, which spares the build; " +
+	if noBase {
+		text += "\nFix: `images.<service>` names another image for the service, which spares the build; " +
 			"where no registry can be reached, make the images here with `platform init`"
 	}
-	return errors.New(l.c.redact(text))
+	return &buildError{l.c.redact(text)}
 }

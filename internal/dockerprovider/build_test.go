@@ -1,14 +1,19 @@
 package dockerprovider
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	control "github.com/moby/buildkit/api/services/control"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -19,7 +24,7 @@ func newLog() *buildLog {
 	inputs := properties(map[string]any{"build": map[string]any{"args": resource.MakeSecret(resource.NewProperty(
 		resource.PropertyMap{"TOKEN": resource.NewProperty("hunter2secret")},
 	))}})
-	return &buildLog{c: call{inputs: inputs}, image: "app:dev", names: map[string]string{}, lines: map[string][]string{}}
+	return &buildLog{c: call{inputs: inputs, run: &run{}}, image: "app:dev", names: map[string]string{}, lines: map[string][]string{}}
 }
 
 func TestFailedBuildShowsItsStep(t *testing.T) {
@@ -38,11 +43,13 @@ func TestFailedBuildShowsItsStep(t *testing.T) {
 			Vertexes: []*control.Vertex{
 				{Digest: "sha256:1", Name: "[1/2] COPY", Started: timestamppb.Now()},
 				{Digest: "sha256:2", Name: "[2/2] RUN make hunter2secret", Started: timestamppb.Now()},
+				{Digest: "sha256:3", Name: "[other 2/2] RUN sleep", Started: timestamppb.Now()},
 			},
 			Logs: []*control.VertexLog{{Vertex: "sha256:1", Msg: []byte("copying\n")}, {Vertex: "sha256:2", Msg: []byte(many + "undefined: foo hunter2secret\n")}},
 		}) + buildKit(&control.StatusResponse{Vertexes: []*control.Vertex{
 			{Digest: "sha256:1", Name: "[1/2] COPY", Error: "context canceled"},
 			{Digest: "sha256:2", Name: "[2/2] RUN make hunter2secret", Error: "exit code: 2"},
+			{Digest: "sha256:3", Name: "[other 2/2] RUN sleep", Error: "process did not complete successfully: signal: interrupt"},
 		}}) + failure,
 		"the classic builder": `{"stream":"[1/2] COPY"}{"stream":"copying\n"}{"stream":"Step 2/2 : [2/2] RUN make hunter2secret"}` +
 			`{"stream":"` + strings.ReplaceAll(many, "\n", `\n`) + `undefined: foo hunter2secret\n"}` + failure,
@@ -67,7 +74,22 @@ func TestFailedBaseImageSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	log := newLog()
 	log.step, log.names["d"] = "d", "[internal] load metadata for docker.io/library/golang:1"
-	assert.ErrorContains(t, log.failed(errors.New("no such host")), "mend: `images.<service>`")
+	assert.ErrorContains(t, log.failed(errors.New("no such host")), "Fix: `images.<service>`")
+	log.image = "other:dev"
+	assert.EqualError(t, log.failed(errors.New("no such host")),
+		"image other:dev could not be built for the same cause: its base image docker.io/library/golang:1")
+}
+
+func TestCancelledBuildDoesNotHideTheCause(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(root, "Dockerfile"), []byte("FROM scratch\n"), 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, cancel)
+	_, err := withEngine(&fakeEngine{}).Create(ctx, plugin.CreateRequest{Type: imageToken, Properties: properties(map[string]any{
+		"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": root},
+	})})
+	require.EqualError(t, err, "image app:dev: its build was cancelled with the run")
 }
 
 func TestSecretTexts(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,14 +67,22 @@ func (containerType) mustReplace(olds, news containerArgs) []string {
 }
 
 // create makes, fills, connects and starts the container and, where wait is set,
-// stays until it is healthy. What fails before the container has run is taken away
-// again; a container that ran and failed stays for a look, and the state says so.
+// stays until it is healthy. A container that fails before it has run is removed; one
+// that ran and failed stays for inspection, and the state says so.
 func (t containerType) create(ctx context.Context, c call, args containerArgs) (resource.ID, outputs, error) {
 	spec, _ := containerSpec(args)
 	if err := checkStartInterval(ctx, c, args); err != nil {
 		return "", nil, err
 	}
+	spec.Config.Labels = withHash(args.Labels, spec, args.NetworksAdvanced, args.Uploads)
 	made, err := c.engine.ContainerCreate(ctx, spec)
+	if cerrdefs.IsConflict(err) {
+		id, out, takeErr := t.takeOver(ctx, c, args, spec.Config.Labels[hashLabel])
+		if id != "" || takeErr != nil {
+			return id, out, takeErr
+		}
+		made, err = c.engine.ContainerCreate(ctx, spec)
+	}
 	if err != nil {
 		return "", nil, createError(err, args)
 	}
@@ -82,7 +91,7 @@ func (t containerType) create(ctx context.Context, c call, args containerArgs) (
 		// The run may have been cancelled; what it half made must go all the same, empty unnamed volumes too.
 		_, removeErr := c.engine.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if removeErr != nil && !cerrdefs.IsNotFound(removeErr) {
-			err = errors.Join(err, fmt.Errorf("its container stays behind: %w (mend: `docker rm -f %s`)", removeErr, args.Name))
+			err = errors.Join(err, fmt.Errorf("its container stays behind until the next `pulumi up`: %w", removeErr))
 		}
 		return "", nil, fmt.Errorf("container %s: %w", args.Name, err)
 	}
@@ -97,9 +106,56 @@ func (t containerType) create(ctx context.Context, c call, args containerArgs) (
 	watch := newWatch(ctx, c, args, id)
 	defer watch.close()
 	if _, err := c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		// Only an engine that says that the container never ran lets it be removed by force:
+		// a database may be writing its first files.
+		found, lookErr := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if lookErr != nil || found.Container.State.Status != container.StateCreated {
+			return resource.ID(id), out, watch.unfinished("may not have started: " + err.Error())
+		}
 		return abandon(startError(err))
 	}
 	return resource.ID(id), out, watch.wait(ctx)
+}
+
+// takeOver deals with the container that has the wanted name: an orphan, which this
+// stack created and its state does not know, because a run was killed or the state was
+// lost. One that is exactly what is wanted is brought up, and its id returned; another
+// is removed, and the id is empty.
+func (t containerType) takeOver(
+	ctx context.Context, c call, args containerArgs, hash string,
+) (resource.ID, outputs, error) {
+	result, err := c.engine.ContainerInspect(ctx, args.Name, client.ContainerInspectOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("container %s: %w", args.Name, err)
+	}
+	found := result.Container
+	if !isOurs(found.Config.Labels, args.Labels) {
+		return "", nil, createError(cerrdefs.ErrConflict, args)
+	}
+	image, err := c.engine.ImageInspect(ctx, args.Image)
+	if err != nil {
+		return "", nil, createError(err, args)
+	}
+	c.id = resource.ID(found.ID)
+	detached := func(a attachment) bool { return found.NetworkSettings.Networks[a.Name] == nil }
+	if found.Config.Labels[hashLabel] == hash && found.Image == image.ID &&
+		found.State.Status != container.StateCreated && // cut before its uploads, perhaps
+		(found.State.Health == nil || found.State.Health.Status != container.Unhealthy) &&
+		!slices.ContainsFunc(args.NetworksAdvanced, detached) {
+		c.recorded = outputs{
+			containerImageKey: resource.NewProperty(found.Image),
+			driftKey:          resource.NewProperty(resource.PropertyMap{"health": resource.NewProperty("taken over")}),
+		}
+		out, err := t.update(ctx, c, args)
+		if failed := new(initError); err == nil || errors.As(err, &failed) {
+			c.run.takenOver.Store(c.id, c.progress.urn)
+			return c.id, out, err
+		}
+	}
+	return "", nil, t.remove(ctx, c, args)
 }
 
 // checkStartInterval: an older engine would drop the setting without a word.
@@ -120,10 +176,10 @@ func checkStartInterval(ctx context.Context, c call, args containerArgs) error {
 func createError(err error, args containerArgs) error {
 	switch {
 	case cerrdefs.IsConflict(err):
-		return fmt.Errorf("container %s: the name is taken by a container that is not in this stack's state\n"+
-			"mend: `docker rm -f %[1]s` removes it (volumes stay), or give this stack another namePrefix", args.Name)
+		return fmt.Errorf("container %s: the name is taken by a container that is not this stack's\n"+
+			"Fix: `docker rm -f %[1]s` removes it (volumes stay), or give this stack another namePrefix", args.Name)
 	case cerrdefs.IsNotFound(err):
-		return fmt.Errorf("container %s: %w\nmend: `pulumi refresh` finds images that were removed from the engine, "+
+		return fmt.Errorf("container %s: %w\nFix: `pulumi refresh` finds images that were removed from the engine, "+
 			"then `pulumi up` gets them again", args.Name, err)
 	}
 	return fmt.Errorf("container %s: %w", args.Name, err)
@@ -133,9 +189,9 @@ func startError(err error) error {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "port is already allocated"), strings.Contains(text, "address already in use"):
-		return fmt.Errorf("%w\nmend: `docker ps` or `ss -ltnp` shows who has the port; stop it, or set `portOffset`", err)
+		return fmt.Errorf("%w\nFix: `docker ps` or `ss -ltnp` shows who has the port; stop it, or set `portOffset`", err)
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
-		return fmt.Errorf("%w\nmend: the image does not hold that command; check the service's command and image", err)
+		return fmt.Errorf("%w\nFix: the image does not have that command; check the service's command and image", err)
 	}
 	return err
 }
@@ -210,24 +266,29 @@ func (t containerType) update(ctx context.Context, c call, args containerArgs) (
 	if err != nil {
 		return out, fmt.Errorf("container %s: %w", args.Name, goneHint(err))
 	}
-	running := found.Container.State.Running || found.Container.State.Restarting
+	state := found.Container.State
+	running := state.Running || state.Restarting
 	_, pending := objectOf(c.recorded[driftKey])["health"]
-	if !orTrue(args.Start) || (running && !pending) || (!running && !orTrue(args.MustRun)) {
+	if !orTrue(args.Start) || (running && !state.Paused && !pending) || (!running && !orTrue(args.MustRun)) {
 		return out, nil
 	}
 	watch := newWatch(ctx, c, args, id)
 	defer watch.close()
-	if !running {
-		if _, err := c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
-			return out, fmt.Errorf("container %s: %w", args.Name, startError(err))
-		}
+	switch {
+	case state.Paused:
+		_, err = c.engine.ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{})
+	case !running:
+		_, err = c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	}
+	if err != nil {
+		return out, fmt.Errorf("container %s: %w", args.Name, startError(err))
 	}
 	return out, watch.wait(ctx)
 }
 
 func goneHint(err error) error {
 	if cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("%w\nmend: `pulumi refresh`, then `pulumi up` makes it again", err)
+		return fmt.Errorf("%w\nFix: `pulumi refresh`, then `pulumi up` makes it again", err)
 	}
 	return err
 }

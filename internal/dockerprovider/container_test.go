@@ -13,6 +13,7 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil/rpcerror"
@@ -44,6 +45,8 @@ var (
 	starting = probed(container.State{Status: "running", Running: true, Health: health(container.Starting, 0)}, 0)
 	healthy  = probed(container.State{Status: "running", Running: true, Health: health(container.Healthy, 0)}, 0)
 	exited   = probed(container.State{Status: "exited", ExitCode: 137}, 0)
+	created  = probed(container.State{Status: "created"}, 0)
+	paused   = probed(container.State{Status: "paused", Running: true, Paused: true, Health: health(container.Healthy, 0)}, 0)
 )
 
 // initFailure takes apart Pulumi's answer for a resource that exists and did not come up.
@@ -63,12 +66,27 @@ func TestCreateWaits(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		looks   []container.InspectResponse // the first is from before the start
+		happens []happening
 		changes map[string]any
 		log     string
 		want    []string // of the failure; none is success
 		state   string
 		within  time.Duration
 	}{
+		"no longer than an event takes": {
+			looks: []container.InspectResponse{starting, starting, starting, healthy},
+			happens: []happening{
+				{after: 100 * time.Millisecond, action: events.ActionStart}, {after: 150 * time.Millisecond, action: events.ActionHealthStatusHealthy},
+			},
+			within: 250 * time.Millisecond,
+		},
+		"and tells the exit code of the last exit's event": {
+			looks: []container.InspectResponse{
+				starting, starting, probed(container.State{Status: "restarting", Running: true, Restarting: true}, 3),
+			},
+			happens: []happening{{after: 200 * time.Millisecond, action: events.ActionDie, exitCode: "42"}},
+			want:    []string{"restarts over and over: 3 times in 0s, last exited with code 42"}, state: "exited with code 42", within: 200 * time.Millisecond,
+		},
 		"until it is healthy": {looks: []container.InspectResponse{starting, starting, starting, healthy}, within: 2 * time.Second},
 		"not past an exit": {
 			looks: []container.InspectResponse{starting, starting, probed(container.State{Status: "exited", ExitCode: 3}, 0)},
@@ -126,7 +144,7 @@ func TestCreateWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				e := &fakeEngine{inspect: c.looks, log: c.log}
+				e := &fakeEngine{inspect: c.looks, log: c.log, happens: c.happens}
 				p := withEngine(e)
 				defer func() { require.NoError(t, p.Close()) }()
 				inputs := properties(merged(merged(containerInputs, map[string]any{
@@ -134,7 +152,7 @@ func TestCreateWaits(t *testing.T) {
 				}), c.changes))
 				before := time.Now()
 				resp, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: inputs})
-				assert.Equal(t, c.within, time.Since(before).Round(time.Second))
+				assert.Equal(t, c.within, time.Since(before))
 				assert.Empty(t, e.removed)
 				if len(c.want) == 0 {
 					require.NoError(t, err)
@@ -197,13 +215,19 @@ func TestCreateHandsTheEngineTheContainer(t *testing.T) {
 				},
 				"shmSize": 8, "hosts": []any{map[string]any{"host": "h", "ip": "10.0.0.1"}}, "stopTimeout": 7,
 				"capabilities": map[string]any{"adds": []any{"CAP_NET_ADMIN"}}, "init": true,
+				"securityOpts": []any{"no-new-privileges:true"},
+				"ulimits":      []any{map[string]any{"name": "nofile", "soft": 1024, "hard": 2048}},
 			}))})
 		require.NoError(t, err)
 		made := e.created
 		assert.Equal(t, "stack_db", made.Name)
 		assert.Equal(t, []string{"A=1", "B=2"}, made.Config.Env)
 		assert.Equal(t, 90*time.Second, made.Config.Healthcheck.Interval)
+		assert.Len(t, made.Config.Labels[hashLabel], 64)
+		delete(made.Config.Labels, hashLabel)
 		assert.Equal(t, map[string]string{"a": "1", "b": "2"}, made.Config.Labels)
+		assert.Equal(t, []string{"no-new-privileges:true"}, made.HostConfig.SecurityOpt)
+		assert.Equal(t, &container.Ulimit{Name: "nofile", Soft: 1024, Hard: 2048}, made.HostConfig.Ulimits[0])
 		assert.Equal(t, 7, *made.Config.StopTimeout)
 		assert.Equal(t, []string{"data:/data", "/h:/c:ro"}, made.HostConfig.Binds)
 		assert.Equal(t, int64(64<<20), made.HostConfig.Memory)
@@ -245,7 +269,7 @@ func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
 		removed int
 	}{
 		"name taken": {
-			engine: &fakeEngine{createErr: cerrdefs.ErrConflict},
+			engine: &fakeEngine{orphan: &container.InspectResponse{Name: "/stack_db", Config: &container.Config{}}},
 			want:   []string{"container stack_db: the name is taken", "docker rm -f stack_db", "namePrefix"},
 		},
 		"image gone": {
@@ -253,7 +277,7 @@ func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
 		},
 		"port taken": {
 			engine: &fakeEngine{
-				inspect:  []container.InspectResponse{starting},
+				inspect:  []container.InspectResponse{created},
 				startErr: fmt.Errorf("Bind for 127.0.0.1:5433 failed: port is already allocated"),
 			},
 			want: []string{"container stack_db: Bind for 127.0.0.1:5433", "portOffset"}, removed: 1,
@@ -303,6 +327,7 @@ func TestReadMarksWhatDrifted(t *testing.T) {
 		"nothing":                       {found: healthy},
 		"restarting is not stopped":     {found: probed(container.State{Restarting: true}, 1)},
 		"stopped":                       {found: exited, want: map[string]string{"running": "exit code 137"}},
+		"paused":                        {found: paused, want: map[string]string{"running": "paused"}},
 		"stopped, and may be":           {found: exited, changes: map[string]any{"mustRun": false}},
 		"environment, labels and image": {found: other, want: map[string]string{"envs": "differ: A, B", "labels": "differ: b", "image": "sha256:two"}},
 		"still starting since a cancelled run": {
@@ -357,7 +382,100 @@ func TestWhatIsGone(t *testing.T) {
 	_, err = p.Delete(t.Context(), plugin.DeleteRequest{Type: containerToken, ID: "c1", Inputs: properties(containerInputs), Outputs: recorded})
 	require.NoError(t, err)
 	_, err = p.Update(t.Context(), plugin.UpdateRequest{Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(containerInputs)})
-	assert.ErrorContains(t, err, "mend: `pulumi refresh`")
+	assert.ErrorContains(t, err, "Fix: `pulumi refresh`")
+}
+
+func TestUpdateResumesAPausedContainer(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{inspect: []container.InspectResponse{paused, healthy}}
+	_, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
+		Type: containerToken, ID: "c1", NewInputs: properties(containerInputs),
+		OldOutputs: properties(merged(merged(containerInputs, ourState), map[string]any{driftKey: map[string]any{"running": "paused"}})),
+	})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"unpause c1"}, e.calls)
+}
+
+// One failed answer of the engine is no fact about the container.
+func TestWaitAsksAgain(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		fails  func(look int) error
+		want   string
+		failed bool
+		within time.Duration
+	}{
+		"after a connection that broke": {
+			fails: func(look int) error {
+				if look == 2 || look == 3 {
+					return errEngine
+				}
+				return nil
+			},
+			within: 2 * time.Second,
+		},
+		"until the limit, and can go on then": {
+			fails: func(look int) error {
+				if look > 1 {
+					return errEngine
+				}
+				return nil
+			},
+			want: "could not be inspected within 30s: engine says no", within: 30 * time.Second,
+		},
+		"not for a container that is gone": {
+			fails: func(look int) error {
+				if look > 1 {
+					return cerrdefs.ErrNotFound
+				}
+				return nil
+			},
+			want: "was removed while it started", failed: true,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e := &fakeEngine{inspect: []container.InspectResponse{starting, starting, starting, healthy}, inspectErr: c.fails}
+				before := time.Now()
+				_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+				assert.Equal(t, c.within, time.Since(before))
+				assert.Empty(t, e.removed)
+				if c.want == "" {
+					require.NoError(t, err)
+					return
+				}
+				failed, recorded := initFailure(t, err)
+				assert.Contains(t, failed.GetReasons()[0], c.want)
+				assert.Equal(t, c.failed, recorded.HasValue(failedKey), "only what failed is replaced")
+				assert.Equal(t, !c.failed, objectOf(recorded[driftKey]).HasValue("health"))
+			})
+		})
+	}
+}
+
+// A start whose answer got lost may have started a database that writes its first files.
+func TestStartWithoutAnAnswerIsTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]*fakeEngine{
+		"it runs": {inspect: []container.InspectResponse{created, healthy}, startErr: errEngine},
+		"nobody knows": {inspect: []container.InspectResponse{created}, startErr: errEngine, inspectErr: func(look int) error {
+			if look > 1 {
+				return errEngine
+			}
+			return nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+			failed, recorded := initFailure(t, err)
+			assert.Contains(t, failed.GetReasons()[0], "may not have started: engine says no")
+			assert.Empty(t, e.removed)
+			assert.False(t, recorded.HasValue(failedKey))
+		})
+	}
 }
 
 func TestDeleteGivesTheGraceTime(t *testing.T) {

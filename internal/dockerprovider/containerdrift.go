@@ -39,7 +39,7 @@ func containerDrift(c call, args containerArgs, found container.InspectResponse)
 		drift["image"] = resource.NewProperty("the container runs " + found.Image)
 	}
 	state := found.State
-	if orTrue(args.Start) && orTrue(args.MustRun) && !state.Running && !state.Restarting {
+	if orTrue(args.Start) && orTrue(args.MustRun) && (state.Paused || !state.Running && !state.Restarting) {
 		drift["running"] = resource.NewProperty(fmt.Sprintf("%s, exit code %d", state.Status, state.ExitCode))
 	}
 	if pending, ok := objectOf(c.recorded[driftKey])["health"]; ok &&

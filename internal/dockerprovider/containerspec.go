@@ -37,6 +37,8 @@ type containerArgs struct {
 	GroupAdds        []string          `json:"groupAdds"        rule:"set"`
 	Capabilities     *capabilities     `json:"capabilities"`
 	ReadOnly         bool              `json:"readOnly"`
+	SecurityOpts     []string          `json:"securityOpts"     rule:"set"`
+	Ulimits          []ulimit          `json:"ulimits"          rule:"set"`
 
 	// What the engine changes on a live container.
 	Restart string `json:"restart" rule:"update"`
@@ -88,6 +90,12 @@ type hostEntry struct {
 	IP   string `json:"ip"   rule:"required"`
 }
 
+type ulimit struct {
+	Name string `json:"name" rule:"required"`
+	Soft int64  `json:"soft" rule:"required"`
+	Hard int64  `json:"hard" rule:"required"`
+}
+
 type capabilities struct {
 	Adds  []string `json:"adds"  rule:"set"`
 	Drops []string `json:"drops" rule:"set"`
@@ -116,6 +124,7 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyMode(args.Restart)},
 		GroupAdd:       args.GroupAdds,
 		ReadonlyRootfs: args.ReadOnly,
+		SecurityOpt:    args.SecurityOpts,
 		ShmSize:        args.ShmSize * megabyte,
 		Tmpfs:          args.Tmpfs,
 		Init:           args.Init,
@@ -123,6 +132,9 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 	}
 	if args.Capabilities != nil {
 		hostConfig.CapAdd, hostConfig.CapDrop = args.Capabilities.Adds, args.Capabilities.Drops
+	}
+	for _, u := range args.Ulimits {
+		hostConfig.Ulimits = append(hostConfig.Ulimits, &container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
 	for _, h := range args.Hosts {
 		hostConfig.ExtraHosts = append(hostConfig.ExtraHosts, h.Host+":"+h.IP)

@@ -68,6 +68,12 @@ func TestContainerDiff(t *testing.T) {
 			changes: map[string]any{"tmpfs": map[string]any{"/t": ""}, "init": true},
 			want:    map[string]plugin.DiffKind{"tmpfs": plugin.DiffAddReplace, "init": plugin.DiffAddReplace},
 		},
+		"security options and limits": {
+			changes: map[string]any{
+				"securityOpts": []any{"no-new-privileges:true"}, "ulimits": []any{map[string]any{"name": "nofile", "soft": 1, "hard": 2}},
+			},
+			want: map[string]plugin.DiffKind{"securityOpts": plugin.DiffAddReplace, "ulimits": plugin.DiffAddReplace},
+		},
 		"an image that is built in this run": {
 			changes: map[string]any{"image": unknown}, want: map[string]plugin.DiffKind{"image": replace},
 		},

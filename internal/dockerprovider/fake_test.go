@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"strings"
 	"testing"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -16,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
@@ -28,11 +31,22 @@ type fakeEngine struct {
 	engine
 
 	version string
-	// inspect answers looks at the container, one after another, the last one forever.
-	inspect []container.InspectResponse
-	looks   int
-	gone    bool
-	log     string
+	// id is the engine's own ID.
+	id string
+	// inspect answers looks at the container, one after another, the last one forever;
+	// inspectErr may fail the look of that number.
+	inspect    []container.InspectResponse
+	inspectErr func(look int) error
+	looks      int
+	gone       bool
+	log        string
+	// happens are the container's events; streamErr then ends their stream.
+	happens   []happening
+	streamErr error
+	// orphan has the name that a create asks for, until it is removed.
+	orphan *container.InspectResponse
+	// calls are what changed something, in order.
+	calls []string
 
 	created   client.ContainerCreateOptions
 	createErr error
@@ -44,32 +58,77 @@ type fakeEngine struct {
 	updated   []client.ContainerUpdateOptions
 
 	networkRemoveErr, volumeRemoveErr, imageRemoveErr error
+	networkInspect                                    func(name string) (network.Inspect, error)
+	networkLabels                                     map[string]string
 	attached                                          []string
 	images                                            map[string]string
 	pulled                                            []string
 	pullErr                                           error
 }
 
+// happening is an event and how long after the one before it comes.
+type happening struct {
+	after    time.Duration
+	action   events.Action
+	exitCode string
+}
+
 func (f *fakeEngine) ClientVersion() string { return f.version }
+
+func (f *fakeEngine) DaemonHost() string { return "unix:///fake.sock" }
+
+func (f *fakeEngine) Info(context.Context, client.InfoOptions) (client.SystemInfoResult, error) {
+	return client.SystemInfoResult{Info: system.Info{ID: f.id}}, nil
+}
 
 func (f *fakeEngine) Ping(context.Context, client.PingOptions) (client.PingResult, error) {
 	return client.PingResult{OSType: "linux"}, nil
 }
 
-func (f *fakeEngine) Events(context.Context, client.EventsListOptions) client.EventsResult {
-	return client.EventsResult{Messages: make(chan events.Message), Err: make(chan error)}
+func (f *fakeEngine) Events(ctx context.Context, _ client.EventsListOptions) client.EventsResult {
+	messages, streamEnd := make(chan events.Message), make(chan error, 1)
+	go func() {
+		for _, h := range f.happens {
+			select {
+			case <-time.After(h.after):
+			case <-ctx.Done():
+				return
+			}
+			message := events.Message{Action: h.action, Actor: events.Actor{Attributes: map[string]string{"exitCode": h.exitCode}}}
+			select {
+			case messages <- message:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if f.streamErr != nil {
+			streamEnd <- f.streamErr
+		}
+	}()
+	return client.EventsResult{Messages: messages, Err: streamEnd}
+}
+
+func (f *fakeEngine) did(format string, a ...any) {
+	f.calls = append(f.calls, fmt.Sprintf(format, a...))
 }
 
 func (f *fakeEngine) ContainerCreate(
 	_ context.Context, options client.ContainerCreateOptions,
 ) (client.ContainerCreateResult, error) {
+	if f.orphan != nil {
+		return client.ContainerCreateResult{}, cerrdefs.ErrConflict
+	}
+	f.did("create %s", options.Name)
 	f.created = options
 	return client.ContainerCreateResult{ID: "c1"}, f.createErr
 }
 
 func (f *fakeEngine) ContainerInspect(
-	ctx context.Context, _ string, _ client.ContainerInspectOptions,
+	ctx context.Context, id string, _ client.ContainerInspectOptions,
 ) (client.ContainerInspectResult, error) {
+	if f.orphan != nil && (id == f.orphan.ID || "/"+id == f.orphan.Name) {
+		return client.ContainerInspectResult{Container: *f.orphan}, nil
+	}
 	if f.gone {
 		return client.ContainerInspectResult{}, cerrdefs.ErrNotFound
 	}
@@ -78,6 +137,11 @@ func (f *fakeEngine) ContainerInspect(
 	}
 	found := f.inspect[min(f.looks, len(f.inspect)-1)]
 	f.looks++
+	if f.inspectErr != nil {
+		if err := f.inspectErr(f.looks); err != nil {
+			return client.ContainerInspectResult{}, err
+		}
+	}
 	return client.ContainerInspectResult{Container: found}, nil
 }
 
@@ -101,9 +165,13 @@ func (f *fakeEngine) ContainerLogs(
 }
 
 func (f *fakeEngine) ContainerRemove(
-	_ context.Context, _ string, options client.ContainerRemoveOptions,
+	_ context.Context, id string, options client.ContainerRemoveOptions,
 ) (client.ContainerRemoveResult, error) {
+	f.did("remove %s", id)
 	f.removed = append(f.removed, options)
+	if f.orphan != nil && id == f.orphan.ID {
+		f.orphan = nil
+	}
 	if f.gone {
 		return client.ContainerRemoveResult{}, cerrdefs.ErrNotFound
 	}
@@ -111,14 +179,30 @@ func (f *fakeEngine) ContainerRemove(
 }
 
 func (f *fakeEngine) ContainerStart(
-	context.Context, string, client.ContainerStartOptions,
+	_ context.Context, id string, _ client.ContainerStartOptions,
 ) (client.ContainerStartResult, error) {
-	return client.ContainerStartResult{}, f.startErr
+	f.did("start %s", id)
+	if f.startErr == nil && f.orphan != nil {
+		f.orphan.State = healthy.State
+	}
+	err := f.startErr
+	if f.orphan != nil {
+		f.startErr = nil // of the orphan alone
+	}
+	return client.ContainerStartResult{}, err
+}
+
+func (f *fakeEngine) ContainerUnpause(
+	_ context.Context, id string, _ client.ContainerUnpauseOptions,
+) (client.ContainerUnpauseResult, error) {
+	f.did("unpause %s", id)
+	return client.ContainerUnpauseResult{}, nil
 }
 
 func (f *fakeEngine) ContainerStop(
-	_ context.Context, _ string, options client.ContainerStopOptions,
+	_ context.Context, id string, options client.ContainerStopOptions,
 ) (client.ContainerStopResult, error) {
+	f.did("stop %s", id)
 	f.stopped = append(f.stopped, options)
 	if f.gone {
 		return client.ContainerStopResult{}, cerrdefs.ErrNotFound
@@ -148,9 +232,28 @@ func (f *fakeEngine) NetworkConnect(
 	return client.NetworkConnectResult{}, nil
 }
 
+func (f *fakeEngine) NetworkCreate(
+	_ context.Context, name string, options client.NetworkCreateOptions,
+) (client.NetworkCreateResult, error) {
+	f.did("create %s", name)
+	f.networkLabels = options.Labels
+	return client.NetworkCreateResult{ID: "n1"}, nil
+}
+
+func (f *fakeEngine) NetworkDisconnect(
+	_ context.Context, id string, options client.NetworkDisconnectOptions,
+) (client.NetworkDisconnectResult, error) {
+	f.did("disconnect %s from %s", options.Container, id)
+	return client.NetworkDisconnectResult{}, nil
+}
+
 func (f *fakeEngine) NetworkInspect(
-	context.Context, string, client.NetworkInspectOptions,
+	_ context.Context, name string, _ client.NetworkInspectOptions,
 ) (client.NetworkInspectResult, error) {
+	if f.networkInspect != nil {
+		found, err := f.networkInspect(name)
+		return client.NetworkInspectResult{Network: found}, err
+	}
 	if f.gone {
 		return client.NetworkInspectResult{}, cerrdefs.ErrNotFound
 	}
@@ -165,8 +268,9 @@ func (f *fakeEngine) NetworkInspect(
 }
 
 func (f *fakeEngine) NetworkRemove(
-	context.Context, string, client.NetworkRemoveOptions,
+	_ context.Context, id string, _ client.NetworkRemoveOptions,
 ) (client.NetworkRemoveResult, error) {
+	f.did("remove %s", id)
 	return client.NetworkRemoveResult{}, f.networkRemoveErr
 }
 
@@ -174,6 +278,13 @@ func (f *fakeEngine) VolumeRemove(
 	context.Context, string, client.VolumeRemoveOptions,
 ) (client.VolumeRemoveResult, error) {
 	return client.VolumeRemoveResult{}, f.volumeRemoveErr
+}
+
+func (f *fakeEngine) ImageBuild(
+	ctx context.Context, _ io.Reader, _ client.ImageBuildOptions,
+) (client.ImageBuildResult, error) {
+	<-ctx.Done()
+	return client.ImageBuildResult{}, errors.New("process did not complete successfully: signal: interrupt")
 }
 
 func (f *fakeEngine) ImageInspect(

@@ -80,29 +80,71 @@ func ipam(args networkArgs) (*network.IPAM, []plugin.CheckFailure) {
 }
 
 func (networkType) create(ctx context.Context, c call, args networkArgs) (resource.ID, outputs, error) {
+	addresses, _ := ipam(args)
+	options := client.NetworkCreateOptions{
+		Driver: args.Driver, IPAM: addresses, Internal: args.Internal, Attachable: args.Attachable, Options: args.Options,
+	}
+	options.Labels = withHash(args.Labels, args.Name, options)
 	// Engines before API 1.44 would make a second network of the same name.
-	if _, err := c.engine.NetworkInspect(ctx, args.Name, client.NetworkInspectOptions{}); err == nil {
+	existing, err := c.engine.NetworkInspect(ctx, args.Name, client.NetworkInspectOptions{})
+	switch {
+	case cerrdefs.IsNotFound(err):
+	case err != nil:
+		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
+	case !isOurs(existing.Network.Labels, args.Labels):
 		return "", nil, fmt.Errorf("network %s exists already and is not this stack's: "+
 			"`docker network inspect %[1]s` shows who uses it, `docker network rm %[1]s` removes it, "+
 			"or give this stack another namePrefix", args.Name)
-	} else if !cerrdefs.IsNotFound(err) {
-		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
+	default:
+		// An orphan: this stack created it, and its state does not know it.
+		c.id = resource.ID(existing.Network.ID)
+		if existing.Network.Labels[hashLabel] == options.Labels[hashLabel] {
+			c.run.takenOver.Store(c.id, c.progress.urn)
+			return c.id, networkOutputs(existing.Network), nil
+		}
+		if err := clearNetwork(ctx, c, args, existing.Network); err != nil {
+			return "", nil, err
+		}
 	}
-	addresses, _ := ipam(args)
-	made, err := c.engine.NetworkCreate(ctx, args.Name, client.NetworkCreateOptions{
-		Driver: args.Driver, IPAM: addresses, Internal: args.Internal, Attachable: args.Attachable,
-		Options: args.Options, Labels: labelMap(args.Labels),
-	})
+	made, err := c.engine.NetworkCreate(ctx, args.Name, options)
 	if err != nil {
 		if strings.Contains(err.Error(), "overlap") {
-			err = errors.Join(err, errors.New("mend: give this stack another `subnet`, "+
+			err = errors.Join(err, errors.New("Fix: give this stack another `subnet`, "+
 				"or remove the network that holds it (`docker network ls`)"))
 		}
 		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
 	}
-	c.id = resource.ID(made.ID)
-	out, err := networkType{}.read(ctx, c, args)
-	return c.id, out, err
+	found, err := c.engine.NetworkInspect(ctx, made.ID, client.NetworkInspectOptions{})
+	if err != nil {
+		// No state knows it yet. Where this fails too, the next run takes it over.
+		_, removeErr := c.engine.NetworkRemove(context.WithoutCancel(ctx), made.ID, client.NetworkRemoveOptions{})
+		return "", nil, fmt.Errorf("network %s: %w", args.Name, errors.Join(err, removeErr))
+	}
+	return resource.ID(made.ID), networkOutputs(found.Network), nil
+}
+
+// clearNetwork removes an orphan that is not what is wanted. This stack's containers
+// are disconnected first: each is replaced when its own turn comes.
+func clearNetwork(ctx context.Context, c call, args networkArgs, found network.Inspect) error {
+	for id := range found.Containers {
+		attached, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if err != nil {
+			return fmt.Errorf("network %s: %w", args.Name, err)
+		}
+		if !isOurs(attached.Container.Config.Labels, args.Labels) {
+			return stillUsed(args, found)
+		}
+	}
+	for id := range found.Containers {
+		if _, err := c.engine.NetworkDisconnect(ctx, found.ID, client.NetworkDisconnectOptions{Container: id, Force: true}); err != nil {
+			return fmt.Errorf("network %s: %w", args.Name, err)
+		}
+	}
+	return networkType{}.remove(ctx, c, args)
+}
+
+func networkOutputs(found network.Inspect) outputs {
+	return outputs{"driver": resource.NewProperty(found.Driver), "scope": resource.NewProperty(found.Scope)}
 }
 
 func (networkType) read(ctx context.Context, c call, args networkArgs) (outputs, error) {
@@ -113,10 +155,7 @@ func (networkType) read(ctx context.Context, c call, args networkArgs) (outputs,
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", args.Name, err)
 	}
-	return outputs{
-		"driver": resource.NewProperty(found.Network.Driver),
-		"scope":  resource.NewProperty(found.Network.Scope),
-	}, nil
+	return networkOutputs(found.Network), nil
 }
 
 // update has nothing to do: every property of a network is fixed when it is made.
@@ -133,12 +172,16 @@ func (networkType) remove(ctx context.Context, c call, args networkArgs) error {
 	if inspectErr != nil || len(found.Network.Containers) == 0 {
 		return fmt.Errorf("network %s: %w", args.Name, err)
 	}
+	return stillUsed(args, found.Network)
+}
+
+func stillUsed(args networkArgs, found network.Inspect) error {
 	var names []string
-	for _, attached := range found.Network.Containers {
+	for _, attached := range found.Containers {
 		names = append(names, attached.Name)
 	}
 	slices.Sort(names)
 	return fmt.Errorf("network %s is still used by containers that are not this stack's: %s\n"+
-		"mend: `docker rm -f %[3]s`, or `docker network disconnect -f %[1]s <container>` for each, then run this again",
+		"Fix: `docker rm -f %[3]s`, or `docker network disconnect -f %[1]s <container>` for each, then run this again",
 		args.Name, strings.Join(names, ", "), strings.Join(names, " "))
 }

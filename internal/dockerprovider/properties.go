@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
@@ -34,7 +35,10 @@ func (d duration) value() time.Duration {
 	return v
 }
 
-var durationType = reflect.TypeFor[duration]()
+// content is the text of a file, in which every character may stand.
+type content string
+
+var durationType, contentType = reflect.TypeFor[duration](), reflect.TypeFor[content]()
 
 // hasRule tells whether a field's rule tag holds the word.
 func hasRule(f reflect.StructField, word string) bool {
@@ -46,17 +50,27 @@ func propertyName(f reflect.StructField) string {
 	return name
 }
 
-// plain is a property as encoding/json knows it: secrets are opened, and what is
-// unknown in a preview is left out.
-func plain(v resource.PropertyValue) any {
-	switch {
-	case v.IsSecret():
-		return plain(v.SecretValue().Element)
-	case v.IsOutput():
-		if !v.OutputValue().Known {
-			return nil
+// bare is a property without what Pulumi wraps it in: secrets are opened.
+func bare(v resource.PropertyValue) resource.PropertyValue {
+	for {
+		switch {
+		case v.IsSecret():
+			v = v.SecretValue().Element
+		case v.IsOutput() && !v.OutputValue().Known:
+			return resource.MakeComputed(resource.NewProperty(""))
+		case v.IsOutput():
+			v = v.OutputValue().Element
+		default:
+			return v
 		}
-		return plain(v.OutputValue().Element)
+	}
+}
+
+// plain is a bare property as encoding/json knows it; what is unknown in a preview is
+// left out.
+func plain(v resource.PropertyValue) any {
+	v = bare(v)
+	switch {
 	case v.IsObject():
 		object := map[string]any{}
 		for k, e := range v.ObjectValue() {
@@ -120,14 +134,11 @@ func decodeStruct(path string, properties resource.PropertyMap, target reflect.V
 }
 
 func decodeValue(path string, value resource.PropertyValue, target reflect.Value) []plugin.CheckFailure {
-	for value.IsSecret() || value.IsOutput() {
-		if value.IsSecret() {
-			value = value.SecretValue().Element
-		} else {
-			value = value.OutputValue().Element
-		}
-	}
+	value = bare(value)
 	kind := target.Type()
+	fail := func(format string, a ...any) []plugin.CheckFailure {
+		return []plugin.CheckFailure{{Property: resource.PropertyKey(path), Reason: path + fmt.Sprintf(format, a...)}}
+	}
 	switch {
 	case value.IsComputed():
 		return nil
@@ -138,34 +149,33 @@ func decodeValue(path string, value resource.PropertyValue, target reflect.Value
 		var failures []plugin.CheckFailure
 		for i, element := range value.ArrayValue() {
 			item := reflect.New(kind.Elem()).Elem()
-			if bare := element; bare.IsSecret() {
-				element = bare.SecretValue().Element
-			}
-			if element.IsObject() {
-				failures = append(failures, decodeStruct(fmt.Sprintf("%s[%d].", path, i), element.ObjectValue(), item)...)
+			place := fmt.Sprintf("%s[%d]", path, i)
+			if element = bare(element); element.IsObject() {
+				failures = append(failures, decodeStruct(place+".", element.ObjectValue(), item)...)
+			} else if !element.IsComputed() {
+				failures = append(failures, plugin.CheckFailure{Property: resource.PropertyKey(place), Reason: place + " must be a map"})
 			}
 			target.Set(reflect.Append(target, item))
 		}
 		return failures
 	}
+	// What JSON or the engine would change without a word is refused.
+	texts := fmt.Sprint(plain(value))
+	if !utf8.ValidString(texts) {
+		return fail(" must be UTF-8")
+	}
+	if kind != contentType && strings.Contains(texts, "\x00") {
+		return fail(" must not contain a NUL byte")
+	}
 	bytes, err := json.Marshal(plain(value))
 	if err == nil {
 		err = json.Unmarshal(bytes, target.Addr().Interface())
 	}
-	if err == nil && kind == durationType {
-		_, err = time.ParseDuration(target.String())
-		if err != nil {
-			return []plugin.CheckFailure{{
-				Property: resource.PropertyKey(path),
-				Reason:   path + " must be a duration such as 30s or 1m30s",
-			}}
-		}
-	}
 	if err != nil {
-		return []plugin.CheckFailure{{
-			Property: resource.PropertyKey(path),
-			Reason:   fmt.Sprintf("%s must be %s", path, typeName(kind)),
-		}}
+		return fail(" must be %s", typeName(kind))
+	}
+	if _, err := time.ParseDuration(target.String()); kind == durationType && err != nil {
+		return fail(" must be a duration such as 30s or 1m30s")
 	}
 	return nil
 }
@@ -242,10 +252,7 @@ func diffStruct(
 }
 
 func objectOf(v resource.PropertyValue) resource.PropertyMap {
-	if v.IsSecret() {
-		v = v.SecretValue().Element
-	}
-	if v.IsObject() {
+	if v = bare(v); v.IsObject() {
 		return v.ObjectValue()
 	}
 	return nil

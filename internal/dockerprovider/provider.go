@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/blang/semver"
+	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
@@ -32,6 +33,9 @@ const (
 	failedKey = "failed"
 	// driftKey names what a read found to differ, with a few words on each.
 	driftKey = "drift"
+	// engineKey is the ID of the Docker engine that the resource lives on. States of
+	// older versions do not have it.
+	engineKey = "__engine"
 )
 
 // errForeignState is the answer to a state that the official plugin wrote.
@@ -48,6 +52,24 @@ type call struct {
 	recorded resource.PropertyMap
 	progress progress
 	engine   engine
+	// engineID is the connected engine's own ID; in a preview, which asks no engine, the recorded one.
+	engineID string
+	run      *run
+}
+
+// run is what a provider remembers between its calls; Pulumi starts one for each run.
+type run struct {
+	// told are the causes that a message has explained.
+	told sync.Map
+	// takenOver are the URNs by the engine ids that they took over.
+	takenOver sync.Map
+}
+
+// first tells whether this is the first message about the cause. What stops many
+// resources is explained in full once.
+func (r *run) first(cause string) bool {
+	_, told := r.told.LoadOrStore(cause, true)
+	return !told
 }
 
 // recordedText is a recorded output that is a text, or "" where there is none.
@@ -91,8 +113,11 @@ type Provider struct {
 
 	types map[tokens.Type]anyType
 
+	run run
+
 	mu       sync.Mutex
 	engine   engine
+	engineID string
 	host     *host
 	stopping context.Context // ends with SignalCancellation, Pulumi's call of its own for it
 	stop     context.CancelFunc
@@ -207,20 +232,52 @@ func (p *Provider) typeOf(t tokens.Type) (anyType, error) {
 }
 
 // begin is what create, read, update and delete have in common: the resource's type,
-// the call, and a context that also ends when the run is cancelled.
+// the call, and a context that also ends when the run is cancelled. Outside of previews
+// it refuses a resource that lives on another engine than the connected one.
 func (p *Provider) begin(
-	ctx context.Context, t tokens.Type, urn resource.URN, c call,
+	ctx context.Context, t tokens.Type, urn resource.URN, preview bool, c call,
 ) (context.Context, context.CancelFunc, anyType, call, error) {
 	kind, err := p.typeOf(t)
 	if err != nil {
 		return nil, nil, nil, c, err
 	}
 	p.mu.Lock()
-	c.engine, c.progress = p.engine, progress{host: p.host, urn: urn}
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	c.engine, c.progress, c.run = p.engine, progress{host: p.host, urn: urn}, &p.run
 	ctx, cancel := context.WithCancel(ctx)
 	unhook := context.AfterFunc(p.stopping, cancel)
-	return ctx, func() { unhook(); cancel() }, kind, c, nil
+	done := func() { unhook(); cancel() }
+	if c.engineID = c.recordedText(engineKey); !preview {
+		if err := p.findEngine(ctx, &c); err != nil {
+			done()
+			return nil, nil, nil, c, err
+		}
+	}
+	return ctx, done, kind, c, nil
+}
+
+// findEngine fills in the connected engine's ID and compares it with the recorded one.
+// The caller holds the lock.
+func (p *Provider) findEngine(ctx context.Context, c *call) error {
+	if p.engineID == "" {
+		found, err := p.engine.Info(ctx, client.InfoOptions{})
+		if err != nil {
+			return fmt.Errorf("docker engine %s: %w", p.engine.DaemonHost(), err)
+		}
+		p.engineID = found.Info.ID
+	}
+	c.engineID = p.engineID
+	recorded := c.recordedText(engineKey)
+	switch {
+	case recorded == "" || recorded == c.engineID:
+		return nil
+	case !c.run.first(engineKey):
+		return errors.New("it lives on the other Docker engine too, and was not touched")
+	}
+	return fmt.Errorf("this stack lives on the Docker engine %s, and the connected one (%s) is %s; nothing was touched\n"+
+		"Fix: name the right engine with `DOCKER_HOST` or `docker context use`. To move the stack on purpose, run `platform down` "+
+		"on the old engine, remove `engine` from the stack's settings, and run `platform up`",
+		recorded, p.engine.DaemonHost(), c.engineID)
 }
 
 // Check reports every fault of a resource's inputs at once.
@@ -271,19 +328,19 @@ func (p *Provider) Diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffR
 
 // Create makes the resource; in a preview it only says which outputs will be known later.
 func (p *Provider) Create(ctx context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error) {
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, call{inputs: req.Properties})
+	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, req.Preview, call{inputs: req.Properties})
 	if err != nil {
 		return plugin.CreateResponse{}, err
 	}
 	defer done()
 	if req.Preview {
-		return plugin.CreateResponse{Properties: state(req.Properties, kind.unknowns())}, nil
+		return plugin.CreateResponse{Properties: c.state(kind.unknowns())}, nil
 	}
 	id, out, err := kind.create(ctx, c)
 	if err != nil {
-		return plugin.CreateResponse{}, failure(err, id, req.Properties, out)
+		return plugin.CreateResponse{}, failure(err, id, c.state(out))
 	}
-	return plugin.CreateResponse{ID: id, Properties: state(req.Properties, out)}, nil
+	return plugin.CreateResponse{ID: id, Properties: c.state(out)}, nil
 }
 
 // Read looks at the resource. Inputs come back as recorded; what drifted stands under
@@ -296,7 +353,7 @@ func (p *Provider) Read(ctx context.Context, req plugin.ReadRequest) (plugin.Rea
 	if err := ours(req.State); err != nil {
 		return plugin.ReadResponse{}, err
 	}
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN,
+	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, false,
 		call{id: req.ID, inputs: req.Inputs, recorded: req.State})
 	if err != nil {
 		return plugin.ReadResponse{}, err
@@ -307,7 +364,7 @@ func (p *Provider) Read(ctx context.Context, req plugin.ReadRequest) (plugin.Rea
 		return plugin.ReadResponse{}, err
 	}
 	return plugin.ReadResponse{ReadResult: plugin.ReadResult{
-		ID: req.ID, Inputs: req.Inputs, Outputs: state(req.Inputs, out),
+		ID: req.ID, Inputs: req.Inputs, Outputs: c.state(out),
 	}}, nil
 }
 
@@ -316,22 +373,20 @@ func (p *Provider) Update(ctx context.Context, req plugin.UpdateRequest) (plugin
 	if err := ours(req.OldOutputs); err != nil {
 		return plugin.UpdateResponse{}, err
 	}
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN,
+	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, req.Preview,
 		call{id: req.ID, inputs: req.NewInputs, recorded: req.OldOutputs})
 	if err != nil {
 		return plugin.UpdateResponse{}, err
 	}
 	defer done()
 	if req.Preview {
-		return plugin.UpdateResponse{
-			Properties: state(req.NewInputs, kind.previewUpdate(c)),
-		}, nil
+		return plugin.UpdateResponse{Properties: c.state(kind.previewUpdate(c))}, nil
 	}
 	out, err := kind.update(ctx, c)
 	if err != nil {
-		return plugin.UpdateResponse{}, failure(err, req.ID, req.NewInputs, out)
+		return plugin.UpdateResponse{}, failure(err, req.ID, c.state(out))
 	}
-	return plugin.UpdateResponse{Properties: state(req.NewInputs, out)}, nil
+	return plugin.UpdateResponse{Properties: c.state(out)}, nil
 }
 
 // Delete removes the resource; one that is gone already is no error.
@@ -339,12 +394,17 @@ func (p *Provider) Delete(ctx context.Context, req plugin.DeleteRequest) (plugin
 	if err := ours(req.Outputs); err != nil {
 		return plugin.DeleteResponse{}, err
 	}
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN,
+	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, false,
 		call{id: req.ID, inputs: req.Inputs, recorded: req.Outputs})
 	if err != nil {
 		return plugin.DeleteResponse{}, err
 	}
 	defer done()
+	// A resource that got another name in the program is created before the old one is
+	// deleted, and takes over the same container.
+	if urn, ok := p.run.takenOver.Load(req.ID); ok && urn != req.URN {
+		return plugin.DeleteResponse{}, nil
+	}
 	return plugin.DeleteResponse{}, kind.remove(ctx, c)
 }
 
@@ -356,22 +416,25 @@ func ours(recorded resource.PropertyMap) error {
 	return errForeignState
 }
 
-// state is what stands in the state file: inputs, outputs and this provider's mark.
-func state(inputs resource.PropertyMap, out outputs) resource.PropertyMap {
-	all := inputs.Copy()
+// state is what stands in the state file: inputs, outputs, this provider's mark and
+// the engine's ID.
+func (c call) state(out outputs) resource.PropertyMap {
+	all := c.inputs.Copy()
 	maps.Copy(all, out)
 	all[markerKey] = resource.NewProperty(Version)
+	if c.engineID != "" {
+		all[engineKey] = resource.NewProperty(c.engineID)
+	}
 	return all
 }
 
 // failure turns an initError into Pulumi's answer for "exists, but did not come up",
 // which records the resource. Other errors pass.
-func failure(err error, id resource.ID, inputs resource.PropertyMap, out outputs) error {
+func failure(err error, id resource.ID, all resource.PropertyMap) error {
 	var failed *initError
 	if !errors.As(err, &failed) {
 		return err
 	}
-	all := state(inputs, out)
 	if failed.resumable {
 		all[driftKey] = resource.NewProperty(resource.PropertyMap{"health": resource.NewProperty(failed.summary)})
 	} else {

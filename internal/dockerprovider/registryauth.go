@@ -1,67 +1,46 @@
 package dockerprovider
 
 import (
-	"encoding/base64"
-	"path/filepath"
-	"strings"
+	"fmt"
 
 	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
 
 	engines "trading-platform/internal/engine"
 )
 
-// dockerHub is the key under which the docker CLI files Docker Hub's credentials.
-const dockerHub = "https://index.docker.io/v1/"
-
-// credentials are what `docker login` stored for a registry in the docker CLI's
-// config.json. Credential helpers are not asked; without an entry it is the empty
-// config, that is an anonymous pull.
-func credentials(domain string) registry.AuthConfig {
-	var cli struct {
-		Auths map[string]struct {
-			Auth          string `json:"auth"`
-			IdentityToken string `json:"identitytoken"`
-		} `json:"auths"`
+// credentials are what `docker login` stored for a registry, in the docker CLI's
+// config.json or its credential helper. Without an entry they are empty, and the pull
+// is anonymous.
+func credentials(domain string) (registry.AuthConfig, error) {
+	file, err := config.Load(engines.ConfigDir())
+	if err != nil {
+		return registry.AuthConfig{}, err
 	}
-	if err := engines.ReadJSON(filepath.Join(engines.ConfigDir(), "config.json"), &cli); err != nil {
-		return registry.AuthConfig{}
+	if domain == "registry-1.docker.io" { // BuildKit's name for Docker Hub
+		domain = "docker.io"
 	}
-	keys := []string{domain, "https://" + domain}
-	if domain == "docker.io" || domain == "registry-1.docker.io" {
-		keys = append(keys, dockerHub)
+	found, err := file.GetAuthConfig(domain)
+	if err != nil {
+		return registry.AuthConfig{}, fmt.Errorf("credentials of %s: %w\nFix: `docker login`, or correct %s", domain, err, file.GetFilename())
 	}
-	for _, key := range keys {
-		entry, ok := cli.Auths[key]
-		if !ok {
-			continue
-		}
-		decoded, err := base64.StdEncoding.DecodeString(entry.Auth)
-		if err != nil {
-			continue
-		}
-		user, password, _ := strings.Cut(string(decoded), ":")
-		return registry.AuthConfig{
-			Username: user, Password: password, IdentityToken: entry.IdentityToken, ServerAddress: key,
-		}
-	}
-	return registry.AuthConfig{}
+	return registry.AuthConfig{
+		Username: found.Username, Password: found.Password, Auth: found.Auth, ServerAddress: found.ServerAddress,
+		IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
+	}, nil
 }
 
 // registryAuth is the header that pulls an image; "" pulls it anonymously.
-func registryAuth(image string) string {
+func registryAuth(image string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	found := credentials(reference.Domain(named))
-	if found == (registry.AuthConfig{}) {
-		return ""
+	found, err := credentials(reference.Domain(named))
+	if err != nil || found.Username == "" && found.IdentityToken == "" && found.RegistryToken == "" {
+		return "", err
 	}
-	header, err := authconfig.Encode(found)
-	if err != nil {
-		return ""
-	}
-	return header
+	return authconfig.Encode(found)
 }

@@ -99,18 +99,23 @@ func pull(ctx context.Context, c call, args remoteImageArgs) error {
 		if named, parseErr := reference.ParseNormalizedNamed(args.Name); parseErr == nil {
 			registry = reference.Domain(named)
 		}
+		if !c.run.first(registry + err.Error()) {
+			return fmt.Errorf("image %s could not be pulled from %s for the same cause", args.Name, registry)
+		}
 		return fmt.Errorf("image %s could not be pulled from %s: %w\n"+
-			"mend: name another image for the service (`images.<service>` in the stack's settings), "+
+			"Fix: name another image for the service (`images.<service>` in the stack's settings), "+
 			"or, where no registry can be reached, make the images here with `platform init`", args.Name, registry, err)
 	}
 	platforms, err := parsePlatform(args.Platform)
 	if err != nil {
 		return fail(err)
 	}
+	login, err := registryAuth(args.Name)
+	if err != nil {
+		return fail(err)
+	}
 	c.progress.status("pulling %s", args.Name)
-	stream, err := c.engine.ImagePull(ctx, args.Name, client.ImagePullOptions{
-		Platforms: platforms, RegistryAuth: registryAuth(args.Name),
-	})
+	stream, err := c.engine.ImagePull(ctx, args.Name, client.ImagePullOptions{Platforms: platforms, RegistryAuth: login})
 	if err != nil {
 		return fail(err)
 	}

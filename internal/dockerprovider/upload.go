@@ -15,9 +15,9 @@ import (
 // upload is a file that is copied into a container before its first start. Content is
 // a text, ContentBase64 any bytes.
 type upload struct {
-	File          string `json:"file" rule:"required"`
-	Content       string `json:"content"`
-	ContentBase64 string `json:"contentBase64"`
+	File          string  `json:"file" rule:"required"`
+	Content       content `json:"content"`
+	ContentBase64 string  `json:"contentBase64"`
 	// Executable gives mode 0755 instead of 0644. Permissions, in octal, wins over it.
 	Executable  bool   `json:"executable"`
 	Permissions string `json:"permissions"`

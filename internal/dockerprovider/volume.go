@@ -74,6 +74,6 @@ func (volumeType) remove(ctx context.Context, c call, args volumeArgs) error {
 	for _, user := range users.Items {
 		names = append(names, strings.TrimPrefix(strings.Join(user.Names, ","), "/"))
 	}
-	return fmt.Errorf("volume %s is still used by %s\nmend: `docker rm -f %s`, then run this again",
+	return fmt.Errorf("volume %s is still used by %s\nFix: `docker rm -f %s`, then run this again",
 		args.Name, strings.Join(names, ", "), strings.Join(names, " "))
 }

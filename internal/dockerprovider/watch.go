@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -23,6 +24,8 @@ const (
 	// pollEvery is the beat of progress messages and of a look at the container besides
 	// the events, which can get lost with their connection.
 	pollEvery = time.Second
+	// askLimit is how long the engine may take to answer; it is asked again then.
+	askLimit = 10 * time.Second
 	// logLines is how much of a failed container's log an error shows.
 	logLines = 20
 )
@@ -91,15 +94,27 @@ func (w *watch) wait(ctx context.Context) error {
 }
 
 func (w *watch) look(ctx context.Context) (up bool, err error) {
-	result, err := w.c.engine.ContainerInspect(ctx, w.id, client.ContainerInspectOptions{})
-	if err != nil {
-		if ctx.Err() != nil {
-			return false, w.cancelled()
+	asking, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	result, err := w.c.engine.ContainerInspect(asking, w.id, client.ContainerInspectOptions{})
+	age := time.Since(w.started)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return false, w.cancelled()
+	case cerrdefs.IsNotFound(err):
+		const what = "was removed while it started"
+		return false, &initError{
+			reason: fmt.Sprintf("container %s %s; the next `pulumi up` makes it again", w.args.Name, what), summary: what,
 		}
-		return false, w.failed(ctx, "could not be looked at: "+err.Error(), nil)
+	case age < w.limit:
+		w.c.progress.status("%s: asking the engine again: %v", w.args.Name, err)
+		return false, nil
+	default:
+		return false, w.unfinished(fmt.Sprintf("could not be inspected within %s: %v", seconds(w.limit), err))
 	}
 	found := result.Container
-	state, age := found.State, time.Since(w.started)
+	state := found.State
 	down := !state.Running && !state.Restarting
 	if (down || state.Restarting) && w.lastExit == "" {
 		w.lastExit = fmt.Sprint(state.ExitCode)
@@ -187,13 +202,17 @@ func (w *watch) failed(ctx context.Context, what string, health *container.Healt
 		probe := health.Log[len(health.Log)-1]
 		text += fmt.Sprintf("\nits last probe: %s", w.probeText(probe, strings.TrimSpace))
 	}
-	text += fmt.Sprintf("\n%s\nit stays for a look (`docker logs %s`); mend the cause, and the next `pulumi up` replaces it",
+	text += fmt.Sprintf("\n%s\nFix: the container stays for inspection (`docker logs %s`); remove the cause, and the next `pulumi up` replaces it",
 		w.logs(ctx), w.args.Name)
 	return &initError{reason: text, summary: what}
 }
 
 func (w *watch) cancelled() error {
-	const what = "was still starting when the run was cancelled"
+	return w.unfinished("was still starting when the run was cancelled")
+}
+
+// unfinished is a wait without an outcome: nothing is known against the container.
+func (w *watch) unfinished(what string) error {
 	return &initError{
 		reason:  fmt.Sprintf("container %s %s; the next `pulumi up` goes on waiting for it", w.args.Name, what),
 		summary: what, resumable: true,
