@@ -38,6 +38,7 @@ func withHash(labels []label, parts ...any) map[string]string {
 // Older versions set no identity: their objects go by the stack's name.
 func isOurs(existing map[string]string, wanted []label) bool {
 	want := labelMap(wanted)
-	stack, identity := want[stackLabel], existing[identityLabel]
-	return stack != "" && existing[stackLabel] == stack && (identity == "" || identity == want[identityLabel])
+	stack := want[stackLabel]
+	identity, labelled := existing[identityLabel]
+	return stack != "" && existing[stackLabel] == stack && (!labelled || identity == want[identityLabel])
 }

@@ -39,6 +39,9 @@ func TestOrphanedContainer(t *testing.T) {
 	labels := func(stack, identity string) func(*container.InspectResponse) {
 		return func(c *container.InspectResponse) {
 			c.Config.Labels = map[string]string{stackLabel: stack, identityLabel: identity}
+			if identity == "" {
+				delete(c.Config.Labels, identityLabel)
+			}
 		}
 	}
 	state := func(s container.State) func(*container.InspectResponse) {
@@ -275,5 +278,5 @@ func TestContainerByItsImagesName(t *testing.T) {
 
 func TestLabelsAreThePlans(t *testing.T) {
 	t.Parallel()
-	assert.Equal(t, plan.StackLabel, stackLabel)
+	assert.Equal(t, []string{plan.StackLabel, plan.IdentityLabel}, []string{stackLabel, identityLabel})
 }
