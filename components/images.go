@@ -1,7 +1,6 @@
 package components
 
 import (
-	"runtime"
 	"strings"
 
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
@@ -14,17 +13,18 @@ import (
 type Images struct {
 	pulumi.ResourceState
 
-	ByService map[string]pulumi.StringOutput // image id by service
+	IDs map[string]pulumi.StringOutput // image id by service
 }
 
 // ImagesArgs says whose images.
 type ImagesArgs struct {
 	Services []plan.Service
+	Platform string // what builds are for, as in PlatformArgs
 }
 
 // NewImages makes sure of the images of all the services.
 func NewImages(ctx *pulumi.Context, name string, args *ImagesArgs, opts ...pulumi.ResourceOption) (*Images, error) {
-	i := &Images{ByService: map[string]pulumi.StringOutput{}}
+	i := &Images{IDs: map[string]pulumi.StringOutput{}}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Images", name, i, opts...); err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func NewImages(ctx *pulumi.Context, name string, args *ImagesArgs, opts ...pulum
 				first = append(first, before.resource)
 			}
 		}
-		one, err := newImage(ctx, name+"-"+p.Key(), p, pulumi.Parent(i), pulumi.DependsOn(first))
+		one, err := newImage(ctx, name+"-"+p.Key(), p, args.Platform, pulumi.Parent(i), pulumi.DependsOn(first))
 		made[p.Key()] = one
 		return one, err
 	}
@@ -53,7 +53,7 @@ func NewImages(ctx *pulumi.Context, name string, args *ImagesArgs, opts ...pulum
 		if err != nil {
 			return nil, err
 		}
-		i.ByService[s.Name] = one.id
+		i.IDs[s.Name] = one.id
 	}
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{})
 }
@@ -64,9 +64,9 @@ type image struct {
 	id       pulumi.StringOutput
 }
 
-// newImage makes sure of an image. Both kinds of resource name the image by its id,
-// so that a container is replaced when, and only when, the content is another.
-func newImage(ctx *pulumi.Context, name string, p plan.Image, opts ...pulumi.ResourceOption) (image, error) {
+// newImage makes sure of an image. Both kinds of resource give the image's id, which
+// changes when, and only when, the content is another.
+func newImage(ctx *pulumi.Context, name string, p plan.Image, platform string, opts ...pulumi.ResourceOption) (image, error) {
 	if p.Build == nil {
 		remote, err := docker.NewRemoteImage(ctx, name, &docker.RemoteImageArgs{
 			Name:        pulumi.String(p.Reference),
@@ -85,7 +85,7 @@ func newImage(ctx *pulumi.Context, name string, p plan.Image, opts ...pulumi.Res
 			Dockerfile: pulumi.String(p.Build.Dockerfile),
 			Args:       pulumi.ToStringMap(p.Build.Args),
 			// Left out, the plugin asks the engine each time and may differ.
-			Platform: pulumi.String("linux/" + runtime.GOARCH),
+			Platform: pulumi.String(platform),
 		},
 	}, opts...)
 	if err != nil {

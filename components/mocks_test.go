@@ -100,7 +100,7 @@ func standUp(t *testing.T, preview bool, p *plan.Plan) *monitor {
 		if err != nil {
 			return err
 		}
-		_, err = components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p}, pulumi.Provider(provider))
+		_, err = components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p, BuildPlatform: "linux/riscv64"}, pulumi.Provider(provider))
 		return err
 	}, pulumi.WithMocks("trading-platform", "test", m), func(info *pulumi.RunInfo) { info.DryRun = preview })
 	require.NoError(t, err)

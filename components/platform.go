@@ -24,13 +24,15 @@ type Platform struct {
 // PlatformArgs says what to stand up.
 type PlatformArgs struct {
 	Plan *plan.Plan // required
+	// BuildPlatform is what images are built for: the engine's own, such as linux/arm64. Required.
+	BuildPlatform string
 }
 
 // NewPlatform stands a plan up. The docker provider that it is to use comes as
 // an option; its children take it from there.
 func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...pulumi.ResourceOption) (*Platform, error) {
-	if args == nil || args.Plan == nil {
-		return nil, fmt.Errorf("platform %s needs a plan", name)
+	if args == nil || args.Plan == nil || args.BuildPlatform == "" {
+		return nil, fmt.Errorf("platform %s needs a plan and the platform that images are built for", name)
 	}
 	p := &Platform{}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Platform", name, p, opts...); err != nil {
@@ -45,7 +47,7 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 	if err != nil {
 		return nil, err
 	}
-	images, err := NewImages(ctx, name+"-images", &ImagesArgs{Services: args.Plan.Services}, under)
+	images, err := NewImages(ctx, name+"-images", &ImagesArgs{Services: args.Plan.Services, Platform: args.BuildPlatform}, under)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +63,7 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		}
 		services[s.Name], err = NewService(ctx, name+"-"+s.Name, &ServiceArgs{
 			Plan: args.Plan, Service: s,
-			Networks: networks, Volumes: volumes, Image: images.ByService[s.Name],
+			Networks: networks, Volumes: volumes, ImageID: images.IDs[s.Name],
 			After: containersOf(services, s.After),
 		}, pulumi.Parent(tiers[s.Tier]))
 		if err != nil {

@@ -3,7 +3,6 @@ package components_test
 import (
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -209,29 +208,34 @@ func TestImages(t *testing.T) {
 		assert.Equal(t, true, reference["skipPush"])
 		assert.NotEqual(t, true, reference["buildOnPreview"])
 		assert.Equal(t, map[string]any{
-			"context": "apps/reference", "dockerfile": "apps/reference/Dockerfile", "platform": "linux/" + runtime.GOARCH,
+			"context": "apps/reference", "dockerfile": "apps/reference/Dockerfile", "platform": "linux/riscv64",
 		}, withoutEmpty(reference["build"].(map[string]any)))
 	})
-	t.Run("containers run them by id", func(t *testing.T) {
+	t.Run("containers name them, and carry the id in a label", func(t *testing.T) {
 		containers := standUp(t, false, p).of(containerType)
-		assert.Equal(t, "sha256:id-of-postgres:16", containers["platform-postgres"].Inputs["image"].StringValue())
-		assert.Equal(t, "sha256:id-of-trading_platform/reference:local", containers["platform-signal_service"].Inputs["image"].StringValue())
+		for name, image := range map[string]string{"postgres": "postgres:16", "signal_service": "trading_platform/reference:local"} {
+			inputs := containers["platform-"+name].Inputs
+			assert.Equal(t, image, inputs["image"].StringValue(), name)
+			assert.Contains(t, plain(inputs)["labels"], map[string]any{"label": "trading-platform.image", "value": "sha256:id-of-" + image}, name)
+		}
 	})
 	t.Run("a preview does not know the id, and does not wait for it", func(t *testing.T) {
-		assert.NotContains(t, standUp(t, true, p).of(containerType)["platform-postgres"].Inputs, resource.PropertyKey("image"))
+		inputs := standUp(t, true, p).of(containerType)["platform-postgres"].Inputs
+		assert.Equal(t, "postgres:16", inputs["image"].StringValue())
+		assert.NotContains(t, fmt.Sprint(plain(inputs)), "sha256:id-of-")
 	})
 	t.Run("an app of the checkout", func(t *testing.T) {
 		checkout := t.TempDir()
 		built := standUp(t, false, planOf(t, own, map[string]string{"sourceDir": checkout})).of(imageType)
 		console := plain(built["platform-images-trading_platform/web_console_ng:local"].Inputs)
 		assert.Equal(t, map[string]any{
-			"context": checkout, "dockerfile": checkout + "/apps/web_console_ng/Dockerfile", "platform": "linux/" + runtime.GOARCH,
+			"context": checkout, "dockerfile": checkout + "/apps/web_console_ng/Dockerfile", "platform": "linux/riscv64",
 			"args": map[string]any{"APP_UID": "1000", "APP_GID": "1000"},
 		}, console["build"])
 		assert.Len(t, built, 10, "one for each app, and a build context")
 		context := built["platform-images-qlib_src:latest"]
 		assert.Equal(t, map[string]any{
-			"context": checkout, "dockerfile": "infra/build-context.Dockerfile", "platform": "linux/" + runtime.GOARCH,
+			"context": checkout, "dockerfile": "infra/build-context.Dockerfile", "platform": "linux/riscv64",
 			"args": map[string]any{"FOLDER": "apps/signal_service/qlib_placeholder"},
 		}, plain(context.Inputs)["build"])
 		after := built["platform-images-trading_platform/signal_service:local"].RegisterRPC.Dependencies
@@ -244,7 +248,9 @@ func TestAContainersArguments(t *testing.T) {
 	p := planOf(t, own, map[string]string{"engineApi": "1.44"})
 	bothWays(t, p, func(t *testing.T, m *monitor) {
 		got := plain(m.of(containerType)["platform-postgres"].Inputs)
-		delete(got, "image")
+		labels := got["labels"].([]any)
+		assert.Equal(t, "trading-platform.image", labels[len(labels)-1].(map[string]any)["label"]) // TestImages has its value
+		got["labels"] = labels[:len(labels)-1]
 		hash := ""
 		s, _ := p.Lookup("postgres")
 		for _, l := range s.Labels(p, 0) {
@@ -255,6 +261,7 @@ func TestAContainersArguments(t *testing.T) {
 		label := func(name, value string) map[string]any { return map[string]any{"label": name, "value": value} }
 		assert.Equal(t, map[string]any{
 			"name":    "trading_platform_postgres",
+			"image":   "postgres:16",
 			"restart": "unless-stopped",
 			"envs":    []any{"POSTGRES_USER=trader", "secret(POSTGRES_PASSWORD=pg)", "POSTGRES_DB=trader"},
 			"healthcheck": map[string]any{
@@ -420,7 +427,7 @@ func TestOutputs(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]any{}
 	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
-		platform, err := components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p})
+		platform, err := components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p, BuildPlatform: "linux/amd64"})
 		if err != nil {
 			return err
 		}
@@ -450,7 +457,7 @@ func TestOutputs(t *testing.T) {
 }
 
 func TestAPlatformNeedsAPlan(t *testing.T) {
-	for name, args := range map[string]*components.PlatformArgs{"no arguments": nil, "no plan": {}} {
+	for name, args := range map[string]*components.PlatformArgs{"no arguments": nil, "no plan": {BuildPlatform: "linux/amd64"}, "no platform to build for": {Plan: planOf(t)}} {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{}
 			err := pulumi.RunErr(func(ctx *pulumi.Context) error {
@@ -469,7 +476,7 @@ func TestOptionsOfTheCallerStayTheirs(t *testing.T) {
 	opts := make([]pulumi.ResourceOption, 0, 8)
 	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
 		for _, name := range []string{"one", "two"} {
-			if _, err := components.NewPlatform(ctx, name, &components.PlatformArgs{Plan: p}, opts...); err != nil {
+			if _, err := components.NewPlatform(ctx, name, &components.PlatformArgs{Plan: p, BuildPlatform: "linux/amd64"}, opts...); err != nil {
 				return err
 			}
 		}

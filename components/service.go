@@ -21,7 +21,7 @@ type ServiceArgs struct {
 	Service  plan.Service
 	Networks *Networks
 	Volumes  *Volumes
-	Image    pulumi.StringOutput // image id
+	ImageID  pulumi.StringOutput // of the image that Service names
 	After    []pulumi.Resource   // containers that must be healthy first
 }
 
@@ -58,8 +58,10 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 	s := args.Service
 	c := &docker.ContainerArgs{
-		Name:    pulumi.String(s.Containers[i]),
-		Image:   args.Image,
+		Name: pulumi.String(s.Containers[i]),
+		// By its name, which `docker ps` shows. The id is in a label, so that another
+		// image under the same name replaces the container.
+		Image:   pulumi.String(s.Image.Key()),
 		Restart: pulumi.String("unless-stopped"),
 		Healthcheck: docker.ContainerHealthcheckArgs{
 			Tests:       pulumi.ToStringArray(s.Probe.Test),
@@ -90,7 +92,8 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 	if s.User != "" {
 		c.User = pulumi.String(s.User)
 	}
-	c.Labels = labels(s.Labels(args.Plan, i))
+	c.Labels = append(labels(s.Labels(args.Plan, i)),
+		docker.ContainerLabelArgs{Label: pulumi.String(plan.ImageLabel), Value: args.ImageID})
 	c.Envs = envs(s.Env)
 	c.Ports = ports(s.Ports)
 	c.Volumes = mounts(s.Mounts, args.Volumes)

@@ -8,6 +8,9 @@ import (
 	"trading-platform/settings"
 )
 
+// ImageLabel is the label with the id of the image that a container was made from.
+const ImageLabel = "trading-platform.image"
+
 // image gives where a service's image comes from, and whether that is the
 // reference app: a reference in `images`, a checkout of the platform, the
 // reference app; a stock image needs neither.

@@ -26,6 +26,7 @@ import (
 type Engine struct {
 	ID         string // its own ID
 	API        string // its API version; default 1.41
+	Arch       string // its architecture as Go names it
 	Containers []container.Summary
 	Networks   []network.Summary
 	Volumes    []volume.Volume
@@ -104,6 +105,8 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"ID": e.ID})
 	case path == "/_ping":
 		_, _ = fmt.Fprint(w, "OK")
+	case path == "/version":
+		answer(w, map[string]string{"Arch": e.Arch})
 	case path == "/containers/json":
 		answer(w, append([]container.Summary{}, e.Containers...))
 	case path == "/networks":

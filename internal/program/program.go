@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -69,6 +70,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if home == (engines.Ref{}) {
 		home = last.Engine
 	}
+	buildPlatform := "linux/" + runtime.GOARCH
 	engine, here, err := host.Engine(ctx.Context())
 	if err == nil {
 		defer func() { _ = engine.Close() }()
@@ -76,6 +78,9 @@ func Run(ctx *pulumi.Context, host Host) error {
 			return err
 		}
 		home = here
+		if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
+			buildPlatform = "linux/" + v.Arch // the engine can be on another machine than this
+		}
 		if err := faults.Gather(preflight.Check(ctx.Context(), engine, p, set, last.Volumes)); err != nil {
 			return errors.Join(faults.Err(), err)
 		}
@@ -90,11 +95,11 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	return standUp(ctx, p, home)
+	return standUp(ctx, p, home, buildPlatform)
 }
 
 // standUp registers the platform under the provider that the stack is made with.
-func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref) error {
+func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
 		version = append(version, pulumi.Version(settings.OfflineVersion))
@@ -105,7 +110,7 @@ func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref) error {
 	if err != nil {
 		return err
 	}
-	platform, err := components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p}, pulumi.Provider(provider))
+	platform, err := components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p, BuildPlatform: buildPlatform}, pulumi.Provider(provider))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -244,6 +245,34 @@ func TestTheProgramStandsTheStackUp(t *testing.T) {
 			assert.Equal(t, 6, count["docker:index/container:Container"])
 			assert.Equal(t, 7, count["docker:index/volume:Volume"])
 			assert.Equal(t, 2, count["docker:index/network:Network"])
+		})
+	}
+}
+
+// An image is built where the engine is, which can be another machine than this.
+func TestBuildsAreForTheEnginesArchitecture(t *testing.T) {
+	t.Chdir("../..") // where the reference app's Dockerfile is
+	for name, test := range map[string]struct {
+		engine *enginetest.Engine
+		want   string
+	}{
+		"of the engine": {&enginetest.Engine{Arch: "riscv64"}, "linux/riscv64"},
+		"this machine's, where none can be asked":    {nil, "linux/" + runtime.GOARCH},
+		"this machine's, where the engine is silent": {&enginetest.Engine{Broken: []string{"/version"}}, "linux/" + runtime.GOARCH},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &monitor{}
+			require.NoError(t, run(t, m, false, test.engine, map[string]string{
+				"portOffset": "17300", "profiles": `["manual"]`, "WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "mine",
+			}))
+			built := 0
+			for _, r := range m.all {
+				if r.TypeToken == "docker:index/image:Image" {
+					built++
+					assert.Equal(t, test.want, r.Inputs["build"].ObjectValue()["platform"].StringValue())
+				}
+			}
+			assert.Equal(t, 1, built)
 		})
 	}
 }
