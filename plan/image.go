@@ -11,25 +11,26 @@ import (
 // ImageLabel is the label with the id of the image that a container was made from.
 const ImageLabel = "trading-platform.image"
 
-// image gives where a service's image comes from, and whether that is the
-// reference app: a reference in `images`, a checkout of the platform, the
-// reference app; a stock image needs neither.
-func (r *resolver) image(s catalog.Service) (Image, bool) {
+// image gives where a service's image comes from: a reference in `images`, a
+// checkout of the platform, the reference app; a stock image needs neither.
+func (r *resolver) image(s catalog.Service) Image {
 	switch reference := r.set.Images[s.Name]; {
 	case reference != "":
-		return Image{Reference: reference}, false
+		return Image{Reference: reference}
 	case s.App == "":
-		return Image{Reference: s.Image}, false
+		return Image{Reference: s.Image}
 	case r.set.SourceDir != "":
-		return Image{Build: r.build(s)}, false
-	case r.set.Images[settings.Reference] != "":
-		return Image{Reference: r.set.Images[settings.Reference]}, true
+		return Image{Build: r.build(s)}
+	}
+	r.reference[s.Name] = true
+	if reference := r.set.Images[settings.Reference]; reference != "" {
+		return Image{Reference: reference}
 	}
 	return Image{Build: &Build{
 		Name:       r.tag("reference"),
 		Context:    "apps/reference",
 		Dockerfile: "apps/reference/Dockerfile",
-	}}, true
+	}}
 }
 
 // build is the build of an app from the checkout, whose root is the context, and

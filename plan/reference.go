@@ -19,18 +19,14 @@ type overview struct {
 // learns of its place in the stack: the edges that its health answers for, and
 // for a console what there is to show.
 func (r *resolver) referenceEnv(enabled []catalog.Service) {
-	entry := map[string]catalog.Service{}
+	app := map[string]string{}
 	for _, c := range enabled {
-		entry[c.Name] = c
-	}
-	isReference := func(s Service) bool {
-		_, is := r.image(entry[s.Name])
-		return is
+		app[c.Name] = c.App
 	}
 	var services []overview
 	for _, s := range r.plan.Services {
 		o := overview{Name: s.Name, Tier: s.Tier, Health: s.Health, Dependencies: append([]string{}, s.After...)}
-		if s.Tier == catalog.Workers && isReference(s) {
+		if s.Tier == catalog.Workers && r.reference[s.Name] {
 			o.Health = "http://" + s.Name + ":9100/health" // the platform's own workers serve nothing
 		}
 		services = append(services, o)
@@ -44,11 +40,11 @@ func (r *resolver) referenceEnv(enabled []catalog.Service) {
 	}
 	for i := range r.plan.Services {
 		s := &r.plan.Services[i]
-		if !isReference(*s) {
+		if !r.reference[s.Name] {
 			continue
 		}
 		s.Env = append(s.Env, Env{Name: "STACK_DEPENDENCIES", Value: strings.Join(s.After, ",")})
-		switch entry[s.Name].App {
+		switch app[s.Name] {
 		case "web_console_ng":
 			s.Env = append(s.Env,
 				Env{Name: "STACK_SERVICES", Value: mustJSON(services)},

@@ -25,6 +25,8 @@ type resolver struct {
 	faults fault.List
 	// missing holds, by required variable, the services that want it.
 	missing map[string][]string
+	// reference holds the services that run the reference app.
+	reference map[string]bool
 	// localOnly holds, by variable, the services that would run with a value that is no secret.
 	localOnly map[string][]string
 }
@@ -38,7 +40,7 @@ type resolver struct {
 func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r := &resolver{
 		set: set, certs: certs,
-		missing: map[string][]string{}, localOnly: map[string][]string{},
+		missing: map[string][]string{}, reference: map[string]bool{}, localOnly: map[string][]string{},
 		plan: &Plan{
 			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
@@ -169,9 +171,8 @@ func startOrder(services []catalog.Service) []catalog.Service {
 }
 
 func (r *resolver) service(s catalog.Service) Service {
-	image, isReference := r.image(s)
 	out := Service{
-		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: image,
+		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: r.image(s),
 		Command: s.Command, User: s.User, After: s.After, Health: s.Probe.Health,
 		Grace: Duration{s.Grace}, metrics: s.Metrics, certs: s.Certs,
 	}
@@ -179,7 +180,7 @@ func (r *resolver) service(s catalog.Service) Service {
 	for i, word := range command {
 		command[i] = r.expand(word)
 	}
-	if isReference {
+	if r.reference[s.Name] {
 		out.Command = []string{"serve", s.Name}
 		command = []string{"CMD", "/app/reference", "probe", s.Name}
 	}

@@ -334,7 +334,7 @@ func TestABuildContextOutsideOfTheCheckout(t *testing.T) {
 	for name, folder := range map[string]string{"absolute": "/opt/qlib", "beside it": "../qlib"} {
 		t.Run(name, func(t *testing.T) {
 			_, err := plan.Resolve(load(t, profiles("dev").with(config{"sourceDir": t.TempDir(), "env": `{"QLIB_SOURCE_DIR":"` + folder + `"}`})), nil)
-			require.ErrorContains(t, err, "trading-platform:QLIB_SOURCE_DIR: "+folder+" is not a folder of the checkout, by its path from there\n"+
+			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n  1. trading-platform:QLIB_SOURCE_DIR: "+folder+" is not a folder of the checkout, by its path from there\n"+
 				"     mend: copy it into the checkout, or build the image with docker build --build-context qlib_src="+folder+
 				" and name it: pulumi config set -s test --path images.signal_service <reference>")
 		})

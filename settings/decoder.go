@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/joho/godotenv"
 
 	"trading-platform/catalog"
@@ -260,6 +261,17 @@ func (d *decoder) texts(key, kind string, known []string) map[string]string {
 	return all
 }
 
+// images reads a map of image references.
+func (d *decoder) images(key string) map[string]string {
+	all := d.texts(key, "service", append(catalog.ServiceNames(), Reference))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if _, err := reference.ParseNormalizedNamed(all[name]); err != nil {
+			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "<repository>:<tag>"), "%q is not an image reference: %v", all[name], err)
+		}
+	}
+	return all
+}
+
 func (d *decoder) replicas(key string) map[string]int {
 	out := map[string]int{}
 	var scalable []string
@@ -310,7 +322,8 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	upperCase    = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	enginePrefix = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) // the engine's rule for names
+	// What the engine takes in names of containers and, in lower case, of images.
+	enginePrefix = regexp.MustCompile(`^[a-zA-Z0-9]+((\.|_|__|-)[a-zA-Z0-9]+)*$`)
 )
 
 // variables gathers the user's variables: the stack config over the dotenv file.
@@ -369,7 +382,7 @@ func (d *decoder) unknown() {
 // check notes what only several settings together get wrong.
 func (d *decoder) check(s *Settings) {
 	if !enginePrefix.MatchString(s.NamePrefix) {
-		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes (letters, digits, _ . -)", "trading_platform")
+		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes for containers and images (letters and digits, with a single . _ - between them)", "trading_platform")
 	}
 	if s.PortOffset < 0 || s.PortOffset > 50000 {
 		d.wrong("portOffset", strconv.Itoa(s.PortOffset), "between 0 and 50000", "1000")

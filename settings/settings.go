@@ -85,7 +85,7 @@ func Load(src Source) (*Settings, error) {
 		BindAddress:   d.address("bindAddress", "127.0.0.1"),
 		PortOffset:    d.integer("portOffset", 0),
 		Subnet:        d.prefix("subnet", "172.28.0.0/16"),
-		Images:        d.texts("images", "service", append(catalog.ServiceNames(), Reference)),
+		Images:        d.images("images"),
 		SourceDir:     d.folder("sourceDir"),
 		ServiceEnv:    d.serviceEnv("serviceEnv"),
 		Replicas:      d.replicas("replicas"),
