@@ -15,10 +15,10 @@ func base() []Service {
 			Ports:    []Port{{Host: 5433, Container: 5432, Private: true, URL: "postgresql"}},
 			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
 			Networks: []string{DefaultNetwork},
-			// Over TCP: the image's bootstrap server, which runs on a socket alone, must not count as ready.
 			Probe: Probe{
-				Command: []string{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "${postgres_user}", "-d", "${postgres_db}"},
-				Start:   5 * time.Minute, // replaying its log after a crash
+				Command: []string{"CMD-SHELL", postgresProbe},
+				Timeout: 15 * time.Second, // it may create a database
+				Start:   5 * time.Minute,  // replaying its log after a crash
 				Health:  "tcp://postgres:5432",
 			},
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
@@ -112,6 +112,30 @@ func base() []Service {
 		},
 	}
 }
+
+// postgresProbe asks over TCP, because the image's bootstrap server, which runs on a
+// socket alone, must not count as ready. Once after each start it then makes the
+// settings true, over the socket, which the image's pg_hba.conf trusts: the image
+// itself reads them for a new cluster only. So the server is not healthy before its
+// role has the configured password and the database exists. The mark of that is in
+// /dev/shm, which is new after a restart. psql reads the values from the environment
+// and quotes them, and the server is asked to log none of it.
+const postgresProbe = `pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d postgres && { [ -e /dev/shm/set-up ] || { said=$(PGPASSWORD=$POSTGRES_PASSWORD psql -Xqw -U "$POSTGRES_USER" -d postgres 2>&1 <<'SQL'
+SET log_statement = none; SET log_min_error_statement = panic; SET log_min_duration_statement = -1;
+\set ON_ERROR_STOP on
+\set role ` + "`printenv POSTGRES_USER`" + `
+\set password ` + "`printenv POSTGRES_PASSWORD`" + `
+\set database ` + "`printenv POSTGRES_DB`" + `
+ALTER ROLE :"role" PASSWORD :'password';
+SELECT format('CREATE DATABASE %I', :'database') WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
+SELECT format('COPY (SELECT %L) TO %L', '${stack}', current_setting('data_directory') || '/` + SecuredMark + `') WHERE ${secured} \gexec
+SQL
+) && : > /dev/shm/set-up || { echo "$said"; case $said in *'role "'*'" does not exist'*)
+echo "POSTGRES_USER is $POSTGRES_USER, a role that the database in this volume does not have. Fix: pulumi config set -s ${stack} POSTGRES_USER <the role that the database was made with>"
+esac; false; }; }; }`
+
+// SecuredMark is the file in PostgreSQL's data directory that says which secured stack has used it.
+const SecuredMark = "trading-platform-secured"
 
 // wget probes a URL with the busybox wget of the stock images.
 func wget(url string) []string {

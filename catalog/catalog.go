@@ -29,6 +29,8 @@ var Tiers = []Tier{Base, API, Workers, Web, Proxy}
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
 	Name string
+	// Secured profiles are for stacks that others reach: no value that everyone knows is let through.
+	Secured bool
 	// Conflicts names profiles that cannot be in the same stack, with the reason.
 	Conflicts map[string]string
 }
@@ -37,10 +39,10 @@ type Profile struct {
 var Profiles = []Profile{
 	{Name: "dev"},
 	{Name: "workers"},
-	{Name: "mtls", Conflicts: map[string]string{
+	{Name: "mtls", Secured: true, Conflicts: map[string]string{
 		"oauth2": "both publish host ports 80 and 443 and want nginx's fixed address",
 	}},
-	{Name: "oauth2"},
+	{Name: "oauth2", Secured: true},
 	{Name: "manual"},
 }
 

@@ -347,7 +347,7 @@ func TestEveryService(t *testing.T) {
 // postgres must not be taken for ready while its image's first run sets it up on a socket.
 func TestPostgresIsAskedOverTCPAsTheConfiguredUser(t *testing.T) {
 	s, _ := catalog.Lookup("postgres")
-	assert.Equal(t, "CMD pg_isready -q -h 127.0.0.1 -U ${postgres_user} -d ${postgres_db}", strings.Join(s.Probe.Command, " "))
+	assert.True(t, strings.HasPrefix(s.Probe.Command[1], `pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d postgres && `))
 }
 
 func TestLookup(t *testing.T) {

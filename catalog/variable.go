@@ -23,9 +23,9 @@ type Variable struct {
 // Facts are the values of a stack that a Variable's Value may name in ${braces}.
 // Package plan works them out.
 var Facts = []string{
+	"stack",           // the stack's name
+	"secured",         // true where one of its profiles is secured, else false
 	"database_url",    // postgresql://user:password@postgres:5432/db, from POSTGRES_*
-	"postgres_user",   // POSTGRES_USER
-	"postgres_db",     // POSTGRES_DB
 	"nginx_address",   // the nginxAddress setting
 	"nginx_subnet",    // the /24 around nginxAddress
 	"console_origins", // where a browser on this host finds the dev console

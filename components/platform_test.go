@@ -265,10 +265,10 @@ func TestAContainersArguments(t *testing.T) {
 			"restart": "unless-stopped",
 			"envs":    []any{"POSTGRES_USER=trader", "secret(POSTGRES_PASSWORD=pg)", "POSTGRES_DB=trader"},
 			"healthcheck": map[string]any{
-				"tests":    []any{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "trader", "-d", "trader"},
-				"interval": "15s", "timeout": "5s", "retries": 3.0, "startPeriod": "5m0s", "startInterval": "1s",
+				"tests":    []any{"CMD-SHELL", s.Probe.Test[1]},
+				"interval": "15s", "timeout": "15s", "retries": 3.0, "startPeriod": "5m0s", "startInterval": "1s",
 			},
-			"wait": true, "waitTimeout": 390.0,
+			"wait": true, "waitTimeout": 420.0,
 			"destroyGraceSeconds": 60.0, "removeVolumes": false,
 			"logDriver": "json-file", "logOpts": map[string]any{"max-size": "10m", "max-file": "3"},
 			"labels": []any{

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
-	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,9 +69,9 @@ func (r *resolver) workOutFacts() map[string]string {
 		public += ":" + strconv.Itoa(https)
 	}
 	return map[string]string{
+		"stack":           r.set.Stack,
+		"secured":         strconv.FormatBool(r.securedBy() != ""),
 		"database_url":    database.String(),
-		"postgres_user":   user,
-		"postgres_db":     db,
 		"nginx_address":   r.set.NginxAddress.String(),
 		"nginx_subnet":    netip.PrefixFrom(r.set.NginxAddress, 24).Masked().String(),
 		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
@@ -250,12 +250,12 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 	return ports
 }
 
+// factName is a fact in a value. A shell's ${VARIABLE} is none.
+var factName = regexp.MustCompile(`\$\{[a-z_]+\}`)
+
 // expand fills the facts into a value.
 func (r *resolver) expand(value string) string {
-	if !strings.Contains(value, "${") {
-		return value
-	}
-	return os.Expand(value, func(name string) string { return r.facts[name] })
+	return factName.ReplaceAllStringFunc(value, func(name string) string { return r.facts[name[2:len(name)-1]] })
 }
 
 // env gives a service's variables in the order of the catalog, then those that
@@ -409,12 +409,20 @@ func (r *resolver) report() {
 	}
 }
 
+// securedBy gives the profile that makes the stack a secured one; empty for none.
+func (r *resolver) securedBy() string {
+	for _, p := range catalog.Profiles {
+		if p.Secured && slices.Contains(r.set.Profiles, p.Name) {
+			return p.Name
+		}
+	}
+	return ""
+}
+
 // reachable tells why others can reach this stack; empty when nobody can.
 func (r *resolver) reachable() string {
-	for _, secured := range []string{"mtls", "oauth2"} {
-		if slices.Contains(r.set.Profiles, secured) {
-			return "profile " + secured + " is for stacks that others reach"
-		}
+	if profile := r.securedBy(); profile != "" {
+		return "profile " + profile + " is for stacks that others reach"
 	}
 	if r.set.BindAddress.IsValid() && !r.set.BindAddress.IsLoopback() {
 		return "bindAddress " + r.set.BindAddress.String() + " opens the stack to others"

@@ -739,32 +739,40 @@ func TestProbeTiming(t *testing.T) {
 			assert.Equal(t, second(60), service(t, p, "promtail").Probe.StartPeriod, "unless the catalog says otherwise")
 			if test.old {
 				assert.Equal(t, 5, postgres.Retries, "they follow each other by the second")
-				assert.Equal(t, []string{"CMD-SHELL", "[ -e /dev/shm/healthy ] && sleep 15; " +
-					"if pg_isready -q -h 127.0.0.1 -U trader -d trader; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi"}, postgres.Test)
 				assert.Equal(t, "[ -e /dev/shm/healthy ] && sleep 15; "+
 					"if redis-cli ping | grep -q PONG; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi", redis.Test[1])
 				assert.Equal(t, second(1), postgres.Interval)
-				assert.Equal(t, second(20), postgres.Timeout, "the beat that is slept is not the probe's")
+				assert.Equal(t, second(30), postgres.Timeout, "the beat that is slept is not the probe's")
 				assert.Equal(t, second(18), redis.Timeout)
 				assert.Zero(t, postgres.StartInterval)
-				assert.Equal(t, 300*time.Second+5*(21*time.Second)+30*time.Second, postgres.WaitTimeout())
+				assert.Equal(t, 300*time.Second+5*(31*time.Second)+30*time.Second, postgres.WaitTimeout())
 				return
 			}
 			assert.Equal(t, 3, postgres.Retries)
-			assert.Equal(t, []string{"CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "trader", "-d", "trader"}, postgres.Test)
 			assert.Equal(t, []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"}, redis.Test)
 			assert.Equal(t, second(15), postgres.Interval)
-			assert.Equal(t, second(5), postgres.Timeout)
+			assert.Equal(t, second(15), postgres.Timeout)
 			assert.Equal(t, second(3), redis.Timeout)
 			assert.Equal(t, second(1), postgres.StartInterval)
-			assert.Equal(t, 300*time.Second+3*(20*time.Second)+30*time.Second, postgres.WaitTimeout())
+			assert.Equal(t, 300*time.Second+3*(30*time.Second)+30*time.Second, postgres.WaitTimeout())
 		})
 	}
-	t.Run("a user's name is quoted for the shell, and not for none", func(t *testing.T) {
-		c := config{"POSTGRES_USER": "o'neil; rm -rf /"}
-		assert.Contains(t, service(t, resolve(t, c), "postgres").Probe.Test[1], `-U 'o'"'"'neil; rm -rf /' -d trader;`)
-		p := resolve(t, c.with(config{"engineApi": "1.44"}))
-		assert.Equal(t, "o'neil; rm -rf /", service(t, p, "postgres").Probe.Test[6])
+	t.Run("a command is quoted for the shell of an older engine", func(t *testing.T) {
+		assert.Contains(t, service(t, resolve(t, config{}), "prometheus").Probe.Test[1], "if wget -q -O /dev/null http://127.0.0.1:9090/-/ready; then")
+		assert.Contains(t, service(t, resolve(t, config{}), "promtail").Probe.Test[1], `if bash -c 'exec 3<>/dev/tcp/127.0.0.1/9080 && printf '"'"'GET`)
+	})
+	t.Run("what a user sets is in no command", func(t *testing.T) {
+		c := config{"POSTGRES_USER": "o'neil; rm -rf /", "POSTGRES_DB": "x; y", "POSTGRES_PASSWORD": "z; w"}
+		assert.Equal(t, service(t, resolve(t, config{}), "postgres").Probe, service(t, resolve(t, c), "postgres").Probe)
+	})
+	t.Run("postgres marks its data where the stack is a secured one", func(t *testing.T) {
+		mark := func(c config) string {
+			_, after, _ := strings.Cut(service(t, resolve(t, c), "postgres").Probe.Test[1], "'/trading-platform-secured') ")
+			return after[:len("WHERE false")]
+		}
+		assert.Equal(t, "WHERE false", mark(profiles("dev", "workers").with(config{"env": "{}"})))
+		assert.Equal(t, "WHERE true ", mark(profiles("mtls")))
+		assert.Equal(t, "WHERE true ", mark(profiles("oauth2")))
 	})
 	t.Run("every probe has a try, a beat and an end", func(t *testing.T) {
 		for _, s := range resolve(t, profiles("dev", "workers", "oauth2", "manual").with(config{

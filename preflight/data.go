@@ -2,17 +2,20 @@ package preflight
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	"trading-platform/catalog"
 	"trading-platform/plan"
 	"trading-platform/settings"
 )
@@ -30,7 +33,7 @@ func (c *check) data(containers []container.Summary) {
 }
 
 func (c *check) postgresData(s plan.Service, containers []container.Summary) {
-	c.postgresLogin(s, containers)
+	c.securedData(s, containers)
 	image := c.imageVersion(s, "PG_MAJOR")
 	text, volume := c.readData(s, containers, "PG_VERSION")
 	have, err := strconv.Atoi(strings.TrimSpace(string(text)))
@@ -43,6 +46,38 @@ func (c *check) postgresData(s plan.Service, containers []container.Summary) {
 			c.config("--path images.postgres", "postgres:"+strconv.Itoa(have)), have,
 			c.config("--path volumes.pgdata", c.plan.NamePrefix+"_pgdata"+strconv.Itoa(want))+" after docker volume create"),
 		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was touched", have, s.Image, want)
+}
+
+// securedData refuses to set a password that everyone knows on a database that a
+// secured stack has used.
+func (c *check) securedData(s plan.Service, containers []container.Summary) {
+	if !slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], s.Value("POSTGRES_PASSWORD")) {
+		return
+	}
+	mark, volume := c.readData(s, containers, catalog.SecuredMark)
+	if len(mark) == 0 {
+		return
+	}
+	c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
+		"platform init -s "+c.plan.Stack+" makes one up, or: "+settings.SetSecret(c.plan.Stack, "POSTGRES_PASSWORD"),
+		"the secured stack %s has used the database in volume %s, and this stack would set the password that everyone knows on it",
+		bytes.TrimSpace(mark), volume)
+}
+
+// SecuredDatabase tells whether a secured stack has used the database that the plan's
+// PostgreSQL would open. It says no where the engine holds no such database.
+func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan) (bool, error) {
+	s, ok := p.Lookup("postgres")
+	if !ok {
+		return false, nil
+	}
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return false, fmt.Errorf("asking the engine for its containers: %w", err)
+	}
+	c := &check{ctx: ctx, engine: engine, plan: p}
+	mark, _ := c.readData(s, containers.Items, catalog.SecuredMark)
+	return len(mark) > 0, nil
 }
 
 // redisBase finds the dump that the append-only file builds on; each rewrite names a new one.
@@ -136,8 +171,9 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 		return nil, volume // the image is not here yet
 	}
 	defer func() {
-		// An interrupted look leaves nothing behind either.
-		_, _ = c.engine.ContainerRemove(context.WithoutCancel(c.ctx), made.ID, client.ContainerRemoveOptions{Force: true})
+		// An interrupted look leaves nothing behind either. The volumes that go with the
+		// container are those that its image declares and nothing names.
+		_, _ = c.engine.ContainerRemove(context.WithoutCancel(c.ctx), made.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	}()
 	return c.readFile(made.ID, path.Join(mount.Path, file)), volume
 }

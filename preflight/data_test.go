@@ -5,10 +5,13 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"trading-platform/internal/enginetest"
 	"trading-platform/internal/fault"
+	"trading-platform/preflight"
 )
 
 // dump is how a Redis dump of a version begins.
@@ -131,4 +134,36 @@ func TestDataOfAVolumeThatWasTakenOver(t *testing.T) {
 		assert.Equal(t, "volume old_pgdata", got[0].Where)
 		assert.Contains(t, got[0].What, "holds data of PostgreSQL 14")
 	}
+}
+
+func TestADatabaseThatASecuredStackHasUsed(t *testing.T) {
+	e := func() *enginetest.Engine {
+		return &enginetest.Engine{
+			Images:  map[string][]string{"postgres:16": nil},
+			Files:   map[string]map[string]string{pgVolume: {"trading-platform-secured": "mtls\n"}},
+			Volumes: []volume.Volume{{Name: pgVolume}},
+		}
+	}
+	t.Run("is given no password that everyone knows", func(t *testing.T) {
+		assert.Equal(t, fault.List{{
+			Where: "trading-platform:POSTGRES_PASSWORD",
+			What:  "the secured stack mtls has used the database in volume " + pgVolume + ", and this stack would set the password that everyone knows on it",
+			Mend:  "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+		}}, findings(t, e(), with()))
+	})
+	t.Run("takes any other", func(t *testing.T) {
+		assert.Empty(t, findings(t, e(), with(map[string]string{"POSTGRES_PASSWORD": "mine"})))
+	})
+	t.Run("can be asked for", func(t *testing.T) {
+		for want, engine := range map[bool]*enginetest.Engine{true: e(), false: {}} {
+			c, err := client.New(client.WithHost(engine.Start(t)))
+			require.NoError(t, err)
+			p, _ := stackOf(t, with())
+			got, err := preflight.SecuredDatabase(t.Context(), c, p)
+			require.NoError(t, err)
+			assert.Equal(t, want, got)
+			_, left := engine.Made()
+			assert.Zero(t, left)
+		}
+	})
 }

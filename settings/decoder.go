@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/distribution/reference"
 	"github.com/joho/godotenv"
@@ -315,6 +316,7 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 			}
 			out[service][name] = Value{Text: text, Secret: d.src.Secret[key]}
 		}
+		d.checkValues(key+"."+service+".", out[service])
 	}
 	return out
 }
@@ -362,7 +364,39 @@ func (d *decoder) variables() map[string]Value {
 		}
 	}
 	d.known = append(d.known, known...)
+	d.checkValues("", out)
 	return out
+}
+
+// longestVariable is the most that Linux takes in one variable, its name, the equals sign and the end included.
+const longestVariable = 128 << 10
+
+// oneLine are the variables whose value stands in a line of another program's input.
+var oneLine = []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "REDIS_PASSWORD"}
+
+// checkValues notes values that no container could be given. The keys stand under path;
+// it is empty for variables that are keys themselves. No value is printed.
+func (d *decoder) checkValues(path string, values map[string]Value) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		text, what := values[name].Text, ""
+		switch {
+		case strings.ContainsRune(text, 0):
+			what = "holds a NUL, which no variable can"
+		case !utf8.ValidString(text):
+			what = "is not UTF-8, which Pulumi's config has to be"
+		case len(name)+len(text)+2 > longestVariable:
+			what = "is longer than the 128 KiB that Linux takes in a variable"
+		case strings.ContainsAny(text, "\r\n") && slices.Contains(oneLine, name):
+			what = "holds a line break, and has to be one line"
+		default:
+			continue
+		}
+		key := path + name
+		if path != "" {
+			key = "--path " + key
+		}
+		d.fault(path+name, SetSecret(d.src.Stack, key), "%s", what)
+	}
 }
 
 // unknown notes the keys that nobody asked for.

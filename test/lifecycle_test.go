@@ -223,23 +223,3 @@ func TestAStackStaysWithItsProvider(t *testing.T) {
 	s.configure(map[string]any{"provider": "offline"})
 	s.unchanged("with its own provider again")
 }
-
-func TestAPasswordThatTheDataWasNotMadeWith(t *testing.T) {
-	t.Parallel()
-	s := newStack(t, "base", databases)
-	s.up()
-	s.exec("postgres", "psql", "-U", "trader", "-c", "checkpoint")
-	s.destroy()
-	s.configure(map[string]any{"env": map[string]any{"POSTGRES_PASSWORD": "another"}})
-	out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
-	require.Error(t, err)
-	assert.Contains(t, out, "POSTGRES_PASSWORD: is not the password that the database in volume "+s.prefix+"_pgdata was made with")
-	assert.Contains(t, out, "pulumi config set -s base --secret POSTGRES_PASSWORD")
-	assert.Empty(t, s.names(), "nothing was made, and the container that looked is gone")
-	s.configure(map[string]any{"env": map[string]any{"POSTGRES_USER": "somebody"}})
-	out, err = s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
-	require.Error(t, err)
-	assert.Contains(t, out, "POSTGRES_USER: is somebody, a role that the database in volume "+s.prefix+"_pgdata does not have")
-	s.configure(map[string]any{"env": nil})
-	s.up()
-}

@@ -143,6 +143,9 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 			return true, nil
 		case health.Status == container.Unhealthy && health.FailingStreak > 0:
 			return false, w.failed(ctx, "is unhealthy", health)
+		case len(health.Log) > 0 && strings.Contains(health.Log[len(health.Log)-1].Output, "Fix: "):
+			// A probe that names a fix has found what waiting does not change.
+			return false, w.failed(ctx, "cannot turn healthy", health)
 		}
 	}
 	if age >= w.limit {

@@ -122,7 +122,9 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/containers/create":
 		e.create(w, r)
 	case kind == "containers" && r.Method == http.MethodDelete:
-		delete(e.created, name)
+		if r.URL.Query().Get("v") == "1" { // else the image's own volumes stay
+			delete(e.created, name)
+		}
 		w.WriteHeader(http.StatusNoContent)
 	case kind == "containers" && strings.HasSuffix(name, "/archive"):
 		e.archive(w, strings.TrimSuffix(name, "/archive"), r.URL.Query().Get("path"))
