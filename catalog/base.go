@@ -12,7 +12,7 @@ func base() []Service {
 				optional("POSTGRES_PASSWORD", "trader"),
 				optional("POSTGRES_DB", "trader"),
 			},
-			Ports:    []Port{{Host: 5433, Container: 5432, Private: true, URL: "postgresql"}},
+			Ports:    []Port{{Host: 5433, Container: 5432, Password: "POSTGRES_PASSWORD", URL: "postgresql"}},
 			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
 			Networks: []string{DefaultNetwork},
 			Probe: Probe{
@@ -26,13 +26,14 @@ func base() []Service {
 		{
 			Name: "redis", Tier: Base, About: "Redis, queues and caches",
 			Image:    "redis:7-alpine",
-			Command:  []string{"redis-server", "--appendonly", "yes"},
-			Ports:    []Port{{Host: 6379, Container: 6379, Private: true, URL: "redis"}},
+			Command:  []string{"sh", "-c", redisCommand},
+			Env:      []Variable{redisPassword},
+			Ports:    []Port{{Host: 6379, Container: 6379, Password: "REDIS_PASSWORD", URL: "redis"}},
 			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
 			Networks: []string{DefaultNetwork},
 			// A loading server answers LOADING with exit code 0, so the answer itself is read.
 			Probe: Probe{
-				Command: []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"},
+				Command: []string{"CMD-SHELL", `{ [ -z "$REDIS_PASSWORD" ] || export REDISCLI_AUTH="$REDIS_PASSWORD"; redis-cli ping | grep -q PONG; }`},
 				Timeout: 3 * time.Second,
 				Start:   2 * time.Minute, // loading a large append-only file
 				Health:  "tcp://redis:6379",
@@ -98,7 +99,7 @@ func base() []Service {
 				optional("GF_SECURITY_ADMIN_USER", "admin"),
 				optional("GF_SECURITY_ADMIN_PASSWORD", "admin"),
 			},
-			Ports:    []Port{{Host: 3000, Container: 3000, URL: "http"}},
+			Ports:    []Port{{Host: 3000, Container: 3000, Login: true, URL: "http"}},
 			Mounts:   []Mount{{Volume: "grafanadata", Path: "/var/lib/grafana"}},
 			Networks: []string{DefaultNetwork},
 			After:    []string{"prometheus", "postgres", "loki_server"},
@@ -112,6 +113,13 @@ func base() []Service {
 		},
 	}
 }
+
+// redisCommand gives the password to the server on its standard input, so that it
+// stands in no list of processes. An empty one asks for none.
+const redisCommand = `password=$(printf %s "$REDIS_PASSWORD" | sed 's/[\\"]/\\&/g')
+exec docker-entrypoint.sh redis-server - --appendonly yes <<END
+requirepass "$password"
+END`
 
 // postgresProbe asks over TCP, because the image's bootstrap server, which runs on a
 // socket alone, must not count as ready. Once after each start it then makes the

@@ -121,9 +121,11 @@ type Service struct {
 type Port struct {
 	Host, Container int
 	Count           int // length of the run; 0 means 1
-	// Private ports stay on loopback whatever `bindAddress` says, unless the
-	// service is named in `expose`.
-	Private bool
+	// Login says that whoever connects has to log in. Only such a port follows
+	// `bindAddress`: every other one stays on loopback, unless the service is named in `expose`.
+	Login bool
+	// Password names the variable that alone guards the port once it is open; empty where nothing does.
+	Password string
 	// When names a variable that must be set for the port to be published; empty publishes always.
 	When string
 	// URL is the scheme for the stack's printed URL of this port; empty prints none.
@@ -189,6 +191,17 @@ func ProfileNames() []string {
 	names := make([]string, len(Profiles))
 	for i, p := range Profiles {
 		names[i] = p.Name
+	}
+	return names
+}
+
+// Exposable gives the services with a port that has no login, which `expose` opens.
+func Exposable() []string {
+	var names []string
+	for _, s := range Services() {
+		if slices.ContainsFunc(s.Ports, func(p Port) bool { return !p.Login }) {
+			names = append(names, s.Name)
+		}
 	}
 	return names
 }

@@ -32,16 +32,16 @@ type contract struct {
 
 var envGroups = map[string]string{
 	"@db":     "!DATABASE_URL=${database_url}",
-	"@redis":  "!REDIS_HOST=redis !REDIS_PORT=6379 !REDIS_DB=0",
+	"@redis":  "!REDIS_HOST=redis !REDIS_PORT=6379 REDIS_PASSWORD= !REDIS_DB=0",
 	"@alpaca": "ALPACA_BASE_URL=https://paper-api.alpaca.markets ALPACA_DATA_FEED=iex",
-	"@worker": "REDIS_URL=redis://redis:6379/0<REDIS_URL_DOCKER DATABASE_URL=${database_url}<DATABASE_URL_DOCKER",
+	"@worker": "REDIS_URL=${redis_url}<REDIS_URL_DOCKER DATABASE_URL=${database_url}<DATABASE_URL_DOCKER",
 	"@backtest": `@worker BACKTEST_JOB_MEMORY_LIMIT=4294967296 !DATA_ROOT=/app/data/market_data !DATA_LOCK_DIR=/app/locks
 		ENVIRONMENT=dev !YFINANCE_DATA_DIR=/app/data/backtest_results/yfinance`,
 	"@console": `!EXECUTION_GATEWAY_URL=http://execution_gateway:8002 !PROJECT_ROOT=/app WEB_CONSOLE_USER* WEB_CONSOLE_PASSWORD*
 		WEB_CONSOLE_DEV_ROLE=admin WEB_CONSOLE_DEV_USER_ID=admin WEB_CONSOLE_DEV_SESSION_VERSION=1 WEB_CONSOLE_DEV_STRATEGIES= STRATEGY_ID=
 		@db !SESSION_TIMEOUT_MINUTES=15 !SESSION_ABSOLUTE_TIMEOUT_HOURS=4 FEATURE_HEALTH_MONITOR=true FEATURE_RISK_DASHBOARD=false
 		FEATURE_STRATEGY_COMPARISON=false FEATURE_MANUAL_CONTROLS=false FEATURE_BACKTEST_MANAGER=false FEATURE_CIRCUIT_BREAKER=false
-		FEATURE_ALERTS=false REDIS_URL=redis://redis:6379/0<REDIS_URL_DOCKER
+		FEATURE_ALERTS=false REDIS_PASSWORD= REDIS_URL=${redis_url}<REDIS_URL_DOCKER
 		AUTH0_DOMAIN= AUTH0_CLIENT_ID= AUTH0_CLIENT_SECRET= AUTH0_AUDIENCE=https://api.trading-platform.local
 		OAUTH2_REDIRECT_URI=${public_url}/callback OAUTH2_LOGOUT_REDIRECT_URI=${public_url}/logout REDIS_SESSION_DB=1 !HOME=/tmp
 		!JUPYTER_RUNTIME_DIR=/tmp/jupyter/runtime !JUPYTER_CONFIG_DIR=/tmp/jupyter/config !JUPYTER_DATA_DIR=/tmp/jupyter/data HEALTH_CHECK_SECRET=`,
@@ -50,16 +50,19 @@ var envGroups = map[string]string{
 const (
 	consoleMounts = "checkout:data→/app/data backtest_data→/app/data/backtest_results:ro"
 	workerMounts  = "checkout:data→/app/data/market_data:ro backtest_data→/app/data/backtest_results backtest_data→/app/locks"
+	redisCommand  = `password=$(printf %s "$REDIS_PASSWORD" | sed 's/[\\"]/\\&/g') exec docker-entrypoint.sh redis-server - --appendonly yes <<END requirepass "$password" END`
 	backtestRun   = "python -m apps.backtest_worker.entrypoint"
 )
 
 var contracts = map[string]contract{
 	"postgres": {
-		image: "postgres:16", ports: "5433→5432 private", mounts: "pgdata→/var/lib/postgresql/data", networks: "default",
+		image: "postgres:16", ports: "5433→5432", mounts: "pgdata→/var/lib/postgresql/data", networks: "default",
 		env: "POSTGRES_USER=trader POSTGRES_PASSWORD=trader POSTGRES_DB=trader",
 	},
 	"redis": {
-		image: "redis:7-alpine", command: "redis-server --appendonly yes", ports: "6379→6379 private", mounts: "redisdata→/data", networks: "default",
+		image: "redis:7-alpine", ports: "6379→6379", mounts: "redisdata→/data", networks: "default",
+		env:     "REDIS_PASSWORD=",
+		command: "sh -c " + redisCommand,
 	},
 	"prometheus": {
 		image:   "prom/prometheus:v2.55.1",
@@ -67,7 +70,7 @@ var contracts = map[string]contract{
 		ports:   "9090→9090", mounts: "prometheusdata→/prometheus", networks: "default", after: "postgres",
 	},
 	"grafana": {
-		image: "grafana/grafana:10.4.2", ports: "3000→3000", mounts: "grafanadata→/var/lib/grafana", networks: "default",
+		image: "grafana/grafana:10.4.2", ports: "3000→3000 login", mounts: "grafanadata→/var/lib/grafana", networks: "default",
 		after: "prometheus postgres loki_server",
 		env:   "GF_SECURITY_ADMIN_USER=admin GF_SECURITY_ADMIN_PASSWORD=admin",
 	},
@@ -91,7 +94,7 @@ var contracts = map[string]contract{
 	"signal_service": {
 		profile: "dev", app: "signal_service", ports: "8001→8001", after: "postgres redis", networks: "default",
 		mounts: "checkout:data→/app/data:ro",
-		env: `@db !REDIS_URL=redis://redis:6379/0 STRATEGY_ID=alpha_baseline ALLOW_MODELLESS=true LOG_LEVEL=INFO
+		env: `@db !REDIS_URL=${redis_url} STRATEGY_ID=alpha_baseline ALLOW_MODELLESS=true LOG_LEVEL=INFO
 			MLFLOW_TRACKING_URI=file:./artifacts/mlruns`,
 	},
 	"market_data_service": {
@@ -137,7 +140,7 @@ var contracts = map[string]contract{
 		env: "@console !WEB_CONSOLE_AUTH_TYPE=dev REDIS_HOST=redis REDIS_PORT=6379 PROMETHEUS_URL=http://prometheus:9090",
 	},
 	"web_console_dev": {
-		profile: "dev", app: "web_console_ng", ports: "8080→8080 8900-8949→8900 when:NOTEBOOK_LAUNCH_COMMAND", after: "postgres execution_gateway",
+		profile: "dev", app: "web_console_ng", ports: "8080→8080 login 8900-8949→8900 when:NOTEBOOK_LAUNCH_COMMAND", after: "postgres execution_gateway",
 		networks: "default trading_platform",
 		mounts: consoleMounts + " checkout:data/models→/app/data/models checkout:artifacts→/app/artifacts checkout:notebooks→/app/notebooks" +
 			" checkout:apps/web_console_ng/certs→/app/apps/web_console_ng/certs:ro",
@@ -164,14 +167,14 @@ var contracts = map[string]contract{
 		profile: "oauth2", app: "auth_service", after: "redis postgres", networks: "default trading_platform",
 		env: `AUTH0_DOMAIN* AUTH0_CLIENT_ID* AUTH0_CLIENT_SECRET* AUTH0_AUDIENCE=https://api.trading-platform.local
 			OAUTH2_REDIRECT_URI=${public_url}/callback OAUTH2_LOGOUT_REDIRECT_URI=${public_url} OAUTH2_ALLOWED_SUBS= @db
-			COOKIE_DOMAIN=.trading-platform.local !REDIS_HOST=redis !REDIS_PORT=6379 SESSION_ENCRYPTION_KEY* !TRUSTED_PROXY_IPS=${nginx_address}
+			COOKIE_DOMAIN=.trading-platform.local !REDIS_HOST=redis !REDIS_PORT=6379 REDIS_PASSWORD= SESSION_ENCRYPTION_KEY* !TRUSTED_PROXY_IPS=${nginx_address}
 			INTERNAL_REFRESH_SECRET= CSP_REPORT_ONLY=false ENABLE_TEST_ENDPOINTS=false`,
 	},
 	"nginx_mtls": {
-		profile: "mtls", image: "nginx:1.25-alpine", ports: "443→443 80→80", after: "web_console_mtls", networks: "trading_platform",
+		profile: "mtls", image: "nginx:1.25-alpine", ports: "443→443 login 80→80 login", after: "web_console_mtls", networks: "trading_platform",
 	},
 	"nginx_oauth2": {
-		profile: "oauth2", image: "nginx:1.25-alpine", ports: "443→443 80→80", after: "web_console_oauth2 auth_service", networks: "trading_platform",
+		profile: "oauth2", image: "nginx:1.25-alpine", ports: "443→443 login 80→80 login", after: "web_console_oauth2 auth_service", networks: "trading_platform",
 		env: "CSP_REPORT_ONLY=false TRUSTED_PROXY_SUBNET=${nginx_subnet}",
 	},
 }
@@ -209,8 +212,8 @@ func portWords(p catalog.Port) []string {
 		host += fmt.Sprintf("-%d", p.Host+p.Count-1)
 	}
 	out := []string{fmt.Sprintf("%s→%d", host, p.Container)}
-	if p.Private {
-		out = append(out, "private")
+	if p.Login {
+		out = append(out, "login")
 	}
 	if p.When != "" {
 		out = append(out, "when:"+p.When)
@@ -242,7 +245,7 @@ func TestEveryServiceIsAsPromised(t *testing.T) {
 			assert.Equal(t, want.profile, s.Profile, "profile")
 			assert.Equal(t, want.app, s.App, "app")
 			assert.Equal(t, want.image, s.Image, "image")
-			assert.Equal(t, strings.Fields(want.command), append([]string{}, s.Command...), "command")
+			assert.Equal(t, strings.Fields(want.command), strings.Fields(strings.Join(s.Command, " ")), "command")
 			assert.Equal(t, want.user, s.User, "user")
 			assert.ElementsMatch(t, strings.Fields(want.after), s.After, "starts after")
 			assert.Equal(t, strings.Fields(want.networks), s.Networks, "networks")

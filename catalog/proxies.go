@@ -23,7 +23,7 @@ func proxies() []Service {
 func nginx(name, profile string, s Service) Service {
 	s.Name, s.Tier, s.Profile = name, Proxy, profile
 	s.Image = "nginx:1.25-alpine"
-	s.Ports = []Port{{Host: 443, Container: 443, URL: "https"}, {Host: 80, Container: 80}}
+	s.Ports = []Port{{Host: 443, Container: 443, Login: true, URL: "https"}, {Host: 80, Container: 80, Login: true}}
 	s.Certs = []string{"server.crt", "server.key", "ca.crt", "dhparam.pem"}
 	s.Networks = []string{EdgeNetwork}
 	s.Proxy = true

@@ -4,7 +4,7 @@ import "slices"
 
 // Values and groups of variables that several services share.
 const (
-	redisURL            = "redis://redis:6379/0"
+	redisURL            = "${redis_url}"
 	alpacaURL           = "https://paper-api.alpaca.markets"
 	executionGatewayURL = "http://execution_gateway:8002"
 	signalServiceURL    = "http://signal_service:8001"
@@ -18,10 +18,12 @@ const (
 )
 
 var (
-	database   = []Variable{fixed("DATABASE_URL", "${database_url}")}
-	redisHost  = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "6379")}
-	redisParts = join(redisHost, []Variable{fixed("REDIS_DB", "0")})
-	auth0      = []Variable{
+	database = []Variable{fixed("DATABASE_URL", "${database_url}")}
+	// A Redis without a password asks for none.
+	redisPassword = optional("REDIS_PASSWORD", "")
+	redisHost     = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "6379"), redisPassword}
+	redisParts    = join(redisHost, []Variable{fixed("REDIS_DB", "0")})
+	auth0         = []Variable{
 		optional("AUTH0_DOMAIN", ""),
 		optional("AUTH0_CLIENT_ID", ""),
 		optional("AUTH0_CLIENT_SECRET", ""),

@@ -26,6 +26,7 @@ var Facts = []string{
 	"stack",           // the stack's name
 	"secured",         // true where one of its profiles is secured, else false
 	"database_url",    // postgresql://user:password@postgres:5432/db, from POSTGRES_*
+	"redis_url",       // redis://redis:6379/0, with REDIS_PASSWORD where that is set
 	"nginx_address",   // the nginxAddress setting
 	"nginx_subnet",    // the /24 around nginxAddress
 	"console_origins", // where a browser on this host finds the dev console

@@ -12,7 +12,7 @@ func web() []Service {
 			About: "the web console, with every API",
 			After: []string{"postgres", "execution_gateway"},
 			Ports: []Port{
-				{Host: 8080, Container: 8080, URL: "http"},
+				{Host: 8080, Container: 8080, Login: true, URL: "http"},
 				{Host: 8900, Container: 8900, Count: 50, When: "NOTEBOOK_LAUNCH_COMMAND"},
 			},
 			Env: []Variable{
@@ -119,6 +119,7 @@ func console(name, profile, authType string, s Service) Service {
 		optional("FEATURE_ALERTS", "false"),
 		optional("REDIS_HOST", "redis"),
 		optional("REDIS_PORT", "6379"),
+		redisPassword,
 		from("REDIS_URL", redisURL, "REDIS_URL_DOCKER"),
 		optional("PROMETHEUS_URL", "http://prometheus:9090"),
 	}, auth0, []Variable{

@@ -25,6 +25,7 @@ type Plan struct {
 	Volumes       []Volume  `json:"volumes"`
 	Services      []Service `json:"services"` // each after those it waits for
 	Notes         []string  `json:"notes,omitempty"`
+	Open          []string  `json:"open,omitempty"` // what others than this host can reach without a login
 
 	// Unset names the variables that must be given a value before the stack can
 	// run: required ones without one, and those with a value that everyone knows.

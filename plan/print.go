@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -83,10 +84,11 @@ func (p *Plan) Text(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, note := range p.Notes {
+	notes := slices.Concat(p.Open, p.Notes)
+	for _, note := range notes {
 		fmt.Fprintf(w, "\nnote: %s", note)
 	}
-	if len(p.Notes) > 0 {
+	if len(notes) > 0 {
 		fmt.Fprintln(w)
 	}
 	return nil

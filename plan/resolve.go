@@ -63,6 +63,10 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 func (r *resolver) workOutFacts() map[string]string {
 	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
 	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: "postgres:5432", Path: "/" + db}
+	redis := url.URL{Scheme: "redis", Host: "redis:6379", Path: "/0"}
+	if password := r.set.Variables["REDIS_PASSWORD"].Text; password != "" {
+		redis.User = url.UserPassword("", password)
+	}
 	console, https := strconv.Itoa(8080+r.set.PortOffset), 443+r.set.PortOffset
 	public := "https://" + settings.PublicHost
 	if https != 443 {
@@ -72,6 +76,7 @@ func (r *resolver) workOutFacts() map[string]string {
 		"stack":           r.set.Stack,
 		"secured":         strconv.FormatBool(r.securedBy() != ""),
 		"database_url":    database.String(),
+		"redis_url":       redis.String(),
 		"nginx_address":   r.set.NginxAddress.String(),
 		"nginx_subnet":    netip.PrefixFrom(r.set.NginxAddress, 24).Masked().String(),
 		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
@@ -230,8 +235,17 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 			continue
 		}
 		address := r.set.BindAddress
-		if p.Private && !slices.Contains(r.set.Expose, s.Name) {
+		switch {
+		case p.Login || !address.IsValid() || address.IsLoopback():
+		case !slices.Contains(r.set.Expose, s.Name):
 			address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		case p.Password == "":
+			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
+		case value(p.Password) == "":
+			r.faults.Add(settings.Project+":expose", settings.SetSecret(r.set.Stack, p.Password)+", or take "+s.Name+" out of expose",
+				"%s has no password in this stack, so it cannot be opened to %s", s.Name, address)
+		default:
+			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open to whoever reaches %s and knows %s", s.Name, address, p.Password))
 		}
 		for i := range max(1, p.Count) {
 			host := p.Host + i + r.set.PortOffset
@@ -402,10 +416,6 @@ func (r *resolver) report() {
 		}
 		r.faults.Add(settings.Project+":"+name, mend,
 			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)
-	}
-	if slices.Contains(r.set.Expose, "redis") && !r.set.BindAddress.IsLoopback() {
-		r.faults.Add(settings.Project+":expose", "take redis out of expose, and reach it by: ssh -L 6379:127.0.0.1:6379 <host>",
-			"redis has no password in this stack, so it cannot be opened to %s", r.set.BindAddress)
 	}
 }
 

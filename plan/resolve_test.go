@@ -274,13 +274,45 @@ func TestExpose(t *testing.T) {
 		assert.Contains(t, got, "POSTGRES_PASSWORD")
 		assert.Len(t, got, 1)
 	})
-	t.Run("redis has none", func(t *testing.T) {
-		got := faults(t, profiles().with(config{"bindAddress": "192.0.2.7", "expose": `["redis"]`}))
-		assert.Equal(t, fault.Fault{
+	t.Run("redis only with a password", func(t *testing.T) {
+		c := profiles("dev").with(config{"bindAddress": "192.0.2.7", "expose": `["redis"]`,
+			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`})
+		assert.Equal(t, map[string]fault.Fault{"expose": {
 			Where: "trading-platform:expose",
 			What:  "redis has no password in this stack, so it cannot be opened to 192.0.2.7",
-			Mend:  "take redis out of expose, and reach it by: ssh -L 6379:127.0.0.1:6379 <host>",
-		}, got["expose"])
+			Mend:  "pulumi config set -s test --secret REDIS_PASSWORD, or take redis out of expose",
+		}}, faults(t, c))
+		p := resolve(t, c.with(config{"REDIS_PASSWORD": "p@ss/w%"}))
+		assert.Equal(t, "192.0.2.7", address(p, "redis"))
+		assert.Equal(t, []string{"redis is open to whoever reaches 192.0.2.7 and knows REDIS_PASSWORD"}, p.Open)
+		assert.Equal(t, "redis://:p%40ss%2Fw%25@redis:6379/0", value(t, p, "signal_service", "REDIS_URL"))
+		for _, name := range []string{"redis", "execution_gateway", "market_data_service", "orchestrator", "web_console_dev"} {
+			assert.Equal(t, plan.Env{Name: "REDIS_PASSWORD", Value: "p@ss/w%", Secret: true}, variable(t, p, name, "REDIS_PASSWORD"), name)
+		}
+		assert.True(t, variable(t, p, "signal_service", "REDIS_URL").Secret)
+	})
+	t.Run("what has no login is opened by its name alone, and said", func(t *testing.T) {
+		c := profiles("dev").with(config{"bindAddress": "0.0.0.0", "NOTEBOOK_LAUNCH_COMMAND": "jupyter lab",
+			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`})
+		open := func(p *plan.Plan) []string {
+			var names []string
+			for _, s := range p.Services {
+				for i, port := range s.Ports {
+					if port.Address != "127.0.0.1" && i < 2 {
+						names = append(names, fmt.Sprintf("%s:%d", s.Name, port.Host))
+					}
+				}
+			}
+			return names
+		}
+		p := resolve(t, c)
+		assert.ElementsMatch(t, []string{"grafana:3000", "web_console_dev:8080"}, open(p))
+		assert.Empty(t, p.Open)
+		p = resolve(t, c.with(config{"expose": `["prometheus","web_console_dev"]`}))
+		assert.ElementsMatch(t, []string{"grafana:3000", "web_console_dev:8080", "web_console_dev:8900", "prometheus:9090"}, open(p))
+		assert.Equal(t, []string{
+			"prometheus is open without a login to whoever reaches 0.0.0.0", "web_console_dev is open without a login to whoever reaches 0.0.0.0",
+		}, p.Open)
 	})
 	t.Run("on loopback there is nothing to refuse", func(t *testing.T) {
 		resolve(t, config{"expose": `["postgres","redis"]`})
@@ -722,6 +754,7 @@ func TestReferenceEnvironment(t *testing.T) {
 }
 
 func TestProbeTiming(t *testing.T) {
+	const ping = `{ [ -z "$REDIS_PASSWORD" ] || export REDISCLI_AUTH="$REDIS_PASSWORD"; redis-cli ping | grep -q PONG; }`
 	second := func(n int) plan.Duration { return plan.Duration{Duration: time.Duration(n) * time.Second} }
 	for name, test := range map[string]struct {
 		engine string
@@ -740,7 +773,7 @@ func TestProbeTiming(t *testing.T) {
 			if test.old {
 				assert.Equal(t, 5, postgres.Retries, "they follow each other by the second")
 				assert.Equal(t, "[ -e /dev/shm/healthy ] && sleep 15; "+
-					"if redis-cli ping | grep -q PONG; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi", redis.Test[1])
+					"if "+ping+"; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi", redis.Test[1])
 				assert.Equal(t, second(1), postgres.Interval)
 				assert.Equal(t, second(30), postgres.Timeout, "the beat that is slept is not the probe's")
 				assert.Equal(t, second(18), redis.Timeout)
@@ -749,7 +782,7 @@ func TestProbeTiming(t *testing.T) {
 				return
 			}
 			assert.Equal(t, 3, postgres.Retries)
-			assert.Equal(t, []string{"CMD-SHELL", "redis-cli ping | grep -q PONG"}, redis.Test)
+			assert.Equal(t, []string{"CMD-SHELL", ping}, redis.Test)
 			assert.Equal(t, second(15), postgres.Interval)
 			assert.Equal(t, second(15), postgres.Timeout)
 			assert.Equal(t, second(3), redis.Timeout)

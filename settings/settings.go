@@ -48,7 +48,7 @@ type Settings struct {
 	IgnoreCompose []string                    // ignoreCompose: old Compose projects whose data this stack does not take over
 	Profiles      []string                    // profiles: what the stack adds to the base
 	NamePrefix    string                      // namePrefix: first part of every name on the engine
-	BindAddress   netip.Addr                  // bindAddress: host address of the published HTTP ports
+	BindAddress   netip.Addr                  // bindAddress: host address of the published ports that have a login
 	PortOffset    int                         // portOffset: added to every host port
 	Subnet        netip.Prefix                // subnet: of the edge network
 	NginxAddress  netip.Addr                  // nginxAddress: nginx's fixed address in Subnet
@@ -59,7 +59,7 @@ type Settings struct {
 	Replicas      map[string]int              // replicas: worker → number of containers
 	Volumes       map[string]string           // volumes: volume → name of an existing one to take over
 	Disabled      []string                    // disabled: services taken out on purpose
-	Expose        []string                    // expose: databases that follow bindAddress
+	Expose        []string                    // expose: services whose ports without a login follow bindAddress too
 	RetainVolumes bool                        // retainVolumes: destroy leaves the data
 	EngineAPI     Version                     // engineApi: the engine's API version, as `platform init` found it
 	CertsDir      string                      // certsDir: where `platform certs` puts them, absolute; empty for none
@@ -91,7 +91,7 @@ func Load(src Source) (*Settings, error) {
 		Replicas:      d.replicas("replicas"),
 		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
-		Expose:        d.names("expose", "service", []string{"postgres", "redis"}),
+		Expose:        d.names("expose", "service", catalog.Exposable()),
 		RetainVolumes: d.boolean("retainVolumes", true),
 		EngineAPI:     d.version("engineApi"),
 		CertsDir:      d.path("certsDir"),

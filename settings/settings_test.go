@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/catalog"
 	"trading-platform/internal/fault"
 	"trading-platform/settings"
 )
@@ -168,7 +169,7 @@ func TestFaults(t *testing.T) {
 			"one of pgdata, redisdata, prometheusdata, grafanadata, lokidata, promtaildata, backtest_data"},
 		"disabled, no list": {"disabled", "grafana", "disabled", `"grafana" is not a list of service names`, "pulumi config rm -s dev disabled && " + set + "--path 'disabled[0]' postgres"},
 		"disabled, unknown": {"disabled", `["graphana"]`, "disabled", `no service "graphana"; did you mean grafana?`, ""},
-		"expose, unknown":   {"expose", `["grafana"]`, "expose", `no service "grafana"`, "one of postgres, redis"},
+		"expose, unknown":   {"expose", `["grafana"]`, "expose", `no service "grafana"`, "one of " + strings.Join(catalog.Exposable(), ", ")},
 		"retainVolumes":     {"retainVolumes", "yes", "retainVolumes", `"yes" is not true or false`, set + "retainVolumes true"},
 		"engineApi":         {"engineApi", "twenty", "engineApi", `"twenty" is not an API version such as "1.44" (quote it)`, set + `engineApi '"1.44"'`},
 		"engineApi, a half": {"engineApi", "1", "engineApi", `"1" is not an API version such as "1.44" (quote it)`, set + `engineApi '"1.44"'`},

@@ -29,8 +29,9 @@ type StackConfig struct {
 
 // RedisAddress says where Redis is.
 type RedisAddress struct {
-	Host string `env:"REDIS_HOST"`
-	Port port   `env:"REDIS_PORT"`
+	Host     string `env:"REDIS_HOST"`
+	Port     port   `env:"REDIS_PORT"`
+	Password string `env:"REDIS_PASSWORD" envDefault:""`
 }
 
 // RedisConfig says where Redis is, and which of its databases.

@@ -21,7 +21,7 @@ import (
 
 const (
 	testDB      = "DATABASE_URL=postgresql://trader:pg-secret@127.0.0.1:1/trader "
-	testRedis   = "REDIS_HOST=127.0.0.1 REDIS_PORT=6379 "
+	testRedis   = "REDIS_HOST=127.0.0.1 REDIS_PORT=6379 REDIS_PASSWORD= "
 	testAlpaca  = "ALPACA_BASE_URL=https://paper-api.alpaca.markets ALPACA_DATA_FEED=iex "
 	testToken   = "INTERNAL_TOKEN_REQUIRED=false INTERNAL_TOKEN_SECRET= API_AUTH_MODE=log_only "
 	testKey     = "SESSION_ENCRYPTION_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE= "
@@ -118,6 +118,9 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 		all["REDIS_URL"] = "redis://" + mini.Addr() + "/0"
 	}
 	maps.Copy(all, changes)
+	if password := all["REDIS_PASSWORD"]; password != "" {
+		mini.RequireAuth(password)
+	}
 	svc, err := findService(name)
 	require.NoError(t, err)
 	f := &fixture{redis: mini, db: newMemoryStore(), log: &syncBuffer{}, client: redis.NewClient(&redis.Options{Addr: mini.Addr()})}

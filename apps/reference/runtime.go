@@ -135,7 +135,7 @@ func (rt *runtime) depend(cfg StackConfig) error {
 }
 
 func (rt *runtime) redisAt(address RedisAddress, db uint8) *redis.Client {
-	return rt.useRedis(&redis.Options{Addr: fmt.Sprintf("%s:%d", address.Host, address.Port), DB: int(db)})
+	return rt.useRedis(&redis.Options{Addr: fmt.Sprintf("%s:%d", address.Host, address.Port), Password: address.Password, DB: int(db)})
 }
 
 func (rt *runtime) redisURL(text redisURL) (*redis.Client, error) {

@@ -50,6 +50,15 @@ func TestHealthAsksOnlyTheEdges(t *testing.T) {
 	assert.Empty(t, decodeText[healthAnswer](t, text).Dependencies)
 }
 
+func TestARedisWithAPassword(t *testing.T) {
+	const password = `p@ss "word"%`
+	for _, name := range []string{"execution_gateway", "market_data_service", "orchestrator"} {
+		f := newFixture(t, name, map[string]string{"STACK_DEPENDENCIES": "redis", "REDIS_PASSWORD": password})
+		code, text, _ := f.ask(t, "GET", "/health", "")
+		assert.Equal(t, http.StatusOK, code, "%s: %s", name, text)
+	}
+}
+
 func TestStop(t *testing.T) {
 	svc, err := findService("execution_gateway")
 	require.NoError(t, err)

@@ -58,7 +58,7 @@ func TestWhatReplacesAContainer(t *testing.T) {
 		"name":         {func(s *Snapshot) { s.of("redis").Containers[0] = "other" }, "container", true},
 		"command":      {func(s *Snapshot) { s.of("redis").Command = []string{"redis-server"} }, "command", true},
 		"user":         {func(s *Snapshot) { s.of("redis").User = "1000" }, "user", true},
-		"variable":     {func(s *Snapshot) { s.of("redis").Env = []plan.Env{{Name: "A", Value: "b"}} }, "env A", true},
+		"variable":     {func(s *Snapshot) { s.of("redis").Env = append(s.of("redis").Env, plan.Env{Name: "A", Value: "b"}) }, "env A", true},
 		"host port":    {func(s *Snapshot) { s.of("redis").Ports[0].Host++ }, "port 6379", true},
 		"address":      {func(s *Snapshot) { s.of("redis").Ports[0].Address = "0.0.0.0" }, "port 6379", true},
 		"read-only":    {func(s *Snapshot) { s.of("redis").Mounts[0].ReadOnly = true }, "mount /data", true},
