@@ -95,6 +95,13 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
+	if !ctx.DryRun() {
+		for _, open := range p.Open {
+			if err := ctx.Log.Warn(open, nil); err != nil {
+				return err
+			}
+		}
+	}
 	return standUp(ctx, p, home, buildPlatform)
 }
 
