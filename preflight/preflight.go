@@ -129,11 +129,11 @@ func (c *check) owner(labels map[string]string, remove string) (who, mend string
 			"take that one down, or give this one a namePrefix, portOffset and subnet of its own; if it is this very stack, whose settings were lost: " +
 				c.config("identity", labels[plan.IdentityLabel])
 	} else if other != "" {
-		add := "run that one: pulumi up -s " + other
+		mend = "make down STACK=" + other + " (its data stays, and this stack goes on with it)"
 		if len(c.plan.Profiles) > 0 {
-			add = fmt.Sprintf("add %s to profiles in Pulumi.%s.yaml and run: pulumi up -s %s", strings.Join(c.plan.Profiles, ", "), other, other)
+			mend += fmt.Sprintf("; or have both in one: add %s to profiles in Pulumi.%s.yaml and make up STACK=%s", strings.Join(c.plan.Profiles, ", "), other, other)
 		}
-		mend = add + "; or, for a second stack beside it, give this one a namePrefix, portOffset and subnet of its own"
+		mend += "; or, for a second stack beside it, give this one a namePrefix, portOffset and subnet of its own"
 		return "stack " + other, mend
 	}
 	if project := labels["com.docker.compose.project"]; project != "" {

@@ -171,6 +171,8 @@ func TestAnEngineThatFailsIsNoFinding(t *testing.T) {
 
 const anotherPrefix = "give this one a namePrefix, portOffset and subnet of its own"
 
+const downDev = "make down STACK=dev (its data stays, and this stack goes on with it)"
+
 func TestContainerNames(t *testing.T) {
 	for name, test := range map[string]struct {
 		config     map[string]string
@@ -182,7 +184,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_postgres", stack("dev")), running("trading_platform_redis", stack("dev"))},
 			fault.List{{
 				Where: "containers trading_platform_postgres, trading_platform_redis", What: "taken by stack dev",
-				Mend: "add workers to profiles in Pulumi.dev.yaml and run: pulumi up -s dev; or, for a second stack beside it, " + anotherPrefix,
+				Mend: downDev + "; or have both in one: add workers to profiles in Pulumi.dev.yaml and make up STACK=dev; or, for a second stack beside it, " + anotherPrefix,
 			}},
 		},
 		"another stack, with nothing to add": {
@@ -190,7 +192,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_redis", stack("dev"))},
 			fault.List{{
 				Where: "container trading_platform_redis", What: "taken by stack dev",
-				Mend: "run that one: pulumi up -s dev; or, for a second stack beside it, " + anotherPrefix,
+				Mend: downDev + "; or, for a second stack beside it, " + anotherPrefix,
 			}},
 		},
 		"the old Compose stack": {
@@ -305,7 +307,7 @@ func TestNetworks(t *testing.T) {
 	}{
 		"a name of another stack": {nil, net4("trading_platform_default", "172.19.0.0/16", stack("dev")), fault.List{{
 			Where: "network trading_platform_default", What: "taken by stack dev",
-			Mend: "run that one: pulumi up -s dev; or, for a second stack beside it, " + anotherPrefix,
+			Mend: downDev + "; or, for a second stack beside it, " + anotherPrefix,
 		}}},
 		"a name of the old Compose stack": {nil, net4("trading_platform_default", "", project("trading_platform")), fault.List{{
 			Where: "network trading_platform_default", What: "taken by Docker Compose project trading_platform",

@@ -55,9 +55,9 @@ func TestRedisOpenedToOthers(t *testing.T) {
 	}
 	assert.Equal(t, "PONG", redis(password, address))
 	assert.Contains(t, redis("another", address), "NOAUTH")
-	_, err = net.Dial("tcp", fmt.Sprintf("%s:%d", address, 5433+s.offset))
+	_, err = net.Dial("tcp", net.JoinHostPort(address, fmt.Sprint(5433+s.offset)))
 	require.Error(t, err, "postgres is not opened by name")
-	_, err = net.Dial("tcp", fmt.Sprintf("%s:%d", address, 8002+s.offset))
+	_, err = net.Dial("tcp", net.JoinHostPort(address, fmt.Sprint(8002+s.offset)))
 	require.Error(t, err, "nor is the order API")
 	processes := s.exec("redis", "sh", "-c", `cat /proc/[0-9]*/cmdline | tr '\0' ' '`)
 	assert.Contains(t, processes, "redis-server")

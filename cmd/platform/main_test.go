@@ -259,7 +259,7 @@ func TestEnv(t *testing.T) {
 	dir := tempClone(t)
 	out, err := platform(t, "env")
 	require.NoError(t, err)
-	assert.Equal(t, `export PATH="`+dir+"/bin/shim:"+dir+"/bin:"+os.Getenv("PATH")+"\"\n", out)
+	assert.Equal(t, "export PATH="+dir+"/bin/shim:"+dir+"/bin:\"$PATH\"\n", out)
 
 	// The shim hands its arguments on as they are.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "bin", "platform"), []byte("#!/bin/sh\nfor a in \"$@\"; do echo \"<$a>\"; done\n"), 0o700))
@@ -325,15 +325,19 @@ func TestPulumi(t *testing.T) {
 	script := "#!/bin/sh\necho \"args: $*\"\necho \"backend: $PULUMI_BACKEND_URL\"\necho \"passphrase: $PULUMI_CONFIG_PASSPHRASE_FILE\"\necho \"path: $PATH\"\nexit 42\n"
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "pulumi"), []byte(script), 0o700))
 	t.Setenv("PATH", bin)
-	home := filepath.Join(os.Getenv("PULUMI_HOME"), "trading-platform")
-	own := filepath.Join(home, "file", "Pulumi.base.yaml")
+	states := t.TempDir()
+	t.Setenv("PULUMI_BACKEND_URL", "file://"+states)
+	home := filepath.Join(states, ".pulumi", "trading-platform")
+	w, err := here()
+	require.NoError(t, err)
+	own := w.StackFile("base")
 	require.NoError(t, os.MkdirAll(filepath.Dir(own), 0o700))
 	require.NoError(t, os.WriteFile(own, []byte("encryptionsalt: v1:x\n"), 0o600))
 
-	stdout, stderr, code := process(t, "pulumi", "up", "-s", "base", "--yes")
+	stdout, stderr, code := process(t, "pulumi", "config", "-s", "base", "--json")
 	assert.Equal(t, 42, code, stderr)
-	assert.Equal(t, "args: up --config-file "+own+" -s base --yes\n"+
-		"backend: file://~\n"+
+	assert.Equal(t, "args: config --config-file "+own+" -s base --json\n"+
+		"backend: file://"+states+"\n"+
 		"passphrase: "+filepath.Join(home, "passphrase")+"\n"+
 		"path: "+bin+":"+bin+"\n", stdout)
 	text, err := os.ReadFile(own)

@@ -118,7 +118,11 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err := r.takeOver(ctx, file); err != nil {
 		return err
 	}
-	return r.makeSecrets(ctx, r.stack, r.say)
+	more, err := r.unfit(ctx)
+	if err != nil {
+		return err
+	}
+	return r.makeSecrets(ctx, r.stack, more, r.say)
 }
 
 // settle records which engine the stack lives on and what tells it from others there,

@@ -18,15 +18,34 @@ import (
 	"trading-platform/settings"
 )
 
+// unfit names the secrets whose shipped value does not do on this machine: one that
+// everyone knows never goes over a database that a secured stack has used.
+func (r *run) unfit(ctx context.Context) ([]string, error) {
+	p, err := r.plan(r.stack)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	const password = "POSTGRES_PASSWORD"
+	postgres, ok := p.Lookup("postgres")
+	if !ok || slices.Contains(p.Unset, password) || !slices.Contains(catalog.LocalOnly[password], postgres.Value(password)) {
+		return nil, nil
+	}
+	if secured, err := preflight.SecuredDatabase(ctx, r.engine, p); err != nil || !secured {
+		return nil, err
+	}
+	r.say("a secured stack has used this database, so stack " + r.stack + " gets a password of its own for it")
+	return []string{password}, nil
+}
+
 // makeSecrets makes up what the stack needs and nobody has to choose. Only what
 // somebody else gave the user is asked for, and only where there is somebody to ask.
-func (w *Workspace) makeSecrets(ctx context.Context, name string, say func(string)) error {
+func (w *Workspace) makeSecrets(ctx context.Context, name string, more []string, say func(string)) error {
 	p, err := w.plan(name)
 	if err != nil || p == nil {
 		return err
 	}
 	var made, unknown []string
-	for _, variable := range p.Unset {
+	for _, variable := range slices.Concat(p.Unset, more) {
 		value := ""
 		switch {
 		case strings.HasPrefix(variable, "AUTH0_"):

@@ -427,7 +427,7 @@ func secretsOf(t *testing.T, config string) (told, said string) {
 	os.Stdin = stdin
 	t.Cleanup(func() { os.Stdin = terminal; _ = stdin.Close() })
 	var lines []string
-	require.NoError(t, w.makeSecrets(context.Background(), "oauth2", func(line string) { lines = append(lines, line) }))
+	require.NoError(t, w.makeSecrets(context.Background(), "oauth2", nil, func(line string) { lines = append(lines, line) }))
 	if exists(log) {
 		told = read(t, log)
 	}
