@@ -80,8 +80,9 @@ func (g *staging) discard() {
 
 // commit makes the new volumes the stack's own, and brings it up with them. Writing the
 // settings is the one step that counts: before it nothing has changed, and after it the
-// stack's next `up` uses the new data, whenever that is.
-func (g *staging) commit(ctx context.Context) error {
+// stack's next `up` uses the new data, whenever that is. It starts containers that are
+// stopped; those that must not run on the old data again are given, and removed.
+func (g *staging) commit(ctx context.Context, stopped ...string) error {
 	before := g.taken()
 	volumes := maps.Clone(before)
 	maps.Copy(volumes, g.volumes)
@@ -92,7 +93,9 @@ func (g *staging) commit(ctx context.Context) error {
 		return err
 	}
 	g.committed = true
-	g.remove(g.holder)
+	for _, id := range append(stopped, g.holder) {
+		g.remove(id)
+	}
 	err := g.Up(ctx)
 	if err == nil {
 		return g.tellOld(ctx)

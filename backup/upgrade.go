@@ -75,14 +75,16 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 		return err
 	}
 	defer g.discard()
+	var stopped []string
 	for _, c := range users.Items {
+		stopped = append(stopped, c.ID)
 		if c.State != container.StateRunning {
 			continue
 		}
 		// What is written after the dump would be lost.
 		s.Say("stopping container " + strings.TrimPrefix(c.Names[0], "/"))
 		defer func() {
-			if !g.committed {
+			if !g.committed { // else it is gone
 				_, _ = s.Engine.ContainerStart(context.WithoutCancel(ctx), c.ID, client.ContainerStartOptions{})
 			}
 		}()
@@ -119,7 +121,7 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 		return fmt.Errorf("the upgrade failed, and nothing was changed: %w", err)
 	}
 	s.remove(old)
-	return g.commit(ctx)
+	return g.commit(ctx, stopped...)
 }
 
 // move copies roles and databases from one running server to another.
