@@ -83,7 +83,7 @@ func (s *stack) health(service string) string {
 }
 
 // cloneOfCheckout copies the files that git tracks, as they are in the work tree.
-func cloneOfCheckout(t *testing.T) string {
+func cloneOfCheckout(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	copyAll := exec.Command("sh", "-c", `git ls-files -z | xargs -0 tar -cf - | tar -xf - -C "$0"`, dir)

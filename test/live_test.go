@@ -37,7 +37,7 @@ type live struct {
 const limit = 3 * time.Minute
 
 // prepareClone makes a clone with the platform command in it, for many stacks.
-func prepareClone(t *testing.T) string {
+func prepareClone(t testing.TB) string {
 	t.Helper()
 	clone := cloneOfCheckout(t)
 	runIn(t, clone, nil, "go", "build", "-o", "bin/platform", "./cmd/platform")
@@ -45,7 +45,7 @@ func prepareClone(t *testing.T) string {
 }
 
 // newLive gives a stack in a clone that is not up yet. config is laid over the databases alone, on air-gap images.
-func newLive(t *testing.T, clone string, config map[string]any) *live {
+func newLive(t testing.TB, clone string, config map[string]any) *live {
 	t.Helper()
 	l := &live{stack: newPlace(t, "", clone)}
 	l.name = strings.TrimPrefix(l.prefix, "tptest-")
@@ -108,10 +108,10 @@ type running struct {
 	done chan error
 }
 
-// start begins a platform command on the stack.
+// start begins a platform command, with its arguments, on the stack.
 func (l *live) start(command string, env ...string) *running {
 	l.t.Helper()
-	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), command, "-s", l.name), out: &bytes.Buffer{}, done: make(chan error, 1)}
+	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), append(strings.Fields(command), "-s", l.name)...), out: &bytes.Buffer{}, done: make(chan error, 1)}
 	r.cmd.Dir, r.cmd.Env = l.dir, append(l.env, env...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.WaitDelay = time.Second // what a killed command's children still hold open is not waited for
