@@ -41,10 +41,11 @@ func (c *check) postgresData(s plan.Service, containers []container.Summary) {
 	if err != nil || err2 != nil || have == want {
 		return
 	}
-	c.faults.Add("volume "+volume,
-		fmt.Sprintf("run the version that made it: %s; or move the data: pg_dumpall from version %d, then restore into a new volume; or start empty beside it: %s",
-			c.config("--path images.postgres", "postgres:"+strconv.Itoa(have)), have,
-			c.config("--path volumes.pgdata", c.plan.NamePrefix+"_pgdata"+strconv.Itoa(want))+" after docker volume create"),
+	fix := "run the version that made it: " + c.config("--path images.postgres", "postgres:"+strconv.Itoa(have))
+	if have < want {
+		fix = "move the data to the new version: platform upgrade -s " + c.plan.Stack + "; or " + fix
+	}
+	c.faults.Add("volume "+volume, fix,
 		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was touched", have, s.Image, want)
 }
 

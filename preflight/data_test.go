@@ -34,12 +34,14 @@ const (
 
 func TestData(t *testing.T) {
 	postgres := func(image string, have, want string) fault.List {
+		upgrade := ""
+		if have < want {
+			upgrade = "move the data to the new version: platform upgrade -s test; or "
+		}
 		return fault.List{{
 			Where: "volume " + pgVolume,
 			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was touched",
-			Mend: "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have +
-				"; or move the data: pg_dumpall from version " + have + ", then restore into a new volume; or start empty beside it: " +
-				"pulumi config set -s test --path volumes.pgdata trading_platform_pgdata" + want + " after docker volume create",
+			Mend:  upgrade + "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have,
 		}}
 	}
 	redis := func(image, have string) fault.List {

@@ -120,10 +120,12 @@ func environ(home string) []string {
 // stack is one Pulumi stack in a project folder of its own.
 type stack struct {
 	t      testing.TB
-	name   string // of the tracked file it starts from: base, dev, …
-	dir    string // the project's folder
-	own    string // its config file; empty for Pulumi.<name>.yaml in the project's folder
-	prefix string // of its names, and its identity
+	name   string         // of the tracked file it starts from: base, dev, …
+	dir    string         // the project's folder
+	own    string         // its config file; empty for Pulumi.<name>.yaml in the project's folder
+	prefix string         // of its names, and its identity
+	engine *client.Client // where it lives; the engine that all tests share unless a test has one of its own
+	host   string         // that engine's address; empty for the shared one
 	offset int
 	subnet string
 }
@@ -290,22 +292,22 @@ func (s *stack) sweep() {
 	defer cancel()
 	mine := client.Filters{}.Add("label", plan.IdentityLabel+"="+s.prefix)
 	var errs []error
-	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: mine})
+	containers, err := s.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: mine})
 	errs = append(errs, err)
 	for _, c := range containers.Items {
-		_, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		_, err := s.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		errs = append(errs, err)
 	}
-	volumes, err := engine.VolumeList(ctx, client.VolumeListOptions{Filters: mine})
+	volumes, err := s.engine.VolumeList(ctx, client.VolumeListOptions{Filters: mine})
 	errs = append(errs, err)
 	for _, v := range volumes.Items {
-		_, err := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
+		_, err := s.engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
 		errs = append(errs, err)
 	}
-	networks, err := engine.NetworkList(ctx, client.NetworkListOptions{Filters: mine})
+	networks, err := s.engine.NetworkList(ctx, client.NetworkListOptions{Filters: mine})
 	errs = append(errs, err)
 	for _, n := range networks.Items {
-		_, err := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+		_, err := s.engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
 		errs = append(errs, err)
 	}
 	assert.NoError(s.t, errors.Join(errs...))
@@ -313,7 +315,7 @@ func (s *stack) sweep() {
 
 // containers gives the stack's containers, stopped ones too.
 func (s *stack) containers() []container.Summary {
-	all, err := engine.ContainerList(context.Background(), client.ContainerListOptions{All: true})
+	all, err := s.engine.ContainerList(context.Background(), client.ContainerListOptions{All: true})
 	require.NoError(s.t, err)
 	var mine []container.Summary
 	for _, c := range all.Items {
@@ -354,7 +356,7 @@ func (s *stack) replaced(before map[string]string) []string {
 }
 
 func (s *stack) volumes() []string {
-	all, err := engine.VolumeList(context.Background(), client.VolumeListOptions{})
+	all, err := s.engine.VolumeList(context.Background(), client.VolumeListOptions{})
 	require.NoError(s.t, err)
 	var names []string
 	for _, v := range all.Items {
@@ -366,7 +368,7 @@ func (s *stack) volumes() []string {
 }
 
 func (s *stack) networks() []string {
-	all, err := engine.NetworkList(context.Background(), client.NetworkListOptions{})
+	all, err := s.engine.NetworkList(context.Background(), client.NetworkListOptions{})
 	require.NoError(s.t, err)
 	var names []string
 	for _, n := range all.Items {
@@ -379,21 +381,29 @@ func (s *stack) networks() []string {
 
 func (s *stack) inspect(service string) container.InspectResponse {
 	s.t.Helper()
-	c, err := engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
+	c, err := s.engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
 	require.NoError(s.t, err)
 	return c.Container
 }
 
 // logs gives a container's last lines.
 func (s *stack) logs(id, lines string) string {
-	out, _ := exec.Command("docker", "logs", "--tail", lines, id).CombinedOutput()
-	return string(out)
+	out, _ := s.docker("logs", "--tail", lines, id)
+	return out
+}
+
+// docker runs the docker command line on the stack's engine.
+func (s *stack) docker(arguments ...string) (string, error) {
+	if s.host != "" {
+		arguments = append([]string{"-H", s.host}, arguments...)
+	}
+	return docker(arguments...)
 }
 
 // exec runs a command in a service's container.
 func (s *stack) exec(service string, command ...string) string {
 	s.t.Helper()
-	out, err := docker(append([]string{"exec", s.prefix + "_" + service}, command...)...)
+	out, err := s.docker(append([]string{"exec", s.prefix + "_" + service}, command...)...)
 	require.NoError(s.t, err)
 	return out
 }
@@ -408,7 +418,7 @@ func (s *stack) sql(statement string) string {
 
 // trySQL is sql for a poll, which must be able to go on after an error.
 func (s *stack) trySQL(statement string) (string, error) {
-	return docker("exec", s.prefix+"_postgres", "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
+	return s.docker("exec", s.prefix+"_postgres", "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
 }
 
 // url is an address that the stack publishes on this host.

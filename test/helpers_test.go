@@ -75,7 +75,7 @@ func (s *stack) makeDown(env []string) {
 
 // health gives a container's health; empty when there is none.
 func (s *stack) health(service string) string {
-	c, err := engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
+	c, err := s.engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
 	if err != nil || !c.Container.State.Running || c.Container.State.Health == nil {
 		return ""
 	}
@@ -83,7 +83,7 @@ func (s *stack) health(service string) string {
 }
 
 // cloneOfCheckout copies the files that git tracks, as they are in the work tree.
-func cloneOfCheckout(t *testing.T) string {
+func cloneOfCheckout(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	copyAll := exec.Command("sh", "-c", `git ls-files -z | xargs -0 tar -cf - | tar -xf - -C "$0"`, dir)

@@ -44,7 +44,7 @@ var stacks atomic.Int32
 // newPlace gives a stack a name prefix, an identity, ports and a subnet that nothing else on the engine or on this host has.
 func newPlace(t testing.TB, name, dir string) *stack {
 	t.Helper()
-	s := &stack{t: t, name: name, dir: dir, prefix: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
+	s := &stack{t: t, name: name, dir: dir, engine: engine, prefix: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
 	s.offset, s.subnet = places.take(t)
 	return s
 }

@@ -52,6 +52,7 @@ func root() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 	}
 	cmd.AddCommand(actCommands()...)
+	cmd.AddCommand(dataCommands()...)
 	cmd.AddCommand(initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand())
 	return cmd
 }

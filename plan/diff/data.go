@@ -110,7 +110,7 @@ func imageConsequences(say func(subject, what string, args ...any), b, h service
 	case was < 0 || is < 0:
 		say(h.Name, "another image, %s → %s, whose tags do not tell both versions: make sure that it can read the data that is there", before, after)
 	case h.Name == "postgres" && was != is:
-		say(h.Name, "PostgreSQL %d → %d: version %d cannot read the data of version %d. An up of a stack with data is refused until the data is moved: pg_dumpall from %d, then restore into a new volume", was, is, is, was, was)
+		say(h.Name, "PostgreSQL %d → %d: version %d cannot read the data of version %d. An up of a stack with data is refused until the data is moved: platform upgrade", was, is, is, was)
 	case h.Name == "redis" && (is < was || is == was && isMinor >= 0 && wasMinor > isMinor):
 		say(h.Name, "%s → %s is a step back: an older Redis may not read the data of a newer one, and an up is refused then", before, after)
 	}

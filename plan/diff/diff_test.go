@@ -105,7 +105,7 @@ func TestWhatItMeansForData(t *testing.T) {
 		"nothing": {},
 		"another PostgreSQL": {
 			head: func(s *Snapshot) { s.of("postgres").Image.Reference = "postgres:17.2-alpine" },
-			want: []string{"postgres: PostgreSQL 16 → 17: version 17 cannot read the data of version 16. An up of a stack with data is refused until the data is moved: pg_dumpall from 16, then restore into a new volume"},
+			want: []string{"postgres: PostgreSQL 16 → 17: version 17 cannot read the data of version 16. An up of a stack with data is refused until the data is moved: platform upgrade"},
 		},
 		"the same PostgreSQL, named otherwise": {
 			head: func(s *Snapshot) { s.of("postgres").Image.Reference = "registry.example:5000/postgres:16.4" },

@@ -1,0 +1,222 @@
+// Package backup saves a stack's data in one file and restores it, moves it to
+// another major version of PostgreSQL, and deletes it.
+package backup
+
+import (
+	"archive/zip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"al.essio.dev/pkg/shellescape"
+	"github.com/docker/go-units"
+	"github.com/gofrs/flock"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/client"
+
+	"trading-platform/internal/fault"
+	"trading-platform/plan"
+)
+
+// Stack is a stack whose data is meant, and what it takes to change it.
+type Stack struct {
+	Engine *client.Client
+	Plan   *plan.Plan
+	Say    func(string) // tells the user what is going on
+	// Lock is a file that keeps two of these operations on one stack apart.
+	Lock string
+	// SetVolumes writes the stack's setting `volumes`, by the volume's name in the
+	// catalog, in one atomic step.
+	SetVolumes func(map[string]string) error
+	// Up brings the stack up with the settings as they then are.
+	Up func(context.Context) error
+}
+
+// refuse is the error of an operation that changed nothing.
+func refuse(where, fix, what string, args ...any) error {
+	var faults fault.List
+	faults.Add(where, fix, what, args...)
+	return faults.Err()
+}
+
+func shell(word string) string { return shellescape.Quote(word) }
+
+// lock keeps other operations on the stack's data away until unlock is called. A killed
+// process loses its lock, so whatever such a process left on the engine is removed here.
+func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
+	lock := flock.New(s.Lock)
+	if locked, err := lock.TryLock(); err != nil {
+		return nil, err
+	} else if !locked {
+		return nil, refuse("stack "+s.Plan.Stack, "wait until it has ended", "a backup, restore, upgrade or purge of this stack is running (it holds %s)", s.Lock)
+	}
+	unlock = func() { _ = lock.Unlock() }
+	if err := s.sweep(ctx); err != nil {
+		unlock()
+		return nil, fmt.Errorf("removing what an interrupted run left: %w", err)
+	}
+	return unlock, nil
+}
+
+// Backup saves the data of the running stack in a new file. PostgreSQL and Redis give
+// snapshots of themselves; the containers that write to the other volumes are paused
+// while these are copied.
+func (s *Stack) Backup(ctx context.Context, path string) (err error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m := Manifest{
+		Format: format, Stack: s.Plan.Stack, NamePrefix: s.Plan.NamePrefix,
+		Made: time.Now().UTC().Truncate(time.Second), Images: map[string]string{},
+	}
+	servers := map[string]container.InspectResponse{}
+	var faults fault.List
+	for _, service := range s.Plan.Services {
+		m.Images[service.Name] = service.Image.Key()
+		if service.Name != "postgres" && service.Name != "redis" {
+			continue
+		}
+		c, err := s.Engine.ContainerInspect(ctx, service.Containers[0], client.ContainerInspectOptions{})
+		if err != nil || !s.Plan.Owns(c.Container.Config.Labels) || c.Container.State.Paused || !healthy(c.Container) {
+			faults.Add("service "+service.Name, "platform up -s "+s.Plan.Stack, "is not up and healthy, and only the running server can give a snapshot of its data")
+			continue
+		}
+		servers[service.Name] = c.Container
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	w, err := create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.file.Cleanup()) }() // does nothing once the file has its name
+	if c, ok := servers["postgres"]; ok {
+		if m.Postgres, err = s.savePostgres(ctx, c, w); err != nil {
+			return fmt.Errorf("saving PostgreSQL: %w", err)
+		}
+	}
+	if c, ok := servers["redis"]; ok {
+		if m.Redis, err = s.saveRedis(ctx, c, w); err != nil {
+			return fmt.Errorf("saving Redis: %w", err)
+		}
+	}
+	paused, err := s.saveVolumes(ctx, w)
+	if err == nil {
+		err = w.finish(m)
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range w.entries {
+		s.Say(fmt.Sprintf("saved %s (%s)", e.Name, units.HumanSize(float64(e.Size))))
+	}
+	return s.await(ctx, paused)
+}
+
+func healthy(c container.InspectResponse) bool {
+	return c.State.Running && c.State.Health != nil && c.State.Health.Status == container.Healthy
+}
+
+// volumeOf gives the volume that a service keeps its data in, and where it mounts it.
+func (s *Stack) volumeOf(service string) (key, path string) {
+	found, _ := s.Plan.Lookup(service)
+	i := slices.IndexFunc(found.Mounts, func(m plan.Mount) bool { return m.Volume != "" })
+	if i < 0 {
+		return "", ""
+	}
+	return found.Mounts[i].Volume, found.Mounts[i].Path
+}
+
+// saveVolumes archives the volumes that no server saves, through a container that is
+// never started. It gives the containers that were paused on the way.
+func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.Summary, err error) {
+	pgdata, _ := s.volumeOf("postgres")
+	redisdata, _ := s.volumeOf("redis")
+	var volumes []plan.Volume
+	var mounts []mount.Mount
+	for _, v := range s.Plan.Volumes {
+		if _, err := s.Engine.VolumeInspect(ctx, v.Name, client.VolumeInspectOptions{}); err == nil && v.Key != pgdata && v.Key != redisdata {
+			volumes = append(volumes, v)
+			mounts = append(mounts, mount.Mount{Type: mount.TypeVolume, Source: v.Name, Target: "/" + v.Key, ReadOnly: true})
+		}
+	}
+	helper, err := s.create(ctx, temporary{mounts: mounts})
+	if err != nil {
+		return nil, err
+	}
+	defer s.remove(helper)
+	for _, v := range volumes {
+		err := w.add(Entry{Name: v.Key + ".tar", Volume: v.Key}, zip.Deflate, func(to io.Writer) error {
+			writers, resume, err := s.pause(ctx, v.Name)
+			if err != nil {
+				return err
+			}
+			defer resume()
+			paused = append(paused, writers...)
+			from, err := s.Engine.CopyFromContainer(ctx, helper, client.CopyFromContainerOptions{SourcePath: "/" + v.Key})
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(to, from.Content)
+			return errors.Join(err, from.Content.Close())
+		})
+		if err != nil {
+			return paused, fmt.Errorf("saving volume %s: %w", v.Name, err)
+		}
+	}
+	return paused, nil
+}
+
+// pause pauses the containers that can write to a volume, until resume is called.
+func (s *Stack) pause(ctx context.Context, volume string) (paused []container.Summary, resume func(), err error) {
+	all, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{Filters: client.Filters{}.Add("volume", volume).Add("status", "running")})
+	if err != nil {
+		return nil, nil, err
+	}
+	resume = func() {
+		for _, c := range paused {
+			if _, err := s.Engine.ContainerUnpause(context.WithoutCancel(ctx), c.ID, client.ContainerUnpauseOptions{}); err != nil {
+				s.Say(fmt.Sprintf("container %s stays paused: %v. Fix: platform up -s %s", c.ID[:12], err, s.Plan.Stack))
+			}
+		}
+	}
+	for _, c := range all.Items {
+		if !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.Name == volume && m.RW }) {
+			continue
+		}
+		if _, err := s.Engine.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{}); err != nil {
+			resume()
+			return nil, nil, err
+		}
+		paused = append(paused, c)
+	}
+	return paused, resume, nil
+}
+
+// await waits until containers are healthy again: the engine calls a container that was
+// paused unhealthy until its next probe.
+func (s *Stack) await(ctx context.Context, containers []container.Summary) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for _, c := range containers {
+		for {
+			now, err := s.Engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+			if err != nil {
+				return fmt.Errorf("the backup is complete, but container %s is not healthy again: %w", strings.TrimPrefix(c.Names[0], "/"), err)
+			}
+			if now.Container.State.Health == nil || healthy(now.Container) {
+				break
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+	}
+	return nil
+}

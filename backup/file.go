@@ -1,0 +1,205 @@
+package backup
+
+import (
+	"archive/zip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// format is the version of the file's layout. A reader refuses a newer one.
+const format = 1
+
+// manifestName is the file's last entry.
+const manifestName = "manifest.json"
+
+// Manifest says what a backup holds and what it was made from.
+type Manifest struct {
+	Format     int               `json:"format"`
+	Stack      string            `json:"stack"`
+	NamePrefix string            `json:"namePrefix"`
+	Made       time.Time         `json:"made"`
+	Images     map[string]string `json:"images"`             // by service
+	Postgres   *Server           `json:"postgres,omitempty"` // nil where the stack has none
+	Redis      *Server           `json:"redis,omitempty"`
+	Entries    []Entry           `json:"entries"` // every entry but the manifest
+}
+
+// Server is the database server that data comes from.
+type Server struct {
+	Version string `json:"version"`        // such as 16.4
+	Role    string `json:"role,omitempty"` // PostgreSQL's first superuser, which owns the system's own objects
+	User    string `json:"user,omitempty"` // the PostgreSQL role that the services log in as
+}
+
+// Entry is one entry of the file.
+type Entry struct {
+	Name     string `json:"name"`
+	Database string `json:"database,omitempty"` // the PostgreSQL database that it is a dump of
+	Volume   string `json:"volume,omitempty"`   // the volume (its name in the catalog) that it is an archive of
+	Size     int64  `json:"size"`
+	SHA256   string `json:"sha256"`
+}
+
+// writer makes a backup file. The file has its name only once it is complete.
+type writer struct {
+	file    *renameio.PendingFile
+	zip     *zip.Writer
+	entries []Entry
+}
+
+func create(path string) (*writer, error) {
+	if _, err := os.Lstat(path); err == nil {
+		return nil, refuse(path, "name another file", "exists already")
+	}
+	// Beside the target: another folder may lie on another file system, to which nothing can be renamed.
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return nil, err
+	}
+	return &writer{file: file, zip: zip.NewWriter(file)}, nil
+}
+
+// add writes one entry, whose content fill writes.
+func (w *writer) add(e Entry, method uint16, fill func(io.Writer) error) error {
+	to, err := w.zip.CreateHeader(&zip.FileHeader{Name: e.Name, Method: method, Modified: time.Now()})
+	if err != nil {
+		return err
+	}
+	sum := newSum()
+	if err := fill(io.MultiWriter(to, sum)); err != nil {
+		return err
+	}
+	e.Size, e.SHA256 = sum.size, sum.text()
+	w.entries = append(w.entries, e)
+	return nil
+}
+
+// finish adds the manifest and gives the file its name.
+func (w *writer) finish(m Manifest) error {
+	m.Entries = w.entries
+	to, err := w.zip.Create(manifestName)
+	if err != nil {
+		return err
+	}
+	pretty := json.NewEncoder(to)
+	pretty.SetIndent("", "  ")
+	if err := errors.Join(pretty.Encode(m), w.zip.Close()); err != nil {
+		return err
+	}
+	return w.file.CloseAtomicallyReplace()
+}
+
+// File is a backup whose content is known to be whole.
+type File struct {
+	Manifest Manifest
+	path     string
+	zip      *zip.ReadCloser
+}
+
+// Open reads a whole backup and refuses one that is damaged, cut short or newer than this program.
+func Open(path string) (*File, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	archive, err := zip.OpenReader(path)
+	if err != nil {
+		return nil, damaged(path, err)
+	}
+	f := &File{path: path, zip: archive}
+	if err := f.verify(); err != nil {
+		return nil, errors.Join(err, archive.Close())
+	}
+	return f, nil
+}
+
+func (f *File) verify() error {
+	manifest, err := f.zip.Open(manifestName)
+	if err != nil {
+		return damaged(f.path, err)
+	}
+	text, err := io.ReadAll(manifest)
+	if err = errors.Join(err, manifest.Close()); err == nil {
+		err = json.Unmarshal(text, &f.Manifest)
+	}
+	if err != nil {
+		return damaged(f.path, fmt.Errorf("%s: %w", manifestName, err))
+	}
+	if f.Manifest.Format != format {
+		return refuse(f.path, "use the version of this program that made the backup, or a newer one",
+			"has format %d, and this program reads format %d", f.Manifest.Format, format)
+	}
+	if len(f.zip.File) != len(f.Manifest.Entries)+1 {
+		return damaged(f.path, fmt.Errorf("%d entries, and the manifest lists %d", len(f.zip.File)-1, len(f.Manifest.Entries)))
+	}
+	for _, e := range f.Manifest.Entries {
+		if err := f.read(e, func(io.Reader) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read hands an entry's content to use. It fails as well when the content is not what the manifest says.
+func (f *File) read(e Entry, use func(io.Reader) error) error {
+	content, err := f.zip.Open(e.Name)
+	if err != nil {
+		return damaged(f.path, err)
+	}
+	defer func() { _ = content.Close() }()
+	sum := newSum()
+	from := io.TeeReader(content, sum)
+	if err := use(from); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, from); err != nil {
+		return damaged(f.path, fmt.Errorf("%s: %w", e.Name, err))
+	}
+	if sum.size != e.Size || sum.text() != e.SHA256 {
+		return damaged(f.path, fmt.Errorf("%s: %d bytes with SHA-256 %s, and the manifest says %d with %s", e.Name, sum.size, sum.text(), e.Size, e.SHA256))
+	}
+	return nil
+}
+
+// entry finds an entry by its name.
+func (f *File) entry(name string) (Entry, error) {
+	for _, e := range f.Manifest.Entries {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return Entry{}, damaged(f.path, fmt.Errorf("no entry %s", name))
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.zip.Close() }
+
+func damaged(path string, err error) error {
+	return refuse(path, "take another backup; the command unzip -t "+shell(path)+" shows what can still be read",
+		"is no whole backup: %v", err)
+}
+
+// sum hashes and counts what is written to it.
+type sum struct {
+	io.Writer
+	size int64
+	text func() string
+}
+
+func newSum() *sum {
+	h := sha256.New()
+	return &sum{Writer: h, text: func() string { return hex.EncodeToString(h.Sum(nil)) }}
+}
+
+func (s *sum) Write(p []byte) (int, error) {
+	s.size += int64(len(p))
+	return s.Writer.Write(p)
+}
