@@ -5,7 +5,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,7 +79,7 @@ func endpoint(host, name string) (docker.Endpoint, error) {
 	}
 	if name == "" {
 		// Read anew each time: the library's own default is fixed when the process starts.
-		cli, err := config.Load(configDir())
+		cli, err := config.Load(ConfigDir())
 		if err != nil {
 			return docker.Endpoint{}, err
 		}
@@ -89,7 +88,7 @@ func endpoint(host, name string) (docker.Endpoint, error) {
 	if name == "" || name == "default" {
 		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: client.DefaultDockerHost}}, nil
 	}
-	contexts := store.New(filepath.Join(configDir(), "contexts"), store.NewConfig(
+	contexts := store.New(filepath.Join(ConfigDir(), "contexts"), store.NewConfig(
 		func() any { return &map[string]any{} },
 		store.EndpointTypeGetter(docker.DockerEndpoint, func() any { return &docker.EndpointMeta{} }),
 	))
@@ -104,8 +103,8 @@ func endpoint(host, name string) (docker.Endpoint, error) {
 	return docker.WithTLSData(contexts, name, meta)
 }
 
-// configDir is where the docker command keeps config.json and its contexts.
-func configDir() string {
+// ConfigDir is where the docker command keeps config.json and its contexts.
+func ConfigDir() string {
 	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
 		return dir
 	}
@@ -114,16 +113,4 @@ func configDir() string {
 		return ""
 	}
 	return filepath.Join(home, ".docker")
-}
-
-// ConfigDir is where the docker command keeps config.json.
-func ConfigDir() string { return configDir() }
-
-// ReadJSON reads one of the docker command's files.
-func ReadJSON(file string, into any) error {
-	bytes, err := os.ReadFile(file) //nolint:gosec // the user's own docker configuration, where the user says it is
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(bytes, into)
 }
