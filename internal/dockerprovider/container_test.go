@@ -89,8 +89,9 @@ func TestCreateWaits(t *testing.T) {
 		},
 		"until it is healthy": {looks: []container.InspectResponse{starting, starting, starting, healthy}, within: 2 * time.Second},
 		"not past an exit": {
-			looks: []container.InspectResponse{starting, starting, probed(container.State{Status: "exited", ExitCode: 3}, 0)},
-			log:   "one\nfatal: no database, password hunter2secret\n",
+			looks:   []container.InspectResponse{starting, starting, probed(container.State{Status: "exited", ExitCode: 3}, 0)},
+			changes: map[string]any{"restart": nil},
+			log:     "one\nfatal: no database, password hunter2secret\n",
 			want: []string{
 				"container stack_db exited with code 3 1s after its start", "fatal: no database, password [secret]",
 				"docker logs stack_db", "the next `pulumi up` replaces it",
@@ -98,9 +99,10 @@ func TestCreateWaits(t *testing.T) {
 			state: "exited with code 3 1s after its start", within: time.Second,
 		},
 		"out of memory": {
-			looks: []container.InspectResponse{starting, probed(container.State{Status: "exited", ExitCode: 137, OOMKilled: true}, 0)},
-			want:  []string{"exited with code 137 (out of memory: raise the service's memory limit)", "its log is empty"},
-			state: "exited with code 137",
+			looks:   []container.InspectResponse{starting, probed(container.State{Status: "exited", ExitCode: 137, OOMKilled: true}, 0)},
+			changes: map[string]any{"restart": nil},
+			want:    []string{"exited with code 137 (out of memory: raise the service's memory limit)", "its log is empty"},
+			state:   "exited with code 137",
 		},
 		"not past a failing probe": {
 			looks: []container.InspectResponse{
@@ -453,6 +455,16 @@ func TestWaitAsksAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The engine restarts what exits by itself: one that is down was stopped, perhaps with its engine.
+func TestStoppedWhileItStartedIsTakenUp(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{inspect: []container.InspectResponse{starting, exited}}
+	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+	failed, recorded := initFailure(t, err)
+	assert.Contains(t, failed.GetReasons()[0], "was stopped while it started (exited with code 137)")
+	assert.False(t, recorded.HasValue(failedKey))
 }
 
 // A start whose answer got lost may have started a database that writes its first files.

@@ -122,6 +122,9 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	switch {
 	case down && !orTrue(w.args.MustRun) && state.ExitCode == 0:
 		return true, nil
+	case down && (w.args.Restart == "always" || w.args.Restart == "unless-stopped"):
+		// The engine restarts what exits by itself; this one was stopped, or the engine goes down.
+		return false, w.unfinished("was stopped while it started (" + exitText(w.lastExit, state) + ")")
 	case down:
 		return false, w.failed(ctx, exitText(w.lastExit, state)+" "+seconds(age)+" after its start", state.Health)
 	case found.RestartCount >= maxRestarts:
@@ -220,7 +223,7 @@ func (w *watch) cancelled() error {
 // unfinished is a wait without an outcome: nothing is known against the container.
 func (w *watch) unfinished(what string) error {
 	return &initError{
-		reason:  fmt.Sprintf("container %s %s; the next `pulumi up` goes on waiting for it", w.args.Name, what),
+		reason:  fmt.Sprintf("container %s %s; the next `pulumi up` goes on with it", w.args.Name, what),
 		summary: what, resumable: true,
 	}
 }
