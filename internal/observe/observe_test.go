@@ -82,6 +82,20 @@ func TestDifferences(t *testing.T) {
 	assert.Equal(t, []string{"x_redis", "x_default", "x_pgdata", "x_postgres"}, found.Down())
 }
 
+func TestPendingOperationsAreForgotten(t *testing.T) {
+	cut := `{"version": 3, "deployment": {"manifest": {}, "secrets_providers": {"type": "passphrase"}, "resources": [{"urn": "a", "type": "t"}],
+		"pending_operations": [{"type": "creating", "resource": {"urn": "b", "type": "t"}}]}}`
+	state, err := observe.ReadState([]byte(cut))
+	require.NoError(t, err)
+	assert.True(t, state.Pending)
+	whole, err := observe.WithoutPending([]byte(cut))
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"version": 3, "deployment": {"manifest": {}, "secrets_providers": {"type": "passphrase"}, "resources": [{"urn": "a", "type": "t"}]}}`, string(whole))
+	state, err = observe.ReadState(whole)
+	require.NoError(t, err)
+	assert.False(t, state.Pending)
+}
+
 func TestAStateThatIsNone(t *testing.T) {
 	for _, text := range []string{"", "{", `{"version": 3, "deployment": []}`} {
 		_, err := observe.ReadState([]byte(text))

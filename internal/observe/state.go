@@ -23,6 +23,28 @@ type State struct {
 	Containers, Networks, Volumes []Resource
 	// Outputs are the stack's last outputs.
 	Outputs map[string]any
+	// Pending tells that a run was cut short in the middle of an operation.
+	Pending bool
+}
+
+// WithoutPending gives an export without the operations that were under way when a run
+// was cut short. Pulumi warns of them at each run, and never forgets them by itself;
+// what became of them, Look finds by the stack's labels.
+func WithoutPending(export []byte) ([]byte, error) {
+	var untyped apitype.UntypedDeployment
+	deployment := map[string]any{}
+	if err := json.Unmarshal(export, &untyped); err != nil {
+		return nil, fmt.Errorf("reading the stack's state: %w", err)
+	}
+	if err := json.Unmarshal(untyped.Deployment, &deployment); err != nil {
+		return nil, fmt.Errorf("reading the stack's state: %w", err)
+	}
+	delete(deployment, "pending_operations")
+	var err error
+	if untyped.Deployment, err = json.Marshal(deployment); err != nil {
+		return nil, err
+	}
+	return json.Marshal(untyped)
 }
 
 // ReadState reads what `pulumi stack export` prints.
@@ -37,7 +59,7 @@ func ReadState(export []byte) (*State, error) {
 			return nil, fmt.Errorf("reading the stack's state: %w", err)
 		}
 	}
-	s := &State{}
+	s := &State{Pending: len(deployment.PendingOperations) > 0}
 	for _, r := range deployment.Resources {
 		if r.Type == "pulumi:pulumi:Stack" {
 			s.Outputs = r.Outputs

@@ -1,6 +1,8 @@
 package workspace
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"github.com/google/renameio/v2/maybe"
 
 	"trading-platform/internal/fault"
+	"trading-platform/internal/observe"
 	"trading-platform/internal/stack"
 	"trading-platform/settings"
 )
@@ -105,6 +108,22 @@ func (r *run) clearLock() error {
 		r.say(fmt.Sprintf("cleared the lock of a run that was killed (process %d, %s)", l.PID, since))
 	}
 	return nil
+}
+
+// clearPending takes the operations of a run that was cut short out of the state.
+func (r *run) clearPending(ctx context.Context) error {
+	if !r.state.Pending {
+		return nil
+	}
+	export, err := r.output(ctx, "stack", "export", "-s", r.stack)
+	if err == nil {
+		export, err = observe.WithoutPending(export)
+	}
+	if err != nil {
+		return err
+	}
+	r.say("the last run was cut short; the engine tells what became of it")
+	return r.runCLI(ctx, bytes.NewReader(export), "stack", "import", "-s", r.stack)
 }
 
 func removeIfThere(path string) error {

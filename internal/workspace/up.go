@@ -133,6 +133,9 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 		if err := r.clearLock(); err != nil {
 			return err
 		}
+		if err := r.clearPending(ctx); err != nil {
+			return err
+		}
 	}
 	if p != nil && command != "refresh" { // else Pulumi's program says what is wrong with the settings
 		found, err := observe.Look(ctx, r.engine, p, r.state)
