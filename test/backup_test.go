@@ -395,7 +395,7 @@ func oldPostgres(t *testing.T) string {
 			--essential-hook='groupadd -R "$1" -g 999 postgres && useradd -R "$1" -u 999 -g 999 -d /var/lib/postgresql -s /bin/bash postgres' \
 			--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
 			--customize-hook='chroot "$1" localedef -i en_US -c -f UTF-8 -A /usr/share/locale/locale.alias en_US.UTF-8' \
-			--customize-hook='copy-in "$0/airgap/postgres/docker-entrypoint.sh" /usr/local/bin' \
+			--customize-hook="copy-in $0/airgap/postgres/docker-entrypoint.sh /usr/local/bin" \
 			--customize-hook='chmod 755 "$1/usr/local/bin/docker-entrypoint.sh" && mkdir -p "$1/docker-entrypoint-initdb.d"' \
 			bullseye root.tar 'deb http://deb.debian.org/debian bullseye main'
 		docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data' \
