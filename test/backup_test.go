@@ -398,11 +398,17 @@ func oldPostgres(t *testing.T) string {
 			--customize-hook="copy-in $0/airgap/postgres/docker-entrypoint.sh /usr/local/bin" \
 			--customize-hook='chmod 755 "$1/usr/local/bin/docker-entrypoint.sh" && mkdir -p "$1/docker-entrypoint-initdb.d"' \
 			bullseye root.tar 'deb http://deb.debian.org/debian bullseye main'
-		docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data' \
-			--change 'ENTRYPOINT ["docker-entrypoint.sh"]' --change 'CMD ["postgres"]' --change 'STOPSIGNAL SIGINT' --change 'VOLUME /var/lib/postgresql/data' root.tar "$1"`,
-		root, tag)
+		docker import root.tar "$1"`,
+		root, tag+"-files")
 	make.Dir = dir
 	out, err := make.CombinedOutput()
 	require.NoError(t, err, string(out))
+	buildImage(t, tag, `FROM `+tag+`-files
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data
+ENTRYPOINT ["docker-entrypoint.sh"]
+CMD ["postgres"]
+STOPSIGNAL SIGINT
+VOLUME /var/lib/postgresql/data
+`)
 	return tag
 }
