@@ -55,7 +55,8 @@ func (s *Stack) create(ctx context.Context, t temporary) (id string, err error) 
 			t.image = found.ID
 		}
 	}
-	made, err := s.Engine.ContainerCreate(ctx, client.ContainerCreateOptions{
+	// Not interrupted, because the engine would go on and nobody would know the container.
+	made, err := s.Engine.ContainerCreate(context.WithoutCancel(ctx), client.ContainerCreateOptions{
 		Config: &container.Config{
 			Image: t.image, Entrypoint: t.entrypoint, Cmd: t.command, Env: t.env, Labels: labels,
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},

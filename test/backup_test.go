@@ -113,8 +113,8 @@ func TestBackup(t *testing.T) {
 		require.Error(l.t, l.wait(killed).err)
 		assert.Greater(l.t, len(l.volumes()), len(volumes), "a killed restore leaves volumes behind")
 		assert.Equal(l.t, ids, l.ids())
-		assert.Equal(l.t, whole, l.everything())
 		l.must("purge --old --yes")
+		assert.Equal(l.t, whole, l.everything())
 		assert.Equal(l.t, volumes, l.volumes(), "what the killed one left is gone")
 	})
 	step("into the stack itself", func(l *live) {
@@ -298,6 +298,9 @@ func BenchmarkBackup(b *testing.B) {
 	b.ReportMetric(float64(peak)/1024, "MB-peak")
 }
 
+// volumes gives the names of the stack's volumes, sorted.
+func (l *live) volumes() []string { return slices.Sorted(slices.Values(l.stack.volumes())) }
+
 // must runs a platform command that must succeed.
 func (l *live) must(command string) said {
 	l.t.Helper()
@@ -318,10 +321,8 @@ func (l *live) typed(text, command string) said {
 // inVolume runs a shell line with one of the stack's volumes, as it is named now, at /v.
 func (l *live) inVolume(key, line string) string {
 	l.t.Helper()
-	volumes := l.volumes()
-	slices.Sort(volumes)
 	var newest string
-	for _, name := range volumes {
+	for _, name := range l.volumes() {
 		if strings.HasPrefix(name, l.prefix+"_"+key) {
 			newest = name
 		}
@@ -394,14 +395,20 @@ func oldPostgres(t *testing.T) string {
 			--essential-hook='groupadd -R "$1" -g 999 postgres && useradd -R "$1" -u 999 -g 999 -d /var/lib/postgresql -s /bin/bash postgres' \
 			--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
 			--customize-hook='chroot "$1" localedef -i en_US -c -f UTF-8 -A /usr/share/locale/locale.alias en_US.UTF-8' \
-			--customize-hook='copy-in "$0/airgap/postgres/docker-entrypoint.sh" /usr/local/bin' \
+			--customize-hook="copy-in $0/airgap/postgres/docker-entrypoint.sh /usr/local/bin" \
 			--customize-hook='chmod 755 "$1/usr/local/bin/docker-entrypoint.sh" && mkdir -p "$1/docker-entrypoint-initdb.d"' \
 			bullseye root.tar 'deb http://deb.debian.org/debian bullseye main'
-		docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data' \
-			--change 'ENTRYPOINT ["docker-entrypoint.sh"]' --change 'CMD ["postgres"]' --change 'STOPSIGNAL SIGINT' --change 'VOLUME /var/lib/postgresql/data' root.tar "$1"`,
-		root, tag)
+		docker import root.tar "$1"`,
+		root, tag+"-files")
 	make.Dir = dir
 	out, err := make.CombinedOutput()
 	require.NoError(t, err, string(out))
+	buildImage(t, tag, `FROM `+tag+`-files
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data
+ENTRYPOINT ["docker-entrypoint.sh"]
+CMD ["postgres"]
+STOPSIGNAL SIGINT
+VOLUME /var/lib/postgresql/data
+`)
 	return tag
 }
