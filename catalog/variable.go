@@ -28,7 +28,7 @@ var Facts = []string{
 	"database_url",    // postgresql://user:password@postgres:5432/db, from POSTGRES_*
 	"redis_url",       // redis://redis:6379/0, with REDIS_PASSWORD where that is set
 	"nginx_address",   // the nginxAddress setting
-	"nginx_subnet",    // the /24 around nginxAddress
+	"nginx_subnet",    // the subnet setting
 	"console_origins", // where a browser on this host finds the dev console
 	"public_url",      // where a browser finds nginx
 }

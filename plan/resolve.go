@@ -78,7 +78,7 @@ func (r *resolver) workOutFacts() map[string]string {
 		"database_url":    database.String(),
 		"redis_url":       redis.String(),
 		"nginx_address":   r.set.NginxAddress.String(),
-		"nginx_subnet":    netip.PrefixFrom(r.set.NginxAddress, 24).Masked().String(),
+		"nginx_subnet":    r.set.Subnet.String(),
 		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
 		"public_url":      public,
 	}
@@ -361,6 +361,7 @@ func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
 	}
 	n := infra.Nginx{
 		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: s.Value("TRUSTED_PROXY_SUBNET"),
+		Gateway:       r.set.Subnet.Addr().Next(), // what the engine takes where it is told none
 		CSPReportOnly: s.Value("CSP_REPORT_ONLY") == "true",
 		ServerNames:   r.set.ServerNames(),
 	}

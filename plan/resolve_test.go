@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -391,9 +393,11 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 		config                  config
 		subnet, address, around string
 	}{
-		"by default": {config{}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/24"},
+		"by default": {config{}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/16"},
 		"a subnet":   {config{"subnet": "10.9.0.0/24"}, "10.9.0.0/24", "10.9.0.10", "10.9.0.0/24"},
-		"an address": {config{"nginxAddress": "172.28.5.6"}, "172.28.0.0/16", "172.28.5.6", "172.28.5.0/24"},
+		"an address": {config{"nginxAddress": "172.28.5.6"}, "172.28.0.0/16", "172.28.5.6", "172.28.0.0/16"},
+		"a /26":      {config{"subnet": "10.9.0.64/26"}, "10.9.0.64/26", "10.9.0.74", "10.9.0.64/26"},
+		"a part":     {config{"TRUSTED_PROXY_SUBNET": "172.28.0.0/30"}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/30"},
 		"one's own":  {config{"TRUSTED_PROXY_SUBNET": "10.0.0.0/8"}, "172.28.0.0/16", "172.28.0.10", "10.0.0.0/8"},
 		"for nginx":  {config{"serviceEnv": `{"nginx_oauth2":{"TRUSTED_PROXY_SUBNET":"10.0.0.0/8"}}`}, "172.28.0.0/16", "172.28.0.10", "10.0.0.0/8"},
 	} {
@@ -407,7 +411,13 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 			assert.Equal(t, test.address, value(t, p, "web_console_oauth2", "TRUSTED_PROXY_IPS"))
 			assert.Equal(t, test.address, value(t, p, "auth_service", "TRUSTED_PROXY_IPS"))
 			assert.Equal(t, test.around, value(t, p, "nginx_oauth2", "TRUSTED_PROXY_SUBNET"))
-			assert.Contains(t, content(t, p, "nginx_oauth2", "nginx.conf"), test.around)
+			config := content(t, p, "nginx_oauth2", "nginx.conf")
+			assert.Contains(t, config, test.around)
+			trusted := regexp.MustCompile(`set_real_ip_from (\S+);`).FindAllStringSubmatch(config, -1)
+			assert.NotEmpty(t, trusted)
+			for _, m := range trusted {
+				assert.False(t, netip.MustParsePrefix(m[1]).Contains(netip.MustParsePrefix(test.subnet).Addr().Next()), "the gateway is trusted: %s", m[1])
+			}
 		})
 	}
 }
