@@ -140,6 +140,8 @@ type Mount struct {
 	Host     string // an absolute path on the engine's host
 	Path     string // where in the container
 	ReadOnly bool
+	// Create says that an empty folder of the checkout will do where there is none.
+	Create bool
 }
 
 // Probe is a healthcheck. Its timing is ours, not the old stack's: see plan.

@@ -33,10 +33,10 @@ func web() []Service {
 				fixed("SESSION_ENCRYPTION_KEY", devSessionKey),
 			},
 			Mounts: []Mount{
-				{Checkout: "data/models", Path: modelsDir},
-				{Checkout: "artifacts", Path: "/app/artifacts"},
-				{Checkout: "notebooks", Path: "/app/notebooks"},
-				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true},
+				{Checkout: "data/models", Path: modelsDir, Create: true},
+				{Checkout: "artifacts", Path: "/app/artifacts", Create: true},
+				{Checkout: "notebooks", Path: "/app/notebooks", Create: true},
+				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true, Create: true},
 			},
 		}),
 		console("web_console_mtls", "mtls", "mtls", Service{
@@ -134,7 +134,7 @@ func console(name, profile, authType string, s Service) Service {
 		optional("HEALTH_CHECK_SECRET", ""),
 	}, s.Env)
 	s.Mounts = append([]Mount{
-		{Checkout: "data", Path: "/app/data"},
+		{Checkout: "data", Path: "/app/data", Create: true},
 		{Volume: "backtest_data", Path: resultsDir, ReadOnly: true},
 	}, s.Mounts...)
 	s.Networks = []string{DefaultNetwork, EdgeNetwork}

@@ -50,7 +50,7 @@ func backtestWorker(suffix, profile, queues string) Service {
 			fixed("YFINANCE_DATA_DIR", resultsDir+"/yfinance"),
 		}),
 		Mounts: []Mount{
-			{Checkout: "data", Path: "/app/data/market_data", ReadOnly: true},
+			{Checkout: "data", Path: "/app/data/market_data", ReadOnly: true, Create: true},
 			{Volume: "backtest_data", Path: resultsDir},
 			// The locks only have to be shared by the workers; the old stack had them in the host's /tmp.
 			{Volume: "backtest_data", Path: "/app/locks"},

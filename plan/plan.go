@@ -109,6 +109,7 @@ type Mount struct {
 	Host     string `json:"host,omitempty"`
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	Create   bool   `json:"create,omitempty"` // an empty folder will do where there is none
 }
 
 // File is a file that is put into the container before it starts.

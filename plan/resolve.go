@@ -205,7 +205,7 @@ func (r *resolver) service(s catalog.Service) Service {
 		case m.Checkout == "":
 			out.Mounts = append(out.Mounts, Mount{Volume: m.Volume, Host: m.Host, Path: m.Path, ReadOnly: m.ReadOnly})
 		case r.set.SourceDir != "":
-			out.Mounts = append(out.Mounts, Mount{Host: r.set.SourceDir + "/" + m.Checkout, Path: m.Path, ReadOnly: m.ReadOnly})
+			out.Mounts = append(out.Mounts, Mount{Host: r.set.SourceDir + "/" + m.Checkout, Path: m.Path, ReadOnly: m.ReadOnly, Create: m.Create})
 		}
 	}
 	for _, network := range s.Networks {
