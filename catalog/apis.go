@@ -108,6 +108,7 @@ func api(name string, port int, s Service) Service {
 		Health:  fmt.Sprintf("http://%s:%d/health", name, port),
 	}
 	s.Metrics.Port = port
+	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 15 * time.Second
 	return s
 }

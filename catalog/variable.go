@@ -25,6 +25,7 @@ type Variable struct {
 var Facts = []string{
 	"stack",           // the stack's name
 	"secured",         // true where one of its profiles is secured, else false
+	"docker_root",     // the dockerRoot setting
 	"database_url",    // postgresql://user:password@postgres:5432/db, from POSTGRES_*
 	"redis_url",       // redis://redis:6379/0, with REDIS_PASSWORD where that is set
 	"nginx_address",   // the nginxAddress setting

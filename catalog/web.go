@@ -84,6 +84,7 @@ func web() []Service {
 				Command: []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8001/health"},
 				Health:  "http://auth_service:8001/health",
 			},
+			Capabilities: owners, Memory: 1024,
 			Grace: 15 * time.Second,
 		},
 	}
@@ -144,6 +145,7 @@ func console(name, profile, authType string, s Service) Service {
 		Timeout: 10 * time.Second,
 		Health:  "http://" + name + ":8080/readyz",
 	}
+	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 15 * time.Second
 	return s
 }

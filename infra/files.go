@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
-	"regexp"
 	"strings"
 	"text/template"
 	"time"
@@ -130,7 +129,7 @@ func file(name string, data any) (string, error) {
 	parsed, err := template.New(path.Base(name)).
 		Delims("[[", "]]").
 		Option("missingkey=error").
-		Funcs(template.FuncMap{"quote": quote, "regexpQuote": regexp.QuoteMeta}).
+		Funcs(template.FuncMap{"quote": quote}).
 		Parse(string(text))
 	if err != nil {
 		return "", err

@@ -828,6 +828,31 @@ func TestProbeTiming(t *testing.T) {
 	})
 }
 
+func TestMemory(t *testing.T) {
+	memory := func(c config, name string) int {
+		return service(t, resolve(t, profiles("dev", "workers").with(c)), name).Memory
+	}
+	assert.Equal(t, 4096, memory(nil, "redis"))
+	assert.Equal(t, 8192, memory(config{"memory": `{"redis":8192}`}, "redis"))
+	assert.Equal(t, 2048+4096, memory(nil, "backtest_worker_high"), "above what its jobs may take")
+	assert.Equal(t, 2048+8192, memory(config{"env": `{"BACKTEST_JOB_MEMORY_LIMIT":8589934592}`}, "backtest_worker_high"))
+	assert.Equal(t, 3000, memory(config{"memory": `{"backtest_worker_high":3000}`}, "backtest_worker_high"), "unless it is said")
+	for _, wrong := range []string{"lots", "-1"} {
+		assert.Equal(t, 2048, memory(config{"BACKTEST_JOB_MEMORY_LIMIT": wrong}, "backtest_worker_high"), "the worker says what is wrong")
+	}
+	assert.Equal(t, 1<<20, memory(config{"BACKTEST_JOB_MEMORY_LIMIT": "9223372036854775807"}, "backtest_worker_high"))
+}
+
+func TestTheReferenceAppNeedsNoCapability(t *testing.T) {
+	assert.Empty(t, service(t, resolve(t, profiles("dev")), "orchestrator").Capabilities)
+	assert.NotEmpty(t, service(t, resolve(t, profiles("dev").with(config{"images": `{"orchestrator":"mine:1"}`})), "orchestrator").Capabilities)
+}
+
+func TestDockerRoot(t *testing.T) {
+	assert.Equal(t, "/var/lib/docker/containers", service(t, resolve(t, nil), "promtail").Mounts[1].Host)
+	assert.Equal(t, "/data/containers", service(t, resolve(t, config{"dockerRoot": "/data"}), "promtail").Mounts[1].Host)
+}
+
 func TestLabels(t *testing.T) {
 	p := resolve(t, profiles("workers").with(config{"replicas": `{"alert_worker":2}`}))
 	byName := func(s plan.Service, i int) map[string]string {

@@ -97,3 +97,12 @@ func TestBaseImages(t *testing.T) {
 		assert.Empty(t, findings(t, &enginetest.Engine{}, config))
 	})
 }
+
+func TestDockerRoot(t *testing.T) {
+	assert.Equal(t, fault.List{{
+		Where: "trading-platform:dockerRoot", What: "is /var/lib/docker, and the engine keeps its containers' logs under /data/docker",
+		Mend: "pulumi config set -s test dockerRoot /data/docker",
+	}}, findings(t, &enginetest.Engine{Root: "/data/docker"}, with()))
+	assert.Empty(t, findings(t, &enginetest.Engine{Root: "/data/docker"}, with(map[string]string{"dockerRoot": "/data/docker"})))
+	assert.Empty(t, findings(t, &enginetest.Engine{Root: "/data/docker"}, with(map[string]string{"disabled": `["promtail"]`})), "nobody reads there")
+}

@@ -90,6 +90,7 @@ func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *sett
 	if err := c.volumes(); err != nil {
 		return err
 	}
+	c.dockerRoot()
 	c.folders()
 	c.bases()
 	c.data(containers.Items)
@@ -218,6 +219,19 @@ func (c *check) holder(containers []container.Summary, address netip.AddrPort) (
 		}
 	}
 	return "", false
+}
+
+// dockerRoot compares the folder that Promtail reads logs from with the engine's own.
+func (c *check) dockerRoot() {
+	reads := slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool {
+		return slices.ContainsFunc(s.Mounts, func(m plan.Mount) bool { return strings.HasPrefix(m.Host, c.set.DockerRoot+"/") })
+	})
+	info, err := c.engine.Info(c.ctx, client.InfoOptions{})
+	if !reads || err != nil || info.Info.DockerRootDir == "" || info.Info.DockerRootDir == c.set.DockerRoot {
+		return // an engine that cannot say is asked again by the provider
+	}
+	c.faults.Add(settings.Project+":dockerRoot", c.config("dockerRoot", info.Info.DockerRootDir),
+		"is %s, and the engine keeps its containers' logs under %s", c.set.DockerRoot, info.Info.DockerRootDir)
 }
 
 // local tells whether the engine's host is this one, so that its ports and folders can be looked at.
