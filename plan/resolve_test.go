@@ -564,12 +564,12 @@ func TestBindMountsOnlyWithACheckout(t *testing.T) {
 		}
 		return out
 	}
-	socket := map[string]string{"promtail:/var/run/docker.sock": "/var/run/docker.sock"}
+	socket := map[string]string{"promtail:/var/lib/docker/containers": "/var/lib/docker/containers"}
 	assert.Equal(t, socket, hosts(resolve(t, profiles("dev", "workers", "manual"))))
 
 	checkout := t.TempDir()
 	assert.Equal(t, map[string]string{
-		"promtail:/var/run/docker.sock":                    "/var/run/docker.sock",
+		"promtail:/var/lib/docker/containers":              "/var/lib/docker/containers",
 		"execution_gateway:/app/apps/web_console_ng/certs": checkout + "/apps/web_console_ng/certs",
 		"signal_service:/app/data":                         checkout + "/data",
 		"model_registry:/app/data/models":                  checkout + "/data/models",
