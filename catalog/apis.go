@@ -11,7 +11,7 @@ func apis() []Service {
 			About: "order execution, dry-run unless DRY_RUN=false",
 			After: []string{"postgres", "redis"},
 			Mounts: []Mount{
-				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true},
+				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true, Create: true},
 			},
 			Env: join(database, redisParts, []Variable{
 				optional("ALPACA_API_KEY_ID", ""),
@@ -38,7 +38,7 @@ func apis() []Service {
 		api("signal_service", 8001, Service{
 			About:  "trading signals",
 			After:  []string{"postgres", "redis"},
-			Mounts: []Mount{{Checkout: "data", Path: "/app/data", ReadOnly: true}},
+			Mounts: []Mount{{Checkout: "data", Path: "/app/data", ReadOnly: true, Create: true}},
 			BuildContexts: []Variable{
 				from("qlib_src", "apps/signal_service/qlib_placeholder", "QLIB_SOURCE_DIR"),
 			},
@@ -71,7 +71,7 @@ func apis() []Service {
 		}),
 		api("model_registry", 8005, Service{
 			About:  "models, as files in its folder",
-			Mounts: []Mount{{Checkout: "data/models", Path: modelsDir}},
+			Mounts: []Mount{{Checkout: "data/models", Path: modelsDir, Create: true}},
 			Env: []Variable{
 				fixed("MODEL_REGISTRY_DIR", modelsDir),
 				fixed("MODEL_REGISTRY_PORT", "8005"),
@@ -108,6 +108,7 @@ func api(name string, port int, s Service) Service {
 		Health:  fmt.Sprintf("http://%s:%d/health", name, port),
 	}
 	s.Metrics.Port = port
+	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 15 * time.Second
 	return s
 }

@@ -21,6 +21,8 @@ func base() []Service {
 				Start:   5 * time.Minute,  // replaying its log after a crash
 				Health:  "tcp://postgres:5432",
 			},
+			Capabilities: owners, Memory: 4096,
+			ReadOnly: true, Tmpfs: []string{"/tmp", "/run/postgresql"},
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
 		},
 		{
@@ -38,6 +40,8 @@ func base() []Service {
 				Start:   2 * time.Minute, // loading a large append-only file
 				Health:  "tcp://redis:6379",
 			},
+			Capabilities: []string{"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}, Memory: 4096,
+			ReadOnly: true, Tmpfs: []string{"/tmp"},
 			Grace: 60 * time.Second,
 		},
 		{
@@ -54,13 +58,14 @@ func base() []Service {
 				Health:  "http://prometheus:9090/-/ready",
 			},
 			Metrics: Metrics{Port: 9090, Component: "monitoring"},
+			Memory:  4096,
 			Grace:   30 * time.Second,
 		},
 		{
 			Name: "loki_server", Tier: Base, About: "Loki, logs",
 			Image:    "grafana/loki:3.0.0",
 			Command:  []string{"-config.file=/etc/loki/loki-config.yml"},
-			User:     "0",
+			User:     "0", // the old stack's volume is root's; it has no capability of root
 			Ports:    []Port{{Host: 3100, Container: 3100, URL: "http"}},
 			Mounts:   []Mount{{Volume: "lokidata", Path: "/tmp/loki"}},
 			Networks: []string{DefaultNetwork},
@@ -70,6 +75,7 @@ func base() []Service {
 				Health:  "http://loki_server:3100/ready",
 			},
 			Metrics: Metrics{Port: 3100, Component: "logging"},
+			Memory:  4096,
 			Grace:   30 * time.Second,
 		},
 		{
@@ -78,7 +84,8 @@ func base() []Service {
 			Command: []string{"-config.file=/etc/promtail/promtail-config.yml"},
 			Mounts: []Mount{
 				{Volume: "promtaildata", Path: "/tmp"},
-				{Host: "/var/run/docker.sock", Path: "/var/run/docker.sock", ReadOnly: true},
+				// The logs alone: the engine's socket, read-only or not, is root on the host.
+				{Host: "${docker_root}/containers", Path: "/var/lib/docker/containers", ReadOnly: true},
 			},
 			Networks: []string{DefaultNetwork},
 			After:    []string{"loki_server"},
@@ -90,6 +97,7 @@ func base() []Service {
 				Health: "http://promtail:9080/ready",
 			},
 			Metrics: Metrics{Port: 9080, Component: "logging"},
+			Memory:  1024,
 			Grace:   15 * time.Second,
 		},
 		{
@@ -109,6 +117,7 @@ func base() []Service {
 				Health:  "http://grafana:3000/api/health",
 			},
 			Metrics: Metrics{Port: 3000, Component: "dashboards"},
+			Memory:  1024,
 			Grace:   30 * time.Second,
 		},
 	}

@@ -111,6 +111,18 @@ type Service struct {
 	After   []string // services that must be healthy before this one starts
 	Probe   Probe
 	Metrics Metrics
+	// Capabilities are those of the engine's default set that the service needs. It has no others.
+	Capabilities []string
+	// Memory is the container's limit in MB, swap included: far above what it takes, and
+	// below what would take the host down. The `memory` setting replaces it.
+	Memory int
+	// Jobs names the variable with the bytes that the service's jobs may take, which are added to Memory.
+	Jobs string
+	// ReadOnly keeps the image's own files as they are: the service writes to its
+	// volumes, /dev/shm and Tmpfs alone. The engine puts no file into such a container.
+	ReadOnly bool
+	Tmpfs    []string // folders in memory
+
 	// Grace is how long the service may take to stop before it is killed.
 	Grace time.Duration
 	// Scalable services take a number of replicas; the others are always one.
@@ -137,9 +149,11 @@ type Port struct {
 type Mount struct {
 	Volume   string // a name in Volumes
 	Checkout string // a folder of the platform's checkout; mounted only when `sourceDir` is given
-	Host     string // an absolute path on the engine's host
+	Host     string // an absolute path on the engine's host; may name facts as a Variable's Value does
 	Path     string // where in the container
 	ReadOnly bool
+	// Create says that an empty folder of the checkout will do where there is none.
+	Create bool
 }
 
 // Probe is a healthcheck. Its timing is ours, not the old stack's: see plan.

@@ -80,7 +80,7 @@ var contracts = map[string]contract{
 	},
 	"promtail": {
 		image: "grafana/promtail:3.0.0", command: "-config.file=/etc/promtail/promtail-config.yml", networks: "default", after: "loki_server",
-		mounts: "promtaildata→/tmp host:/var/run/docker.sock→/var/run/docker.sock:ro",
+		mounts: "promtaildata→/tmp host:${docker_root}/containers→/var/lib/docker/containers:ro",
 	},
 
 	"execution_gateway": {
@@ -320,6 +320,16 @@ func TestEveryService(t *testing.T) {
 		t.Run(s.Name, func(t *testing.T) {
 			assert.NotEmpty(t, s.About)
 			assert.Contains(t, catalog.Tiers, s.Tier)
+			assert.Positive(t, s.Memory, "without a limit it can take the host down")
+			for _, name := range s.Capabilities {
+				assert.Contains(t, []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE", "SETGID", "SETUID"}, name, "more than a change of user takes")
+			}
+			for _, m := range s.Mounts {
+				assert.NotContains(t, m.Host, "docker.sock", "whoever has the engine's socket is root on the host")
+			}
+			if s.ReadOnly {
+				assert.Empty(t, s.Certs, "the engine puts no file into a container whose image is read-only")
+			}
 			assert.Positive(t, s.Grace, "without a grace time the engine kills it")
 			assert.Contains(t, []string{"CMD", "CMD-SHELL"}, s.Probe.Command[0])
 			if s.Probe.Command[0] == "CMD-SHELL" {

@@ -31,6 +31,7 @@ func nginx(name, profile string, s Service) Service {
 		Command: wget("http://127.0.0.1:8081/healthz"), // a server of its own that only this container sees
 		Health:  "tcp://" + name + ":443",
 	}
+	s.Capabilities, s.Memory = []string{"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"}, 512
 	s.Grace = 15 * time.Second
 	return s
 }

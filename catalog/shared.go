@@ -31,6 +31,9 @@ var (
 	auth0Audience = optional("AUTH0_AUDIENCE", "https://api.trading-platform.local")
 )
 
+// owners are the capabilities of a program that starts as root, takes over its folders and goes on as another user.
+var owners = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+
 // join puts groups of variables together; of two with one name the later counts,
 // in the place of the earlier.
 func join(groups ...[]Variable) []Variable {

@@ -25,10 +25,11 @@ type Variable struct {
 var Facts = []string{
 	"stack",           // the stack's name
 	"secured",         // true where one of its profiles is secured, else false
+	"docker_root",     // the dockerRoot setting
 	"database_url",    // postgresql://user:password@postgres:5432/db, from POSTGRES_*
 	"redis_url",       // redis://redis:6379/0, with REDIS_PASSWORD where that is set
 	"nginx_address",   // the nginxAddress setting
-	"nginx_subnet",    // the /24 around nginxAddress
+	"nginx_subnet",    // the subnet setting
 	"console_origins", // where a browser on this host finds the dev console
 	"public_url",      // where a browser finds nginx
 }

@@ -91,6 +91,9 @@ func TestValuesNameKnownFacts(t *testing.T) {
 	named := map[string]bool{}
 	for _, s := range catalog.Services() {
 		words := slices.Clone(s.Probe.Command)
+		for _, m := range s.Mounts {
+			words = append(words, m.Host)
+		}
 		for _, v := range s.Env {
 			words = append(words, v.Value)
 		}

@@ -33,10 +33,10 @@ func web() []Service {
 				fixed("SESSION_ENCRYPTION_KEY", devSessionKey),
 			},
 			Mounts: []Mount{
-				{Checkout: "data/models", Path: modelsDir},
-				{Checkout: "artifacts", Path: "/app/artifacts"},
-				{Checkout: "notebooks", Path: "/app/notebooks"},
-				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true},
+				{Checkout: "data/models", Path: modelsDir, Create: true},
+				{Checkout: "artifacts", Path: "/app/artifacts", Create: true},
+				{Checkout: "notebooks", Path: "/app/notebooks", Create: true},
+				{Checkout: "apps/web_console_ng/certs", Path: "/app/apps/web_console_ng/certs", ReadOnly: true, Create: true},
 			},
 		}),
 		console("web_console_mtls", "mtls", "mtls", Service{
@@ -84,6 +84,7 @@ func web() []Service {
 				Command: []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8001/health"},
 				Health:  "http://auth_service:8001/health",
 			},
+			Capabilities: owners, Memory: 1024,
 			Grace: 15 * time.Second,
 		},
 	}
@@ -134,7 +135,7 @@ func console(name, profile, authType string, s Service) Service {
 		optional("HEALTH_CHECK_SECRET", ""),
 	}, s.Env)
 	s.Mounts = append([]Mount{
-		{Checkout: "data", Path: "/app/data"},
+		{Checkout: "data", Path: "/app/data", Create: true},
 		{Volume: "backtest_data", Path: resultsDir, ReadOnly: true},
 	}, s.Mounts...)
 	s.Networks = []string{DefaultNetwork, EdgeNetwork}
@@ -144,6 +145,7 @@ func console(name, profile, authType string, s Service) Service {
 		Timeout: 10 * time.Second,
 		Health:  "http://" + name + ":8080/readyz",
 	}
+	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 15 * time.Second
 	return s
 }

@@ -32,6 +32,7 @@ func worker(s Service) Service {
 	// What the platform's worker images do as their own healthcheck, with our timing.
 	s.Probe = Probe{Command: []string{"CMD", "python", "-c",
 		"import os, redis; redis.Redis.from_url(os.environ['REDIS_URL'], socket_timeout=3).ping()"}}
+	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 30 * time.Second // hands its job back
 	return s
 }
@@ -41,6 +42,7 @@ func backtestWorker(suffix, profile, queues string) Service {
 		Name: "backtest_worker_" + suffix, Profile: profile, App: "backtest_worker",
 		About:   "backtests from " + queues,
 		Command: []string{"python", "-m", "apps.backtest_worker.entrypoint"},
+		Jobs:    "BACKTEST_JOB_MEMORY_LIMIT",
 		Env: join(workerEnv, []Variable{
 			fixed("RQ_QUEUES", queues),
 			optional("BACKTEST_JOB_MEMORY_LIMIT", "4294967296"), // bytes
@@ -50,7 +52,7 @@ func backtestWorker(suffix, profile, queues string) Service {
 			fixed("YFINANCE_DATA_DIR", resultsDir+"/yfinance"),
 		}),
 		Mounts: []Mount{
-			{Checkout: "data", Path: "/app/data/market_data", ReadOnly: true},
+			{Checkout: "data", Path: "/app/data/market_data", ReadOnly: true, Create: true},
 			{Volume: "backtest_data", Path: resultsDir},
 			// The locks only have to be shared by the workers; the old stack had them in the host's /tmp.
 			{Volume: "backtest_data", Path: "/app/locks"},

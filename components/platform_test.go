@@ -244,6 +244,10 @@ func TestImages(t *testing.T) {
 	})
 }
 
+var logOpts = map[string]any{
+	"max-size": "10m", "max-file": "3", "tag": "{{.Name}}", "labels": "com.docker.compose.project,com.docker.compose.service",
+}
+
 func TestAContainersArguments(t *testing.T) {
 	p := planOf(t, own, map[string]string{"engineApi": "1.44"})
 	bothWays(t, p, func(t *testing.T, m *monitor) {
@@ -270,7 +274,11 @@ func TestAContainersArguments(t *testing.T) {
 			},
 			"wait": true, "waitTimeout": 420.0,
 			"destroyGraceSeconds": 60.0, "removeVolumes": false,
-			"logDriver": "json-file", "logOpts": map[string]any{"max-size": "10m", "max-file": "3"},
+			"logDriver": "json-file", "logOpts": logOpts,
+			"securityOpts": []any{"no-new-privileges:true"},
+			"capabilities": map[string]any{"drops": []any{"ALL"}, "adds": []any{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"}},
+			"memory":       4096.0, "memorySwap": 4096.0,
+			"readOnly": true, "tmpfs": map[string]any{"/tmp": "", "/run/postgresql": ""},
 			"labels": []any{
 				label("com.docker.compose.config-hash", hash), label("com.docker.compose.container-number", "1"), label("com.docker.compose.oneoff", "False"),
 				label("com.docker.compose.project", "trading_platform"), label("com.docker.compose.service", "postgres"), label("trading-platform.id", "id"), label("trading-platform.stack", "test"),
@@ -311,7 +319,13 @@ func everyContainer(t *testing.T, p *plan.Plan, m *monitor, startInterval bool) 
 		assert.Equal(t, false, c["removeVolumes"], s.Name)
 		assert.GreaterOrEqual(t, c["destroyGraceSeconds"], 15.0, "%s: without one the plugin kills", s.Name)
 		assert.Equal(t, "json-file", c["logDriver"], s.Name)
-		assert.Equal(t, map[string]any{"max-size": "10m", "max-file": "3"}, c["logOpts"], s.Name)
+		assert.Equal(t, logOpts, c["logOpts"], s.Name)
+		assert.Equal(t, []any{"no-new-privileges:true"}, c["securityOpts"], s.Name)
+		assert.Equal(t, []any{"ALL"}, c["capabilities"].(map[string]any)["drops"], s.Name)
+		assert.Equal(t, float64(s.Memory), c["memory"], s.Name)
+		assert.Equal(t, c["memory"], c["memorySwap"], "%s: left out, it differs forever", s.Name)
+		assert.Equal(t, s.ReadOnly, c["readOnly"] == true, s.Name)
+		assert.False(t, s.ReadOnly && len(s.Files) > 0, "%s: the engine puts no file into a read-only container", s.Name)
 
 		h := c["healthcheck"].(map[string]any)
 		assert.NotEmpty(t, h["tests"], s.Name)

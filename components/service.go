@@ -77,7 +77,26 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		RemoveVolumes:       pulumi.Bool(false),
 		// Spelt out: an engine with defaults of its own would differ forever.
 		LogDriver: pulumi.String("json-file"),
-		LogOpts:   pulumi.StringMap{"max-size": pulumi.String("10m"), "max-file": pulumi.String("3")},
+		LogOpts: pulumi.StringMap{
+			"max-size": pulumi.String("10m"), "max-file": pulumi.String("3"),
+			// What Promtail knows the container by: it reads the log's file, and asks no engine.
+			"tag": pulumi.String("{{.Name}}"), "labels": pulumi.String("com.docker.compose.project,com.docker.compose.service"),
+		},
+		SecurityOpts: pulumi.ToStringArray([]string{"no-new-privileges:true"}),
+		Capabilities: docker.ContainerCapabilitiesArgs{Drops: pulumi.ToStringArray([]string{"ALL"}), Adds: capabilities(s.Capabilities)},
+		Memory:       pulumi.Int(s.Memory),
+		// The same, or the engine allows as much swap again. Left out it differs forever.
+		MemorySwap: pulumi.Int(s.Memory),
+	}
+	if s.ReadOnly {
+		c.ReadOnly = pulumi.Bool(true)
+	}
+	if len(s.Tmpfs) > 0 {
+		tmpfs := pulumi.StringMap{}
+		for _, folder := range s.Tmpfs {
+			tmpfs[folder] = pulumi.String("")
+		}
+		c.Tmpfs = tmpfs
 	}
 	if interval := s.Probe.StartInterval; interval.Duration > 0 {
 		h := c.Healthcheck.(docker.ContainerHealthcheckArgs)
@@ -100,6 +119,15 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 	c.Uploads = uploads(s.Files)
 	c.NetworksAdvanced = attachments(s.Networks, args.Networks)
 	return c
+}
+
+// capabilities spells names as the engine reads them back.
+func capabilities(names []string) pulumi.StringArray {
+	var out pulumi.StringArray
+	for _, name := range names {
+		out = append(out, pulumi.String("CAP_"+name))
+	}
+	return out
 }
 
 func labels(all []plan.Label) docker.ContainerLabelArray {

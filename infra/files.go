@@ -12,8 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path"
-	"regexp"
 	"strings"
 	"text/template"
 	"time"
@@ -68,10 +68,11 @@ type Nginx struct {
 	// other gets 421. None means any. The first is where port 80 redirects a request for an unknown name.
 	ServerNames []string
 	// TrustedProxySubnet, in CIDR notation, is where a proxy in front of nginx may stand: from there, and from nowhere
-	// else, X-Forwarded-For is believed. Empty means from nowhere. The subnet's first address is left out: it is the
-	// gateway's, from which the engine brings what arrives at the host's own ports, so that anyone could name any address
-	// as theirs and slip under the limits.
+	// else, X-Forwarded-For is believed. Empty means from nowhere.
 	TrustedProxySubnet string
+	// Gateway is the gateway of nginx's network, which is never believed: the engine brings what arrives at the host's
+	// own ports from there, so that anyone could name any address as theirs and slip under the limits.
+	Gateway netip.Addr
 }
 
 // Files gives the files of a service by their absolute path inside the container. It gives nil for a service that reads
@@ -128,7 +129,7 @@ func file(name string, data any) (string, error) {
 	parsed, err := template.New(path.Base(name)).
 		Delims("[[", "]]").
 		Option("missingkey=error").
-		Funcs(template.FuncMap{"quote": quote, "regexpQuote": regexp.QuoteMeta}).
+		Funcs(template.FuncMap{"quote": quote}).
 		Parse(string(text))
 	if err != nil {
 		return "", err

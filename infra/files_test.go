@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,7 @@ func full() Values {
 			HTTPSPort:          443,
 			ServerNames:        []string{"web-console.trading-platform.local", "localhost"},
 			TrustedProxySubnet: "172.28.0.0/24",
+			Gateway:            netip.MustParseAddr("172.28.0.1"),
 		},
 	}
 }

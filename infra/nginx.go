@@ -32,7 +32,7 @@ func nginx(service string, n Nginx) (map[string]string, error) {
 		view.Port = ":" + strconv.Itoa(n.HTTPSPort)
 	}
 	if n.TrustedProxySubnet != "" {
-		view.TrustedProxies = withoutGateway(netip.MustParsePrefix(n.TrustedProxySubnet))
+		view.TrustedProxies = without(n.Gateway, netip.MustParsePrefix(n.TrustedProxySubnet))
 	}
 	view.ServerNames = nil
 	for _, name := range n.ServerNames {
@@ -45,14 +45,12 @@ func nginx(service string, n Nginx) (map[string]string, error) {
 	return tree("files/nginx", "/etc/nginx", view)
 }
 
-// withoutGateway splits a subnet around its first address, which the engine gives to the gateway. A subnet of one
-// address is kept.
-func withoutGateway(subnet netip.Prefix) []netip.Prefix {
+// without splits a subnet around an address.
+func without(gateway netip.Addr, subnet netip.Prefix) []netip.Prefix {
 	subnet = subnet.Masked()
-	if subnet.IsSingleIP() {
+	if !subnet.Contains(gateway) {
 		return []netip.Prefix{subnet}
 	}
-	gateway := subnet.Addr().Next()
 	var parts []netip.Prefix
 	for bits := subnet.Addr().BitLen(); bits > subnet.Bits(); bits-- {
 		// The half of the next larger block that does not hold the gateway: the bit that tells the halves apart, turned.

@@ -18,32 +18,20 @@ import (
 
 type stage struct {
 	Match *struct {
-		Selector string
-		Stages   []stage
+		Selector, Action string
+		Stages           []stage
 	}
 	JSON     *struct{ Expressions map[string]string }
 	Regex    *struct{ Expression string }
 	Template *struct{ Source, Template string }
+	Output   *struct{ Source string }
 	Labels   map[string]any
-}
-
-type relabelling struct {
-	SourceLabels []string `yaml:"source_labels"`
-	Regex        string
-	TargetLabel  string `yaml:"target_label"`
 }
 
 type promtailConfig struct {
 	ScrapeConfigs []struct {
-		DockerSDConfigs []struct {
-			RefreshInterval string `yaml:"refresh_interval"`
-			Filters         []struct {
-				Name   string
-				Values []string
-			}
-		} `yaml:"docker_sd_configs"`
-		RelabelConfigs []relabelling `yaml:"relabel_configs"`
-		PipelineStages []stage       `yaml:"pipeline_stages"`
+		StaticConfigs []struct{ Labels map[string]string } `yaml:"static_configs"`
+		Stages        []stage                              `yaml:"pipeline_stages"`
 	} `yaml:"scrape_configs"`
 }
 
@@ -57,29 +45,51 @@ func promtail(t *testing.T, prefix string) promtailConfig {
 	return config
 }
 
-// level plays the stages on a line.
-func level(t *testing.T, line string) string {
+// logged is a line of a container's log as the engine writes it to its file.
+func logged(t *testing.T, line, container, project, service string) string {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"log": line + "\n", "stream": "stdout", "time": "2026-05-01T10:00:00.123456789Z",
+		"attrs": map[string]string{"tag": container, "com.docker.compose.project": project, "com.docker.compose.service": service},
+	})
+	require.NoError(t, err)
+	return string(text)
+}
+
+// play plays the stages of a stack's Promtail on a line of a file. It gives the line that is sent and its labels; no labels
+// where it is dropped.
+func play(t *testing.T, prefix, line string) (sent string, labels map[string]string) {
 	t.Helper()
 	extracted := map[string]string{}
-	var play func([]stage)
-	play = func(stages []stage) {
-		for _, s := range stages {
+	labels = map[string]string{}
+	dropped := false
+	var stages func([]stage)
+	stages = func(all []stage) {
+		for _, s := range all {
 			switch {
+			case s.Match != nil && s.Match.Action == "drop":
+				dropped = dropped || s.Match.Selector == `{compose_project!="`+prefix+`"}` && labels["compose_project"] != prefix
 			case s.Match != nil:
 				_, filter, ok := strings.Cut(s.Match.Selector, `} `)
 				require.True(t, ok)
 				var pattern string
 				require.NoError(t, json.Unmarshal([]byte(filter[3:]), &pattern))
 				if regexp.MustCompile(pattern).MatchString(line) == (filter[:2] == "|~") {
-					play(s.Match.Stages)
+					stages(s.Match.Stages)
 				}
 			case s.JSON != nil:
 				var fields map[string]any
-				if json.Unmarshal([]byte(line), &fields) == nil {
-					for name, field := range s.JSON.Expressions {
-						if text, ok := fields[field].(string); ok {
-							extracted[name] = text
-						}
+				if json.Unmarshal([]byte(line), &fields) != nil {
+					continue
+				}
+				for name, path := range s.JSON.Expressions {
+					from := fields
+					if inner, ok := strings.CutPrefix(path, "attrs."); ok {
+						from, _ = fields["attrs"].(map[string]any)
+						path = strings.Trim(inner, `"`)
+					}
+					if text, ok := from[path].(string); ok {
+						extracted[name] = text
 					}
 				}
 			case s.Regex != nil:
@@ -88,18 +98,31 @@ func level(t *testing.T, line string) string {
 					extracted["level"] = found[pattern.SubexpIndex("level")]
 				}
 			case s.Template != nil:
-				parsed, err := template.New("").Funcs(template.FuncMap{"ToLower": strings.ToLower}).Parse(s.Template.Template)
+				parsed, err := template.New("").Funcs(template.FuncMap{"ToLower": strings.ToLower, "TrimSuffix": strings.TrimSuffix}).Parse(s.Template.Template)
 				require.NoError(t, err)
 				var out bytes.Buffer
 				require.NoError(t, parsed.Execute(&out, map[string]string{"Value": extracted[s.Template.Source]}))
 				extracted[s.Template.Source] = out.String()
+			case s.Output != nil:
+				line = extracted[s.Output.Source]
 			case s.Labels != nil:
-				assert.Equal(t, map[string]any{"level": nil}, s.Labels, "a trace id as a label would make a stream a request")
+				for name, from := range s.Labels {
+					source, ok := from.(string)
+					if !ok {
+						source = name
+					}
+					if extracted[source] != "" {
+						labels[name] = extracted[source]
+					}
+				}
 			}
 		}
 	}
-	play(promtail(t, "trading_platform").ScrapeConfigs[0].PipelineStages)
-	return extracted["level"]
+	stages(promtail(t, prefix).ScrapeConfigs[0].Stages)
+	if dropped {
+		return "", nil
+	}
+	return line, labels
 }
 
 func TestPromtailFindsTheLevel(t *testing.T) {
@@ -127,51 +150,37 @@ func TestPromtailFindsTheLevel(t *testing.T) {
 		``:                                                                                 "",
 	} {
 		t.Run(line, func(t *testing.T) {
-			assert.Equal(t, want, level(t, line))
+			sent, labels := play(t, "trading_platform", logged(t, line, "trading_platform_x", "trading_platform", "x"))
+			assert.Equal(t, line, sent, "the line alone, without what the engine writes round it")
+			assert.Equal(t, want, labels["level"])
 		})
 	}
 }
 
-func TestPromtailNamesTheService(t *testing.T) {
-	for name, c := range map[string]struct {
-		prefix, container, label, want string
-	}{
-		"by the container's name":       {"trading_platform", "trading_platform_redis", "", "redis"},
-		"a replica, by Compose's label": {"trading_platform", "trading_platform_backtest_worker_high_2", "backtest_worker_high", "backtest_worker_high"},
-		"a prefix with a dot":           {"desk.2", "desk.2_redis", "", "redis"},
-		"a dot is a dot":                {"desk.2", "deskx2_redis", "", ""},
-		"another prefix":                {"desk", "trading_platform_redis", "", ""},
+func TestPromtailNamesTheContainer(t *testing.T) {
+	for name, c := range map[string]struct{ prefix, container, service string }{
+		"a service's":         {"trading_platform", "trading_platform_redis", "redis"},
+		"a replica's":         {"trading_platform", "trading_platform_backtest_worker_high_2", "backtest_worker_high"},
+		"a prefix with a dot": {"desk.2", "desk.2_redis", "redis"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			meta := map[string]string{
-				"__meta_docker_container_name":                             "/" + c.container,
-				"__meta_docker_container_label_com_docker_compose_service": c.label,
-				"__meta_docker_container_label_com_docker_compose_project": c.prefix,
-			}
-			labels := map[string]string{}
-			for _, r := range promtail(t, c.prefix).ScrapeConfigs[0].RelabelConfigs {
-				require.Len(t, r.SourceLabels, 1)
-				value, ok := meta[r.SourceLabels[0]]
-				require.True(t, ok, r.SourceLabels[0])
-				if r.Regex == "" {
-					r.Regex = "(.*)"
-				}
-				if found := regexp.MustCompile("^(?:" + r.Regex + ")$").FindStringSubmatch(value); found != nil {
-					labels[r.TargetLabel] = found[1]
-				}
-			}
-			assert.Equal(t, c.want, labels["service"])
-			delete(labels, "service")
-			assert.Equal(t, map[string]string{"container": c.container, "compose_project": c.prefix, "compose_service": c.label}, labels)
+			_, labels := play(t, c.prefix, logged(t, "hello", c.container, c.prefix, c.service))
+			assert.Equal(t, map[string]string{"container": c.container, "compose_project": c.prefix, "compose_service": c.service, "service": c.service},
+				labels, "a trace id as a label would make a stream a request")
 		})
 	}
 }
 
 func TestPromtailReadsThisStackAlone(t *testing.T) {
-	found := promtail(t, "desk").ScrapeConfigs[0].DockerSDConfigs
-	require.Len(t, found, 1)
-	assert.Equal(t, "5s", found[0].RefreshInterval)
-	require.Len(t, found[0].Filters, 1)
-	assert.Equal(t, "label", found[0].Filters[0].Name)
-	assert.Equal(t, []string{"com.docker.compose.project=desk"}, found[0].Filters[0].Values)
+	assert.Equal(t, "/var/lib/docker/containers/*/*-json.log", promtail(t, "desk").ScrapeConfigs[0].StaticConfigs[0].Labels["__path__"])
+	for name, line := range map[string]string{
+		"another stack's":  logged(t, "hello", "blue_redis", "blue", "redis"),
+		"nobody's":         `{"log":"hello\n","stream":"stdout","time":"2026-05-01T10:00:00Z"}`,
+		"not the engine's": "hello",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, labels := play(t, "desk", line)
+			assert.Nil(t, labels)
+		})
+	}
 }

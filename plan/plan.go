@@ -48,25 +48,32 @@ type Volume struct {
 
 // Service is one service with all its replicas.
 type Service struct {
-	Name       string          `json:"name"`
-	Tier       catalog.Tier    `json:"tier"`
-	Profile    string          `json:"profile,omitempty"`
-	Containers []string        `json:"containers"` // one name a replica
-	Image      Image           `json:"image"`
-	Command    []string        `json:"command,omitempty"`
-	User       string          `json:"user,omitempty"`
-	Env        []Env           `json:"env,omitempty"`
-	Ports      []Port          `json:"ports,omitempty"`
-	Mounts     []Mount         `json:"mounts,omitempty"`
-	Files      []File          `json:"files,omitempty"`
-	Networks   []Attachment    `json:"networks"`
-	After      []string        `json:"after,omitempty"`
-	Probe      Probe           `json:"probe"`
-	Health     string          `json:"health,omitempty"` // where peers see its health
-	Metrics    string          `json:"metrics,omitempty"`
-	Grace      Duration        `json:"grace"`
-	metrics    catalog.Metrics // for the scrape configuration
-	certs      []string        // files of the certificate folder
+	Name       string       `json:"name"`
+	Tier       catalog.Tier `json:"tier"`
+	Profile    string       `json:"profile,omitempty"`
+	Containers []string     `json:"containers"` // one name a replica
+	Image      Image        `json:"image"`
+	Command    []string     `json:"command,omitempty"`
+	User       string       `json:"user,omitempty"`
+	Env        []Env        `json:"env,omitempty"`
+	Ports      []Port       `json:"ports,omitempty"`
+	Mounts     []Mount      `json:"mounts,omitempty"`
+	Files      []File       `json:"files,omitempty"`
+	Networks   []Attachment `json:"networks"`
+	After      []string     `json:"after,omitempty"`
+	Probe      Probe        `json:"probe"`
+	Health     string       `json:"health,omitempty"` // where peers see its health
+	Metrics    string       `json:"metrics,omitempty"`
+	Grace      Duration     `json:"grace"`
+
+	// Capabilities are all that the service has; no process in it gets more than it was started with.
+	Capabilities []string `json:"capabilities,omitempty"`
+	Memory       int      `json:"memoryMB"` // the limit, swap included
+	ReadOnly     bool     `json:"readOnly,omitempty"`
+	Tmpfs        []string `json:"tmpfs,omitempty"`
+
+	metrics catalog.Metrics // for the scrape configuration
+	certs   []string        // files of the certificate folder
 }
 
 // Image says where a service's image comes from: a reference, or a build.
@@ -109,6 +116,7 @@ type Mount struct {
 	Host     string `json:"host,omitempty"`
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	Create   bool   `json:"create,omitempty"` // an empty folder will do where there is none
 }
 
 // File is a file that is put into the container before it starts.

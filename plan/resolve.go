@@ -75,10 +75,11 @@ func (r *resolver) workOutFacts() map[string]string {
 	return map[string]string{
 		"stack":           r.set.Stack,
 		"secured":         strconv.FormatBool(r.securedBy() != ""),
+		"docker_root":     r.set.DockerRoot,
 		"database_url":    database.String(),
 		"redis_url":       redis.String(),
 		"nginx_address":   r.set.NginxAddress.String(),
-		"nginx_subnet":    netip.PrefixFrom(r.set.NginxAddress, 24).Masked().String(),
+		"nginx_subnet":    r.set.Subnet.String(),
 		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
 		"public_url":      public,
 	}
@@ -179,14 +180,14 @@ func (r *resolver) service(s catalog.Service) Service {
 	out := Service{
 		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: r.image(s),
 		Command: s.Command, User: s.User, After: s.After, Health: s.Probe.Health,
-		Grace: Duration{s.Grace}, metrics: s.Metrics, certs: s.Certs,
+		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, metrics: s.Metrics, certs: s.Certs,
 	}
 	command := slices.Clone(s.Probe.Command)
 	for i, word := range command {
 		command[i] = r.expand(word)
 	}
 	if r.reference[s.Name] {
-		out.Command = []string{"serve", s.Name}
+		out.Command, out.Capabilities = []string{"serve", s.Name}, nil
 		command = []string{"CMD", "/app/reference", "probe", s.Name}
 	}
 	out.Probe = timing(command, s.Probe, r.set.EngineAPI)
@@ -199,13 +200,14 @@ func (r *resolver) service(s catalog.Service) Service {
 		out.Containers = append(out.Containers, name)
 	}
 	out.Env = r.env(s)
+	out.Memory = r.memory(s, out.Value(s.Jobs))
 	out.Ports = r.ports(s, out.Value)
 	for _, m := range s.Mounts {
 		switch {
 		case m.Checkout == "":
-			out.Mounts = append(out.Mounts, Mount{Volume: m.Volume, Host: m.Host, Path: m.Path, ReadOnly: m.ReadOnly})
+			out.Mounts = append(out.Mounts, Mount{Volume: m.Volume, Host: r.expand(m.Host), Path: m.Path, ReadOnly: m.ReadOnly})
 		case r.set.SourceDir != "":
-			out.Mounts = append(out.Mounts, Mount{Host: r.set.SourceDir + "/" + m.Checkout, Path: m.Path, ReadOnly: m.ReadOnly})
+			out.Mounts = append(out.Mounts, Mount{Host: r.set.SourceDir + "/" + m.Checkout, Path: m.Path, ReadOnly: m.ReadOnly, Create: m.Create})
 		}
 	}
 	for _, network := range s.Networks {
@@ -219,6 +221,18 @@ func (r *resolver) service(s catalog.Service) Service {
 		out.Metrics = fmt.Sprintf("http://%s:%d%s", s.Name, s.Metrics.Port, metricsPath(s.Metrics))
 	}
 	return out
+}
+
+// memory gives a service's limit in MB; jobs is the number of bytes that its jobs may take, empty for none.
+func (r *resolver) memory(s catalog.Service, jobs string) int {
+	if own, ok := r.set.Memory[s.Name]; ok {
+		return own
+	}
+	bytes, err := strconv.ParseInt(jobs, 10, 64)
+	if err != nil || bytes < 0 {
+		return s.Memory // the service says what is wrong with the value
+	}
+	return min(s.Memory+int(bytes>>20), settings.MostMemory)
 }
 
 func metricsPath(m catalog.Metrics) string {
@@ -361,6 +375,7 @@ func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
 	}
 	n := infra.Nginx{
 		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: s.Value("TRUSTED_PROXY_SUBNET"),
+		Gateway:       r.set.Subnet.Addr().Next(), // what the engine takes where it is told none
 		CSPReportOnly: s.Value("CSP_REPORT_ONLY") == "true",
 		ServerNames:   r.set.ServerNames(),
 	}

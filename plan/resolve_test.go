@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -391,9 +393,11 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 		config                  config
 		subnet, address, around string
 	}{
-		"by default": {config{}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/24"},
+		"by default": {config{}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/16"},
 		"a subnet":   {config{"subnet": "10.9.0.0/24"}, "10.9.0.0/24", "10.9.0.10", "10.9.0.0/24"},
-		"an address": {config{"nginxAddress": "172.28.5.6"}, "172.28.0.0/16", "172.28.5.6", "172.28.5.0/24"},
+		"an address": {config{"nginxAddress": "172.28.5.6"}, "172.28.0.0/16", "172.28.5.6", "172.28.0.0/16"},
+		"a /26":      {config{"subnet": "10.9.0.64/26"}, "10.9.0.64/26", "10.9.0.74", "10.9.0.64/26"},
+		"a part":     {config{"TRUSTED_PROXY_SUBNET": "172.28.0.0/30"}, "172.28.0.0/16", "172.28.0.10", "172.28.0.0/30"},
 		"one's own":  {config{"TRUSTED_PROXY_SUBNET": "10.0.0.0/8"}, "172.28.0.0/16", "172.28.0.10", "10.0.0.0/8"},
 		"for nginx":  {config{"serviceEnv": `{"nginx_oauth2":{"TRUSTED_PROXY_SUBNET":"10.0.0.0/8"}}`}, "172.28.0.0/16", "172.28.0.10", "10.0.0.0/8"},
 	} {
@@ -407,7 +411,13 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 			assert.Equal(t, test.address, value(t, p, "web_console_oauth2", "TRUSTED_PROXY_IPS"))
 			assert.Equal(t, test.address, value(t, p, "auth_service", "TRUSTED_PROXY_IPS"))
 			assert.Equal(t, test.around, value(t, p, "nginx_oauth2", "TRUSTED_PROXY_SUBNET"))
-			assert.Contains(t, content(t, p, "nginx_oauth2", "nginx.conf"), test.around)
+			config := content(t, p, "nginx_oauth2", "nginx.conf")
+			assert.Contains(t, config, test.around)
+			trusted := regexp.MustCompile(`set_real_ip_from (\S+);`).FindAllStringSubmatch(config, -1)
+			assert.NotEmpty(t, trusted)
+			for _, m := range trusted {
+				assert.False(t, netip.MustParsePrefix(m[1]).Contains(netip.MustParsePrefix(test.subnet).Addr().Next()), "the gateway is trusted: %s", m[1])
+			}
 		})
 	}
 }
@@ -554,12 +564,12 @@ func TestBindMountsOnlyWithACheckout(t *testing.T) {
 		}
 		return out
 	}
-	socket := map[string]string{"promtail:/var/run/docker.sock": "/var/run/docker.sock"}
+	socket := map[string]string{"promtail:/var/lib/docker/containers": "/var/lib/docker/containers"}
 	assert.Equal(t, socket, hosts(resolve(t, profiles("dev", "workers", "manual"))))
 
 	checkout := t.TempDir()
 	assert.Equal(t, map[string]string{
-		"promtail:/var/run/docker.sock":                    "/var/run/docker.sock",
+		"promtail:/var/lib/docker/containers":              "/var/lib/docker/containers",
 		"execution_gateway:/app/apps/web_console_ng/certs": checkout + "/apps/web_console_ng/certs",
 		"signal_service:/app/data":                         checkout + "/data",
 		"model_registry:/app/data/models":                  checkout + "/data/models",
@@ -816,6 +826,31 @@ func TestProbeTiming(t *testing.T) {
 			assert.Greater(t, s.Probe.WaitTimeout(), s.Probe.StartPeriod.Duration, s.Name)
 		}
 	})
+}
+
+func TestMemory(t *testing.T) {
+	memory := func(c config, name string) int {
+		return service(t, resolve(t, profiles("dev", "workers").with(c)), name).Memory
+	}
+	assert.Equal(t, 4096, memory(nil, "redis"))
+	assert.Equal(t, 8192, memory(config{"memory": `{"redis":8192}`}, "redis"))
+	assert.Equal(t, 2048+4096, memory(nil, "backtest_worker_high"), "above what its jobs may take")
+	assert.Equal(t, 2048+8192, memory(config{"env": `{"BACKTEST_JOB_MEMORY_LIMIT":8589934592}`}, "backtest_worker_high"))
+	assert.Equal(t, 3000, memory(config{"memory": `{"backtest_worker_high":3000}`}, "backtest_worker_high"), "unless it is said")
+	for _, wrong := range []string{"lots", "-1"} {
+		assert.Equal(t, 2048, memory(config{"BACKTEST_JOB_MEMORY_LIMIT": wrong}, "backtest_worker_high"), "the worker says what is wrong")
+	}
+	assert.Equal(t, 1<<20, memory(config{"BACKTEST_JOB_MEMORY_LIMIT": "9223372036854775807"}, "backtest_worker_high"))
+}
+
+func TestTheReferenceAppNeedsNoCapability(t *testing.T) {
+	assert.Empty(t, service(t, resolve(t, profiles("dev")), "orchestrator").Capabilities)
+	assert.NotEmpty(t, service(t, resolve(t, profiles("dev").with(config{"images": `{"orchestrator":"mine:1"}`})), "orchestrator").Capabilities)
+}
+
+func TestDockerRoot(t *testing.T) {
+	assert.Equal(t, "/var/lib/docker/containers", service(t, resolve(t, nil), "promtail").Mounts[1].Host)
+	assert.Equal(t, "/data/containers", service(t, resolve(t, config{"dockerRoot": "/data"}), "promtail").Mounts[1].Host)
 }
 
 func TestLabels(t *testing.T) {

@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -92,7 +90,9 @@ func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *sett
 	if err := c.volumes(); err != nil {
 		return err
 	}
+	c.dockerRoot()
 	c.folders()
+	c.bases()
 	c.data(containers.Items)
 	return c.faults.Err()
 }
@@ -184,7 +184,7 @@ func (c *check) ports(containers []container.Summary) {
 			case mine, c.named(holder): // whose name is taken has been told already
 			case holder != "":
 				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
-			case c.local() && inUse(address):
+			case local(c.engine) && inUse(address):
 				c.portTaken(s.Name, address, "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port()))
 			}
 		}
@@ -221,9 +221,22 @@ func (c *check) holder(containers []container.Summary, address netip.AddrPort) (
 	return "", false
 }
 
+// dockerRoot compares the folder that Promtail reads logs from with the engine's own.
+func (c *check) dockerRoot() {
+	reads := slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool {
+		return slices.ContainsFunc(s.Mounts, func(m plan.Mount) bool { return strings.HasPrefix(m.Host, c.set.DockerRoot+"/") })
+	})
+	info, err := c.engine.Info(c.ctx, client.InfoOptions{})
+	if !reads || err != nil || info.Info.DockerRootDir == "" || info.Info.DockerRootDir == c.set.DockerRoot {
+		return // an engine that cannot say is asked again by the provider
+	}
+	c.faults.Add(settings.Project+":dockerRoot", c.config("dockerRoot", info.Info.DockerRootDir),
+		"is %s, and the engine keeps its containers' logs under %s", c.set.DockerRoot, info.Info.DockerRootDir)
+}
+
 // local tells whether the engine's host is this one, so that its ports and folders can be looked at.
-func (c *check) local() bool {
-	host := c.engine.DaemonHost()
+func local(engine client.APIClient) bool {
+	host := engine.DaemonHost()
 	return strings.HasPrefix(host, "unix://") || strings.HasPrefix(host, "npipe://")
 }
 
@@ -266,36 +279,4 @@ func (c *check) networks() error {
 		}
 	}
 	return nil
-}
-
-// folders finds folders of the checkout to mount, and Dockerfiles to build from, that
-// are not there. The engine's socket is not looked for: where the engine runs in a
-// virtual machine, it is in there.
-func (c *check) folders() {
-	if !c.local() {
-		return
-	}
-	seen := map[string]bool{}
-	missing := func(path, use, mend string) {
-		if _, err := os.Stat(path); err == nil || seen[path] {
-			return
-		}
-		seen[path] = true
-		c.faults.Add(path, mend, "is not there, and %s", use)
-	}
-	for _, s := range c.plan.Services {
-		for _, m := range s.Mounts {
-			if c.set.SourceDir != "" && strings.HasPrefix(m.Host, c.set.SourceDir+"/") {
-				missing(m.Host, s.Name+" mounts it", "mkdir -p "+m.Host+", or point sourceDir at a full checkout")
-			}
-		}
-		if b := s.Image.Build; b != nil {
-			missing(b.Dockerfile, s.Name+" is built from it", "point sourceDir at a full checkout, or: "+
-				c.config("--path images."+s.Name, "<reference>"))
-			for _, context := range b.Contexts {
-				missing(filepath.Join(context.Context, context.Args[plan.FolderArg]), s.Name+" is built with it",
-					"point sourceDir at a full checkout, or: "+c.config("--path images."+s.Name, "<reference>"))
-			}
-		}
-	}
 }

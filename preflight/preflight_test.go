@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -381,32 +380,6 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 			assert.Equal(t, test.want, findings(t, &enginetest.Engine{Volumes: test.volumes}, with(test.config)))
 		})
 	}
-}
-
-func TestFolders(t *testing.T) {
-	checkout := t.TempDir()
-	config := with(map[string]string{
-		"profiles": `["workers"]`, "env": `{"ALERT_RECIPIENT_HASH_SECRET":"x"}`, "sourceDir": checkout,
-	})
-	missing := func(path, use, mend string) fault.Fault {
-		return fault.Fault{Where: filepath.Join(checkout, path), What: "is not there, and " + use, Mend: mend}
-	}
-	fullCheckout := func(service string) string {
-		return "point sourceDir at a full checkout, or: pulumi config set -s test --path images." + service + " <reference>"
-	}
-	assert.ElementsMatch(t, fault.List{
-		missing("data", "backtest_worker_high mounts it", "mkdir -p "+checkout+"/data, or point sourceDir at a full checkout"),
-		missing("apps/backtest_worker/Dockerfile", "backtest_worker_high is built from it", fullCheckout("backtest_worker_high")),
-		missing("apps/alert_worker/Dockerfile", "alert_worker is built from it", fullCheckout("alert_worker")),
-	}, findings(t, &enginetest.Engine{}, config), "each once, however many services want it")
-
-	for _, path := range []string{"data", "apps/backtest_worker", "apps/alert_worker"} {
-		require.NoError(t, os.MkdirAll(filepath.Join(checkout, path), 0o750))
-	}
-	for _, app := range []string{"backtest_worker", "alert_worker"} {
-		require.NoError(t, os.WriteFile(filepath.Join(checkout, "apps", app, "Dockerfile"), []byte("FROM scratch"), 0o600))
-	}
-	assert.Empty(t, findings(t, &enginetest.Engine{}, config))
 }
 
 func TestAllFindingsComeAtOnce(t *testing.T) {

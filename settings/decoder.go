@@ -273,24 +273,30 @@ func (d *decoder) images(key string) map[string]string {
 	return all
 }
 
-func (d *decoder) replicas(key string) map[string]int {
+// numbers reads a map of whole numbers from least to most; hint is added to a fault.
+func (d *decoder) numbers(key, kind string, known []string, least, most int, hint string) map[string]int {
 	out := map[string]int{}
-	var scalable []string
-	for _, s := range catalog.Services() {
-		if s.Scalable {
-			scalable = append(scalable, s.Name)
-		}
-	}
-	for name, text := range d.texts(key, "worker", scalable) {
+	for name, text := range d.texts(key, kind, known) {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 99 {
-			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "1"),
-				"%q is not a number from 1 to 99 (to have none, name it in `disabled`)", text)
+		if err != nil || n < least || n > most {
+			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, strconv.Itoa(least)),
+				"%q is not a number from %d to %d%s", text, least, most, hint)
 			continue
 		}
 		out[name] = n
 	}
 	return out
+}
+
+// scalable gives the services that take replicas.
+func scalable() []string {
+	var names []string
+	for _, s := range catalog.Services() {
+		if s.Scalable {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
@@ -417,6 +423,9 @@ func (d *decoder) unknown() {
 func (d *decoder) check(s *Settings) {
 	if !enginePrefix.MatchString(s.NamePrefix) {
 		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes for containers and images (letters and digits, with a single . _ - between them)", "trading_platform")
+	}
+	if !strings.HasPrefix(s.DockerRoot, "/") || strings.Contains(s.DockerRoot, ":") {
+		d.wrong("dockerRoot", s.DockerRoot, "the absolute path of a folder on the engine's host", "/var/lib/docker")
 	}
 	if s.PortOffset < 0 || s.PortOffset > 50000 {
 		d.wrong("portOffset", strconv.Itoa(s.PortOffset), "between 0 and 50000", "1000")

@@ -57,14 +57,19 @@ type Settings struct {
 	Variables     map[string]Value            // the stack config's and the dotenv file's, by name
 	ServiceEnv    map[string]map[string]Value // serviceEnv: service → variables that add to or override its own
 	Replicas      map[string]int              // replicas: worker → number of containers
+	Memory        map[string]int              // memory: service → limit in MB, in place of the catalog's
 	Volumes       map[string]string           // volumes: volume → name of an existing one to take over
 	Disabled      []string                    // disabled: services taken out on purpose
 	Expose        []string                    // expose: services whose ports without a login follow bindAddress too
 	RetainVolumes bool                        // retainVolumes: destroy leaves the data
 	EngineAPI     Version                     // engineApi: the engine's API version, as `platform init` found it
+	DockerRoot    string                      // dockerRoot: the engine's folder on its host, under which containers' logs are
 	CertsDir      string                      // certsDir: where `platform certs` puts them, absolute; empty for none
 	Provider      string                      // provider: Official or Offline
 }
+
+// MostMemory is the largest memory limit in MB: a terabyte.
+const MostMemory = 1 << 20
 
 // Version is a Docker Engine API version. The zero value is an engine of which
 // nothing is known.
@@ -88,12 +93,14 @@ func Load(src Source) (*Settings, error) {
 		Images:        d.images("images"),
 		SourceDir:     d.folder("sourceDir"),
 		ServiceEnv:    d.serviceEnv("serviceEnv"),
-		Replicas:      d.replicas("replicas"),
+		Replicas:      d.numbers("replicas", "worker", scalable(), 1, 99, " (to have none, name it in `disabled`)"),
+		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MostMemory, ""),
 		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
 		Expose:        d.names("expose", "service", catalog.Exposable()),
 		RetainVolumes: d.boolean("retainVolumes", true),
 		EngineAPI:     d.version("engineApi"),
+		DockerRoot:    strings.TrimRight(d.text("dockerRoot", "/var/lib/docker"), "/"),
 		CertsDir:      d.path("certsDir"),
 		Provider:      d.choice("provider", Official, Offline),
 		Identity:      d.text("identity", ""),

@@ -188,7 +188,7 @@ func TestTheProjectDescribesEverySetting(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{
 		"profiles", "namePrefix", "bindAddress", "portOffset", "subnet", "nginxAddress", "images", "sourceDir", "envFile", "env",
-		"serviceEnv", "replicas", "volumes", "disabled", "expose", "retainVolumes", "engineApi", "certsDir", "provider", "identity", "engine", "ignoreCompose",
+		"serviceEnv", "replicas", "volumes", "disabled", "expose", "retainVolumes", "engineApi", "certsDir", "provider", "identity", "engine", "ignoreCompose", "memory", "dockerRoot",
 	}, keys)
 	// A setting is a field of Settings, but for two that only give variables.
 	fields := reflect.TypeFor[settings.Settings]().NumField() - len([]string{"Stack", "Variables"}) + len([]string{"env", "envFile"})

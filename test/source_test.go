@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,16 +37,27 @@ func TestSourceDir(t *testing.T) {
 
 	t.Run("what the checkout lacks is one error, before anything is made", func(t *testing.T) {
 		s := s.in(t)
-		gone := []string{"notebooks", "apps/orchestrator/Dockerfile", "apps/signal_service/qlib_placeholder", "data/models"}
+		gone := []string{"apps/orchestrator/Dockerfile", "apps/signal_service/qlib_placeholder"}
 		for _, path := range gone {
 			checkout.move(path, path+".away")
 		}
+		const base = "registry.invalid/platform/base:1"
+		good := map[string]string{}
+		for _, app := range []string{"market_data_service", "model_registry"} {
+			path := "apps/" + app + "/Dockerfile"
+			good[path] = checkout.read(path)
+			checkout.write(path, strings.ReplaceAll(good[path], references["reference"], base))
+		}
 		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 		require.Error(t, err)
-		assert.Contains(t, out, "4 things are wrong, and nothing was changed")
-		for i, use := range []string{"web_console_dev mounts it", "orchestrator is built from it", "signal_service is built with it", "model_registry mounts it"} {
-			assert.Contains(t, out, checkout.path(gone[i])+": is not there, and "+use)
+		assert.Contains(t, out, "3 things are wrong, and nothing was changed")
+		for i, use := range []string{"orchestrator is built from it", "signal_service is built with it"} {
+			assert.Contains(t, out, checkout.path(gone[i])+": does not exist, and "+use)
 			checkout.move(gone[i]+".away", gone[i])
+		}
+		assert.Contains(t, out, "image "+base+": cannot be had, and market_data_service, model_registry would be built from it")
+		for path, text := range good {
+			checkout.write(path, text)
 		}
 		assert.Empty(t, s.names())
 		assert.Empty(t, s.networks())
@@ -57,8 +69,15 @@ func TestSourceDir(t *testing.T) {
 		for _, app := range apps {
 			assert.Empty(t, s.builtImage(app))
 		}
+		assert.NoDirExists(t, checkout.path("notebooks"), "and makes no folder")
 	})
-	s.up()
+	out := s.up()
+	for _, folder := range []string{"data/models", "artifacts", "notebooks", "apps/web_console_ng/certs"} {
+		assert.Contains(t, out, checkout.path(folder), "it says what it makes")
+		info, err := os.Stat(checkout.path(folder))
+		require.NoError(t, err)
+		assert.EqualValues(t, os.Geteuid(), info.Sys().(*syscall.Stat_t).Uid, folder)
+	}
 	assertAllHealthy(t, s, slices.Concat(baseServices, devServices)...)
 	s.unchanged("right after up")
 
@@ -178,9 +197,6 @@ func newCheckout(t *testing.T) *checkout {
 	t.Helper()
 	c := &checkout{t: t, dir: t.TempDir()}
 	require.NoError(t, os.CopyFS(c.dir, os.DirFS("testdata/checkout")))
-	for _, folder := range []string{"data/models", "artifacts", "notebooks", "apps/web_console_ng/certs"} {
-		require.NoError(t, os.MkdirAll(c.path(folder), 0o755))
-	}
 	dockerfiles, err := filepath.Glob(c.path("apps/*/Dockerfile"))
 	require.NoError(t, err)
 	for _, path := range dockerfiles {

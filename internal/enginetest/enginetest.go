@@ -26,6 +26,7 @@ import (
 type Engine struct {
 	ID         string // its own ID
 	API        string // its API version; default 1.41
+	Root       string // its folder on the host
 	Arch       string // its architecture as Go names it
 	Containers []container.Summary
 	Networks   []network.Summary
@@ -102,7 +103,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch kind, name := split(path); {
 	case path == "/info":
-		answer(w, map[string]any{"ID": e.ID})
+		answer(w, map[string]any{"ID": e.ID, "DockerRootDir": e.Root})
 	case path == "/_ping":
 		_, _ = fmt.Fprint(w, "OK")
 	case path == "/version":

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -96,6 +97,17 @@ func Run(ctx *pulumi.Context, host Host) error {
 		return err
 	}
 	if !ctx.DryRun() {
+		if engine != nil {
+			made, err := preflight.MakeFolders(engine, p, host.Getenv)
+			if err != nil {
+				return err
+			}
+			if len(made) > 0 {
+				if err := ctx.Log.Info("made folders of the checkout that did not exist, empty: "+strings.Join(made, ", "), nil); err != nil {
+					return err
+				}
+			}
+		}
 		for _, open := range p.Open {
 			if err := ctx.Log.Warn(open, nil); err != nil {
 				return err

@@ -229,6 +229,24 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 	assert.Fail(t, "no provider")
 }
 
+// A preview touches nothing, the checkout neither.
+func TestFoldersOfTheCheckoutAreMadeOnUpAlone(t *testing.T) {
+	for name, preview := range map[string]bool{"preview": true, "up": false} {
+		t.Run(name, func(t *testing.T) {
+			checkout := t.TempDir()
+			require.NoError(t, run(t, &monitor{}, preview, &enginetest.Engine{}, map[string]string{
+				"portOffset": "17300", "profiles": `["manual"]`, "WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "mine",
+				"sourceDir": checkout, "images": `{"web_console":"console:1"}`,
+			}))
+			if preview {
+				assert.NoDirExists(t, filepath.Join(checkout, "data"))
+			} else {
+				assert.DirExists(t, filepath.Join(checkout, "data"))
+			}
+		})
+	}
+}
+
 func TestTheProgramStandsTheStackUp(t *testing.T) {
 	for name, preview := range map[string]bool{"preview": true, "up": false} {
 		t.Run(name, func(t *testing.T) {
@@ -256,9 +274,9 @@ func TestBuildsAreForTheEnginesArchitecture(t *testing.T) {
 		engine *enginetest.Engine
 		want   string
 	}{
-		"of the engine": {&enginetest.Engine{Arch: "riscv64"}, "linux/riscv64"},
+		"of the engine": {&enginetest.Engine{Arch: "riscv64", Registry: true}, "linux/riscv64"},
 		"this machine's, where none can be asked":    {nil, "linux/" + runtime.GOARCH},
-		"this machine's, where the engine is silent": {&enginetest.Engine{Broken: []string{"/version"}}, "linux/" + runtime.GOARCH},
+		"this machine's, where the engine is silent": {&enginetest.Engine{Registry: true, Broken: []string{"/version"}}, "linux/" + runtime.GOARCH},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{}

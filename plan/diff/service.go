@@ -74,6 +74,10 @@ func serviceChanges(base, head *Snapshot, b, h service) []Change {
 	c.files(base, head, b, h)
 	c.pairs("network", networkPairs(base, b.Networks), networkPairs(head, h.Networks))
 	c.probe(b.Probe, h.Probe)
+	c.add("capabilities", strings.Join(b.Capabilities, " "), strings.Join(h.Capabilities, " "))
+	c.add("read-only image", strconv.FormatBool(b.ReadOnly), strconv.FormatBool(h.ReadOnly))
+	c.add("folders in memory", strings.Join(b.Tmpfs, " "), strings.Join(h.Tmpfs, " "))
+	c.inPlace("memory limit in MB", number(b.Memory), number(h.Memory))
 	c.lists("starts after", b.After, h.After)
 	c.inPlace("time to stop", b.Grace, h.Grace)
 	c.inPlace("health", b.Health, h.Health)
@@ -81,6 +85,14 @@ func serviceChanges(base, head *Snapshot, b, h service) []Change {
 	c.inPlace("profile", b.Profile, h.Profile)
 	c.inPlace("tier", b.Tier, h.Tier)
 	return c
+}
+
+// number spells a number; empty for none.
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }
 
 // imageName names an image; empty for none.

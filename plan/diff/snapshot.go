@@ -51,6 +51,11 @@ type service struct {
 	Health     string            `json:"health"`
 	Metrics    string            `json:"metrics"`
 	Grace      string            `json:"grace"`
+
+	Capabilities []string `json:"capabilities"`
+	Memory       int      `json:"memoryMB"`
+	ReadOnly     bool     `json:"readOnly"`
+	Tmpfs        []string `json:"tmpfs"`
 }
 
 type file struct {

@@ -1,0 +1,175 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/moby/client"
+
+	"trading-platform/plan"
+)
+
+// folders finds Dockerfiles to build from and folders of the checkout to mount that do
+// not exist. The engine's socket is not looked for: where the engine runs in a
+// virtual machine, it is in there.
+func (c *check) folders() {
+	if !local(c.engine) {
+		return
+	}
+	seen := map[string]bool{}
+	missing := func(path, use, fix string) {
+		if exists(path) || seen[path] {
+			return
+		}
+		seen[path] = true
+		c.faults.Add(path, fix, "does not exist, and %s", use)
+	}
+	for _, s := range c.plan.Services {
+		for _, m := range s.Mounts {
+			if c.set.SourceDir != "" && strings.HasPrefix(m.Host, c.set.SourceDir+"/") && !m.Create {
+				missing(m.Host, s.Name+" mounts it", "mkdir -p "+m.Host+", or point sourceDir at a full checkout")
+			}
+		}
+		if b := s.Image.Build; b != nil {
+			fix := "point sourceDir at a full checkout, or: " + c.config("--path images."+s.Name, "<reference>")
+			missing(b.Dockerfile, s.Name+" is built from it", fix)
+			for _, context := range b.Contexts {
+				missing(filepath.Join(context.Context, context.Args[plan.FolderArg]), s.Name+" is built with it", fix)
+			}
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// MakeFolders makes the folders of the checkout that are mounted, do not exist, and may
+// be empty, and gives their paths. They belong to the calling user, behind sudo too.
+// Compose left that to the engine, which made them as root.
+func MakeFolders(engine client.APIClient, p *plan.Plan, getenv func(string) string) ([]string, error) {
+	if !local(engine) {
+		return nil, nil
+	}
+	var made []string
+	for _, s := range p.Services {
+		for _, m := range s.Mounts {
+			if !m.Create || exists(m.Host) {
+				continue
+			}
+			if err := makeFolder(m.Host, getenv); err != nil {
+				return made, fmt.Errorf("making the folder that %s mounts: %w", s.Name, err)
+			}
+			made = append(made, m.Host)
+		}
+	}
+	return made, nil
+}
+
+func makeFolder(path string, getenv func(string) string) error {
+	if parent := filepath.Dir(path); !exists(parent) {
+		if err := makeFolder(parent, getenv); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // services of another user read it
+		return err
+	}
+	uid, err := strconv.Atoi(getenv("SUDO_UID"))
+	gid, err2 := strconv.Atoi(getenv("SUDO_GID"))
+	if err != nil || err2 != nil || os.Geteuid() != 0 {
+		return nil // not behind sudo
+	}
+	return os.Chown(path, uid, gid)
+}
+
+// baseLimit is how long the registries together may take to answer.
+const baseLimit = 30 * time.Second
+
+// bases finds base images that cannot be had, each with all the services that it
+// stops. Only images that have to be built are looked at: an image that the engine
+// has is built anew from what its builder has.
+func (c *check) bases() {
+	stops := map[string][]string{}
+	for _, s := range c.plan.Services {
+		b := s.Image.Build
+		if b == nil || c.has(b.Name) {
+			continue
+		}
+		for _, base := range baseImages(b) {
+			stops[base] = append(stops[base], s.Name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, baseLimit)
+	defer cancel()
+	for _, base := range slices.Sorted(maps.Keys(stops)) {
+		if c.has(base) {
+			continue
+		}
+		_, err := c.engine.DistributionInspect(ctx, base, client.DistributionInspectOptions{})
+		// Behind a login of the user's, which the build has and the engine has not.
+		if err == nil || cerrdefs.IsUnauthorized(err) || cerrdefs.IsPermissionDenied(err) {
+			continue
+		}
+		c.faults.Add("image "+base, "docker pull "+base+" must work; or name finished images: "+c.config("--path images."+stops[base][0], "<reference>"),
+			"cannot be had, and %s would be built from it: %v", strings.Join(stops[base], ", "), err)
+	}
+}
+
+// has tells whether the engine has an image.
+func (c *check) has(reference string) bool {
+	_, err := c.engine.ImageInspect(c.ctx, reference)
+	return err == nil
+}
+
+// baseImages gives the images that a build starts from. A Dockerfile that cannot be
+// read gives none: the build says better what is wrong with it.
+func baseImages(b *plan.Build) []string {
+	file, err := os.Open(b.Dockerfile)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }()
+	parsed, err := parser.Parse(file)
+	if err != nil {
+		return nil
+	}
+	stages, metaArgs, err := instructions.Parse(parsed.AST, nil)
+	if err != nil {
+		return nil
+	}
+	lex := shell.NewLex(parsed.EscapeToken)
+	var env []string
+	for _, command := range metaArgs {
+		for _, arg := range command.Args {
+			if value, given := b.Args[arg.Key]; given {
+				env = append(env, arg.Key+"="+value)
+			} else if arg.Value != nil {
+				value, _, _ := lex.ProcessWord(*arg.Value, shell.EnvsFromSlice(env))
+				env = append(env, arg.Key+"="+value)
+			}
+		}
+	}
+	var bases []string
+	stage := map[string]bool{"scratch": true}
+	for _, s := range stages {
+		base, _, err := lex.ProcessWord(s.BaseName, shell.EnvsFromSlice(env))
+		if err == nil && base != "" && !stage[strings.ToLower(base)] && !slices.Contains(bases, base) {
+			bases = append(bases, base)
+		}
+		stage[s.Name] = true
+	}
+	return bases
+}
