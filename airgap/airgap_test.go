@@ -175,7 +175,10 @@ func TestPrepareMakesPartsOnce(t *testing.T) {
 	assert.FileExists(t, workshop.programPath(recipes[1].program))
 	assert.Contains(t, *lines, "making the shared Debian 12 file system, once (about 1 minute)")
 	assert.Contains(t, *lines, "compiling reference, once (under 1 minute)")
-	assert.Len(t, *lines, 4, "each step says that it starts and that it is done")
+	steps := slices.DeleteFunc(slices.Clone(*lines), func(line string) bool {
+		return !strings.Contains(line, "once") && !strings.Contains(line, "done") // how far a slow step is
+	})
+	assert.Len(t, steps, 4, "each step says that it starts and that it is done: %v", *lines)
 
 	*lines = nil
 	require.NoError(t, workshop.prepare(t.Context(), recipes))

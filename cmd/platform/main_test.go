@@ -35,9 +35,8 @@ func tempClone(t *testing.T) string {
 	}
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "apps", "reference"), 0o750))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "apps", "reference", "Dockerfile"), nil, 0o600))
-	for _, name := range []string{"PULUMI_BACKEND_URL", "PULUMI_STACK"} {
-		t.Setenv(name, "")
-	}
+	t.Setenv("PULUMI_STACK", "")
+	t.Setenv("PULUMI_BACKEND_URL", "file://"+t.TempDir())
 	t.Setenv("PULUMI_HOME", t.TempDir())
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent")
@@ -139,7 +138,7 @@ func TestWrongUse(t *testing.T) {
 		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
 		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
 		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "no stack file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
-		"pulumi without one":       {[]string{"pulumi", "up"}, "no pulumi here yet; run: make init"},
+		"pulumi without one":       {[]string{"pulumi", "up"}, "there is no pulumi here yet. Fix: make init"},
 		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
 		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
 		"all without a diff":       {[]string{"plan", "--all"}, "--all goes with --diff"},
@@ -245,7 +244,7 @@ grafana      trading_platform_grafana      healthy  Up 1 minute (healthy)  http:
 		assert.Equal(t, map[string]string{
 			"postgres": "healthy", "redis": "stopped", "prometheus": "unhealthy", "loki_server": "starting", "promtail": "none", "grafana": "missing",
 		}, health)
-		assert.Contains(t, out, "missing    run: make refresh up STACK=")
+		assert.Contains(t, out, "missing    run: make up STACK=")
 	})
 	t.Run("no engine", func(t *testing.T) {
 		tempClone(t)
