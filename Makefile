@@ -51,7 +51,7 @@ unit: ## run the tests that need no engine
 	go test -race $(shell go list ./... | grep -v /test)
 	cd apps/reference && go test -race ./...
 
-live: ## run the tests that need an engine; RUN=TestBaseStack runs the one of that name
+live: ## run the tests that need an engine; RUN=TestDevStack runs the one of that name
 	go test -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test/...
 
 lint:
