@@ -5,7 +5,7 @@ ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview preview-all refresh down plan doctor status env platform test lint
+.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,15 +45,20 @@ status: platform ## show how the stack's containers are doing
 env: platform ## print what a shell needs for plain pulumi commands: eval "$$(make -s env)"
 	@bin/platform env
 
-test: lint ## run every test: vet, lint, unit tests, and the live ones on this machine's engine
-	go test -race $(shell go list ./... | grep -v /test)
+test: lint unit live ## run every test: vet, lint, unit tests, and the live ones on this machine's engine
+
+unit: ## run the tests that need no engine, and list those that do
+	go test -race ./...
 	cd apps/reference && go test -race ./...
-	go test -count=1 -p 1 -parallel 3 -timeout 60m -v ./test/...
+	@cd test && go test
+
+live: ## run the tests that need an engine; RUN=TestDevStack runs the one of that name
+	go test -tags live -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test/... ./tools
 
 lint:
 	tools/build golangci-lint
 	tools/build actionlint
-	go vet ./...
+	go vet -tags live ./...
 	tools/bin/actionlint
 	tools/bin/golangci-lint run ./...
 	cd apps/reference && go vet ./... && ../../tools/bin/golangci-lint run ./...

@@ -1,3 +1,5 @@
+//go:build live
+
 package test
 
 import (
@@ -266,7 +268,7 @@ func TestUpgrade(t *testing.T) {
 
 // BenchmarkBackup measures a backup of 1 GB of rows beside pg_dump's own time, and the memory that platform takes for it.
 //
-//	go test ./test -run '^$' -bench Backup -benchtime 1x -timeout 30m
+//	go test -tags live ./test -run '^$' -bench Backup -benchtime 1x -timeout 30m
 func BenchmarkBackup(b *testing.B) {
 	l := newLive(b, prepareClone(b), nil)
 	l.must("up")

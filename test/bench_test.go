@@ -1,3 +1,5 @@
+//go:build live
+
 package test
 
 import (
@@ -10,7 +12,7 @@ import (
 // and destroy. Seconds depend on the machine and on what else it does; the ratios to
 // the cold up are what to compare.
 //
-//	go test ./test -run '^$' -bench BaseStack -benchtime 3x -timeout 30m
+//	go test -tags live ./test -run '^$' -bench BaseStack -benchtime 3x -timeout 30m
 func BenchmarkBaseStack(b *testing.B) {
 	var cold, noop, preview, destroy time.Duration
 	lives := 0

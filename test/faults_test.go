@@ -1,3 +1,5 @@
+//go:build live
+
 package test
 
 import (
@@ -452,7 +454,7 @@ func (f *faultTable) add(l *live, row faultRow) {
 // check holds the table in docs/reliability.md against what was seen, by the faults' names, tests and rows kept, or writes it.
 func (f *faultTable) check(t *testing.T) {
 	t.Helper()
-	const begin, end = "<!-- faults: written by UPDATE_RELIABILITY=1 go test ./test -run TestFaults -->\n", "<!-- end of faults -->\n"
+	const begin, end = "<!-- faults: written by UPDATE_RELIABILITY=1 go test -tags live ./test -run TestFaults -->\n", "<!-- end of faults -->\n"
 	file := filepath.Join(root, "docs", "reliability.md")
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)

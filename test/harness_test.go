@@ -1,3 +1,5 @@
+//go:build live
+
 // Package test drives the program on a real engine with the real pulumi command,
 // the way a person does. Every stack here has names, an identity, ports and a subnet of
 // its own, made for this run, and is gone when its test ends. Nothing else on the engine

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,6 +51,10 @@ func root() *cobra.Command {
 		Use:           "platform",
 		Short:         "Prepare, show and check the trading platform's stacks",
 		SilenceErrors: true, SilenceUsage: true,
+	}
+	// Go records the tag or the commit that a program was built from.
+	if info, ok := debug.ReadBuildInfo(); ok {
+		cmd.Version = info.Main.Version
 	}
 	cmd.AddCommand(actCommands()...)
 	cmd.AddCommand(dataCommands()...)

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2/maybe"
@@ -136,7 +135,7 @@ func removeIfThere(path string) error {
 // alive tells whether the process that took a lock on this host still runs. Another
 // program may have got its number since.
 func alive(l lock) bool {
-	if err := syscall.Kill(l.PID, 0); errors.Is(err, syscall.ESRCH) {
+	if !processExists(l.PID) {
 		return false
 	}
 	name, err := exec.Command("ps", "-o", "comm=", "-p", strconv.Itoa(l.PID)).Output() //nolint:gosec // a number

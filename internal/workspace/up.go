@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
@@ -74,7 +73,7 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 	i := slices.IndexFunc(args, func(a string) bool { return acting[a] != "" })
 	help := slices.Contains(args, "--help") || slices.Contains(args, "-h")
 	if i < 0 || stack == "" || help || !exists(w.StackFile(stack)) {
-		return syscall.Exec(w.Pulumi, append([]string{"pulumi"}, w.PulumiArgs(stack, args)...), w.Environ())
+		return replaceProcess(w.Pulumi, append([]string{"pulumi"}, w.PulumiArgs(stack, args)...), w.Environ())
 	}
 	r, err := w.attach(ctx, stack, say)
 	if err != nil {
@@ -239,12 +238,14 @@ func (w *Workspace) foreground(ctx context.Context, args []string) error {
 	cmd.Env = append(w.Environ(), observe.Done+"=true")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !terminal}
+	if !terminal {
+		ownGroup(cmd)
+	}
 	cmd.Cancel = func() error {
 		if terminal && strings.Contains(context.Cause(ctx).Error(), os.Interrupt.String()) {
 			return nil
 		}
-		return cmd.Process.Signal(os.Interrupt)
+		return interrupt(cmd.Process)
 	}
 	return cmd.Run()
 }

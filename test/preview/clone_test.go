@@ -1,3 +1,5 @@
+//go:build live
+
 // Package preview tests what a pull request shows, in clones of the checkout as it
 // is: the plan's difference for branches that a person might make, the preview of
 // all stacks, and the workflow's own shell steps. It needs git and an engine.

@@ -1,3 +1,5 @@
+//go:build live
+
 package preview
 
 import (
@@ -361,6 +363,6 @@ exec `+realGo+` "$@"`)
 	log := r.log.String()
 	assert.Contains(t, log, "golangci-lint run ./...")
 	assert.Contains(t, log, "trading-platform/plan\n")
-	assert.NotContains(t, log, "trading-platform/test")
+	assert.NotContains(t, log, "trading-platform/test/preview")
 	assert.Contains(t, log, "install -q -y --no-install-recommends prometheus nginx-light")
 }
