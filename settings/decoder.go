@@ -405,6 +405,9 @@ func (d *decoder) checkValues(path string, values map[string]Value) {
 	}
 }
 
+// longestPrefix leaves room for what follows in the names of containers and images.
+const longestPrefix = 63
+
 // unknown notes the keys that nobody asked for.
 func (d *decoder) unknown() {
 	for _, key := range slices.Sorted(maps.Keys(d.src.Config)) {
@@ -421,8 +424,8 @@ func (d *decoder) unknown() {
 
 // check notes what only several settings together get wrong.
 func (d *decoder) check(s *Settings) {
-	if !enginePrefix.MatchString(s.NamePrefix) {
-		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes for containers and images (letters and digits, with a single . _ - between them)", "trading_platform")
+	if !enginePrefix.MatchString(s.NamePrefix) || len(s.NamePrefix) > longestPrefix {
+		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes for containers and images (letters and digits, with a single . _ - between them, 63 at most)", "trading_platform")
 	}
 	if !strings.HasPrefix(s.DockerRoot, "/") || strings.Contains(s.DockerRoot, ":") {
 		d.wrong("dockerRoot", s.DockerRoot, "the absolute path of a folder on the engine's host", "/var/lib/docker")
