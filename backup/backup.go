@@ -97,7 +97,7 @@ func (s *Stack) Backup(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.file.Cleanup()) }() // does nothing once the file has its name
+	defer func() { err = errors.Join(err, w.discard()) }()
 	if c, ok := servers["postgres"]; ok {
 		if m.Postgres, err = s.savePostgres(ctx, c, w); err != nil {
 			return fmt.Errorf("saving PostgreSQL: %w", err)

@@ -8,11 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 // format is the version of the file's layout. A reader refuses a newer one.
@@ -51,7 +50,8 @@ type Entry struct {
 
 // writer makes a backup file. The file has its name only once it is complete.
 type writer struct {
-	file    *renameio.PendingFile
+	path    string // what it is to be called
+	file    *os.File
 	zip     *zip.Writer
 	entries []Entry
 }
@@ -61,11 +61,12 @@ func create(path string) (*writer, error) {
 		return nil, refuse(path, "name another file", "exists already")
 	}
 	// Beside the target: another folder may lie on another file system, to which nothing can be renamed.
-	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	// By hand, because renameio has nothing for Windows. The file is for its owner alone.
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return nil, err
 	}
-	return &writer{file: file, zip: zip.NewWriter(file)}, nil
+	return &writer{path: path, file: file, zip: zip.NewWriter(file)}, nil
 }
 
 // add writes one entry, whose content fill writes.
@@ -92,10 +93,19 @@ func (w *writer) finish(m Manifest) error {
 	}
 	pretty := json.NewEncoder(to)
 	pretty.SetIndent("", "  ")
-	if err := errors.Join(pretty.Encode(m), w.zip.Close()); err != nil {
+	if err := errors.Join(pretty.Encode(m), w.zip.Close(), w.file.Sync(), w.file.Close()); err != nil {
 		return err
 	}
-	return w.file.CloseAtomicallyReplace()
+	return os.Rename(w.file.Name(), w.path)
+}
+
+// discard removes a file that is not finished. It does nothing to one that is.
+func (w *writer) discard() error {
+	_ = w.file.Close() // is closed already, where finish got that far
+	if err := os.Remove(w.file.Name()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // File is a backup whose content is known to be whole.

@@ -92,7 +92,7 @@ func TestAnInterruptedFileLeavesNothing(t *testing.T) {
 	w, err := create(path)
 	require.NoError(t, err)
 	require.ErrorIs(t, w.add(Entry{Name: "half"}, zip.Store, func(io.Writer) error { return io.ErrUnexpectedEOF }), io.ErrUnexpectedEOF)
-	require.NoError(t, w.file.Cleanup())
+	require.NoError(t, w.discard())
 	left, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
 	assert.Empty(t, left)
