@@ -26,6 +26,9 @@ const (
 // Tiers lists the tiers in the order in which they are shown.
 var Tiers = []Tier{Base, API, Workers, Web, Proxy}
 
+// files are the files of this folder that hold the tiers' services.
+var files = map[Tier]string{Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go"}
+
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
 	Name string

@@ -9,49 +9,56 @@ import (
 
 // Check finds mistakes in a catalog's own graph: names that stand twice, edges to
 // services, volumes, networks or profiles that do not exist, edges that a profile
-// alone could not satisfy, and cycles (with their path). It gives all of them.
+// alone could not satisfy, and cycles (with their path). It gives all of them, a line
+// each, after the file that the service is in.
 func Check(services []Service) error {
 	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	fault := func(s Service, format string, args ...any) {
+		text := "service " + s.Name + " " + fmt.Sprintf(format, args...)
+		if file := files[s.Tier]; file != "" {
+			text = "catalog/" + file + ": " + text
+		}
+		faults = append(faults, errors.New(text))
+	}
 	byName := map[string]Service{}
 	for _, s := range services {
 		if _, twice := byName[s.Name]; twice {
-			fault("service %s stands in the catalog twice", s.Name)
+			fault(s, "stands in the catalog twice")
 		}
 		byName[s.Name] = s
 	}
 	for _, s := range services {
 		if s.Profile != "" && !slices.Contains(ProfileNames(), s.Profile) {
-			fault("service %s: no profile %q", s.Name, s.Profile)
+			fault(s, "is of profile %q, which is not in the catalog", s.Profile)
 		}
 		if (s.App == "") == (s.Image == "") {
-			fault("service %s needs either an app or a stock image", s.Name)
+			fault(s, "needs either an app or a stock image")
 		}
 		if len(s.Probe.Command) == 0 {
-			fault("service %s has no probe, so nothing could wait for it", s.Name)
+			fault(s, "has no probe, so nothing could wait for it")
 		}
 		for _, name := range s.After {
 			need, ok := byName[name]
 			switch {
 			case !ok:
-				fault("service %s starts after %s, which is not in the catalog", s.Name, name)
+				fault(s, "starts after %s, which is not in the catalog", name)
 			case need.Profile != "" && need.Profile != s.Profile:
-				fault("service %s starts after %s, which only profile %s brings", s.Name, name, need.Profile)
+				fault(s, "starts after %s, which only profile %s brings", name, need.Profile)
 			}
 		}
 		for _, m := range s.Mounts {
 			if m.Volume != "" && !slices.Contains(VolumeNames(), m.Volume) {
-				fault("service %s mounts %s, which is no volume of the catalog", s.Name, m.Volume)
+				fault(s, "mounts %s, which is no volume of the catalog", m.Volume)
 			}
 		}
 		for _, n := range s.Networks {
 			if !slices.ContainsFunc(Networks, func(o Network) bool { return o.Name == n }) {
-				fault("service %s joins %s, which is no network of the catalog", s.Name, n)
+				fault(s, "joins %s, which is no network of the catalog", n)
 			}
 		}
 	}
 	if path := cycle(byName); path != nil {
-		fault("services wait for each other: %s", strings.Join(path, " → "))
+		faults = append(faults, errors.New("services wait for each other: "+strings.Join(path, " → ")))
 	}
 	return errors.Join(faults...)
 }

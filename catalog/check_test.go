@@ -41,7 +41,7 @@ func TestCheck(t *testing.T) {
 		},
 		"an unknown profile": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Profile = "prod" })},
-			[]string{`service a: no profile "prod"`},
+			[]string{`service a is of profile "prod", which is not in the catalog`},
 		},
 		"neither app nor image": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Image = "" })},
@@ -80,6 +80,10 @@ func TestCheck(t *testing.T) {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Mounts = []catalog.Mount{{Volume: "scratch", Path: "/x"}} })},
 			[]string{"service a mounts scratch, which is no volume of the catalog"},
 		},
+		"the file of a tier": {
+			[]catalog.Service{with(sound("a", "b"), func(s *catalog.Service) { s.Tier = catalog.API })},
+			[]string{"catalog/apis.go: service a starts after b, which is not in the catalog"},
+		},
 		"an unknown network": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Networks = []string{"host"} })},
 			[]string{"service a joins host, which is no network of the catalog"},
@@ -101,7 +105,7 @@ func TestCheck(t *testing.T) {
 				sound("b", "b"),
 			},
 			[]string{
-				`service a: no profile "prod"`,
+				`service a is of profile "prod", which is not in the catalog`,
 				"service a needs either an app or a stock image",
 				"service a starts after ghost, which is not in the catalog",
 				"services wait for each other: b → b",

@@ -158,6 +158,12 @@ type Duration struct{ time.Duration }
 // MarshalText writes the canonical form.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// UnmarshalText reads it.
+func (d *Duration) UnmarshalText(text []byte) (err error) {
+	d.Duration, err = time.ParseDuration(string(text))
+	return err
+}
+
 // Lookup finds a service of the plan.
 func (p *Plan) Lookup(name string) (Service, bool) {
 	for _, s := range p.Services {

@@ -46,6 +46,15 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
 		},
 	}
+	if err := catalog.Check(catalog.Services()); err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			where, what, inFile := strings.Cut(line, ": service ")
+			if what = "service " + what; !inFile {
+				where, what = "catalog", line
+			}
+			r.faults.Add(where, "correct the entry, or declare what it names in catalog/catalog.go", "%s", what)
+		}
+	}
 	r.facts = r.workOutFacts()
 	r.networks()
 	r.volumes()

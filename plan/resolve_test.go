@@ -896,3 +896,14 @@ func TestResolveChangesNeitherSettingsNorCatalog(t *testing.T) {
 	s, _ := catalog.Lookup("execution_gateway")
 	assert.Equal(t, []string{"postgres", "redis"}, s.After)
 }
+
+func TestAMountOfAnUndeclaredVolumeIsTheCatalogsError(t *testing.T) {
+	declared := catalog.Volumes
+	t.Cleanup(func() { catalog.Volumes = declared })
+	catalog.Volumes = slices.DeleteFunc(slices.Clone(declared), func(v catalog.Volume) bool { return v.Name == "redisdata" })
+	set, err := settings.Load(settings.Source{Stack: "dev", Root: "/clone", Config: map[string]string{}})
+	require.NoError(t, err)
+	p, err := plan.Resolve(set, nil)
+	require.NotNil(t, p)
+	require.ErrorContains(t, err, "1. catalog/base.go: service redis mounts redisdata, which is no volume of the catalog\n")
+}

@@ -9,6 +9,7 @@ import (
 
 	"trading-platform/internal/stack"
 	"trading-platform/plan"
+	"trading-platform/review"
 )
 
 func planCommand() *cobra.Command {
@@ -36,7 +37,7 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 			if *all {
 				*name = ""
 			}
-			return printDiff(cmd.Context(), cmd.OutOrStdout(), *ref, *name, *format)
+			return printDiff(cmd, *ref, *name, *format)
 		}
 		if *all {
 			return errors.New("--all goes with --diff")
@@ -67,6 +68,26 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		return errors.Join(err, faults)
 	}
 	return cmd
+}
+
+// printDiff compares, writes the report, and turns what it says into the exit code.
+func printDiff(cmd *cobra.Command, ref, stack, format string) error {
+	write, ok := review.Formats[format]
+	if !ok {
+		return errors.New("with --diff, -o takes text, markdown or json, not " + format)
+	}
+	w, err := here()
+	if err != nil {
+		return err
+	}
+	report, err := review.Diff(cmd.Context(), w.Root, ref, stack)
+	if err == nil {
+		err = write(report, cmd.OutOrStdout())
+	}
+	if code := report.ExitCode(); err == nil && code != 0 {
+		return exitCode(code)
+	}
+	return err
 }
 
 // writeFiles writes the configuration files of all services that are no secret.

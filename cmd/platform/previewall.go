@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/preview"
+	"trading-platform/review"
 )
 
 func previewAllCommand() *cobra.Command {
@@ -28,7 +28,7 @@ for a stack does not count.`,
 			return err
 		}
 		var failed []string
-		err = preview.All(cmd.Context(), w, say, func(r preview.Result) {
+		err = review.Previews(cmd.Context(), w, say, func(r review.Preview) {
 			if r.Err != nil {
 				failed = append(failed, r.Stack)
 			}

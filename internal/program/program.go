@@ -3,6 +3,7 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ import (
 
 // Host is what the program needs from around it.
 type Host struct {
+	// Root is the project's folder, where Pulumi does not say it; empty for the current one.
+	Root   string
 	Getenv func(string) string
 	// Engine opens the engine for the preflight. Its error is not the program's:
 	// the provider will say better what is wrong.
@@ -36,11 +39,8 @@ type Host struct {
 
 // Run is the Pulumi program.
 func Run(ctx *pulumi.Context, host Host) error {
-	root := ctx.RootDirectory()
-	if root == "" { // an old language host does not say; it runs the program in the project's folder
-		root = "."
-	}
-	root, err := filepath.Abs(root)
+	// An old language host does not say; it runs the program in the project's folder.
+	root, err := filepath.Abs(cmp.Or(ctx.RootDirectory(), host.Root, "."))
 	if err != nil {
 		return err
 	}

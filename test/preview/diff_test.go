@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/plan/diff"
+	"trading-platform/review"
 )
 
 // canary is a secret that may appear nowhere.
@@ -77,7 +77,7 @@ var branches = map[string]struct {
 	},
 	"a probe": {
 		edit: func(c *clone) {
-			c.replace("catalog/base.go", `"redis-cli ping | grep -q PONG"`, `"redis-cli -t 2 ping | grep -q PONG"`)
+			c.replace("catalog/base.go", "redis-cli ping | grep -q PONG", "redis-cli -t 2 ping | grep -q PONG")
 		},
 		code:   2,
 		fields: map[string][]string{"redis": {"probe"}},
@@ -122,6 +122,21 @@ var branches = map[string]struct {
 		data:   []string{"volume trading_platform_redisdata"},
 		prints: []string{"is mounted by no service any more (redis did)"},
 	},
+	"a volume that is not declared": {
+		edit: func(c *clone) {
+			c.replace("catalog/catalog.go", `	{"redisdata", "Redis' append-only file"},
+`, "")
+		},
+		code:   3,
+		fields: map[string][]string{"redis": {"mount /data"}},
+		waiting: map[string][]string{"redis": {"execution_gateway", "signal_service", "market_data_service", "orchestrator",
+			"backtest_worker_dev", "web_console_dev"}},
+		data: []string{"volume trading_platform_redisdata"},
+		prints: []string{
+			"mount /data: volume trading_platform_redisdata → volume redisdata, which is not declared",
+			"newly wrong\n    catalog/base.go: service redis mounts redisdata, which is no volume of the catalog",
+		},
+	},
 	"the reference app": {
 		edit:   func(c *clone) { c.add("apps/reference/main.go", "\n// Another image.\n") },
 		code:   2,
@@ -153,13 +168,13 @@ func TestABranchShowsExactlyWhatItChanges(t *testing.T) {
 			before := c.state()
 			text, said, code := c.run(nil, "plan", "-s", "dev", "--diff", "HEAD^", "-o", "json")
 			require.Equal(t, branch.code, code, "%s%s", text, said)
-			var report diff.Report
+			var report review.Report
 			require.NoError(t, json.Unmarshal([]byte(text), &report))
 			require.Len(t, report.Stacks, 1)
 
 			fields, waiting, data := map[string][]string{}, map[string][]string{}, []string(nil)
 			for _, s := range report.Stacks[0].Services {
-				if s.Kind == diff.Added {
+				if s.Kind == review.Added {
 					fields[s.Name] = []string{"all of it"}
 					continue
 				}
@@ -237,7 +252,7 @@ func TestNoSecretShows(t *testing.T) {
 	c.commit("Set secrets")
 	for _, format := range []string{"text", "markdown", "json"} {
 		out, said, code := c.run([]string{"GITHUB_TOKEN=" + canary}, "plan", "--all", "--diff", "HEAD^", "-o", format)
-		assert.Equal(t, 3, code, said)
+		assert.Equal(t, 2, code, said)
 		assert.NotContains(t, out+said, canary)
 		assert.Contains(t, out, "POSTGRES", "that it changed does show")
 	}

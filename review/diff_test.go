@@ -1,12 +1,14 @@
-package diff
+package review
 
 import (
-	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,28 +20,35 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the goldens")
 
-// snapshot is the plan of a stack with some config, as `platform plan -o json` gives it.
+// snapshot is the plan of a stack with some config, as `platform plan -o json --files` gives it.
 func snapshot(t *testing.T, config map[string]string) *Snapshot {
 	t.Helper()
 	set, err := settings.Load(settings.Source{Stack: "dev", Root: t.TempDir(), Config: config})
 	require.NoError(t, err)
 	p, _ := plan.Resolve(set, nil) // what is not set yet is no matter here
-	var text strings.Builder
-	require.NoError(t, p.JSON(&text))
-	s, err := Read([]byte(text.String()))
-	require.NoError(t, err)
-	s.Files = map[string]map[string]string{}
+	files := fstest.MapFS{}
 	for _, o := range p.Services {
-		s.Files[o.Name] = map[string]string{}
 		for _, f := range o.Files {
-			s.Files[o.Name][f.Path] = f.Content
+			files[o.Name+f.Path] = &fstest.MapFile{Data: []byte(f.Content)}
 		}
 	}
+	var text strings.Builder
+	require.NoError(t, p.JSON(&text))
+	s, err := Read([]byte(text.String()), files)
+	require.NoError(t, err)
 	return s
 }
 
+// compare is Compare of stack dev.
+func compare(t *testing.T, base, head *Snapshot) Stack {
+	t.Helper()
+	d, err := Compare("dev", base, head)
+	require.NoError(t, err)
+	return d
+}
+
 // of finds a service to edit.
-func (s *Snapshot) of(name string) *service {
+func (s *Snapshot) of(name string) *plan.Service {
 	for i := range s.Services {
 		if s.Services[i].Name == name {
 			return &s.Services[i]
@@ -63,14 +72,14 @@ func TestWhatReplacesAContainer(t *testing.T) {
 		"address":           {func(s *Snapshot) { s.of("redis").Ports[0].Address = "0.0.0.0" }, "port 6379", true},
 		"read-only":         {func(s *Snapshot) { s.of("redis").Mounts[0].ReadOnly = true }, "mount /data", true},
 		"probe":             {func(s *Snapshot) { s.of("redis").Probe.Test = []string{"CMD", "true"} }, "probe", true},
-		"probe timing":      {func(s *Snapshot) { s.of("redis").Probe.StartPeriod = "3m0s" }, "probe start period", true},
+		"probe timing":      {func(s *Snapshot) { s.of("redis").Probe.StartPeriod.Duration = 3 * time.Minute }, "probe start period", true},
 		"capability":        {func(s *Snapshot) { s.of("redis").Capabilities = []string{"CHOWN"} }, "capabilities", true},
 		"image's own files": {func(s *Snapshot) { s.of("redis").ReadOnly = false }, "read-only image", true},
 		"tmpfs":             {func(s *Snapshot) { s.of("redis").Tmpfs = nil }, "folders in memory", true},
 		"memory":            {func(s *Snapshot) { s.of("redis").Memory = 1 }, "memory limit in MB", false},
 		"subnet":            {func(s *Snapshot) { s.Networks[0].Subnet = "10.0.0.0/24" }, "network default", true},
 		"edge":              {func(s *Snapshot) { s.of("redis").After = []string{"postgres"} }, "starts after", false},
-		"time to stop":      {func(s *Snapshot) { s.of("redis").Grace = "2m0s" }, "time to stop", false},
+		"time to stop":      {func(s *Snapshot) { s.of("redis").Grace.Duration = 2 * time.Minute }, "time to stop", false},
 		"health":            {func(s *Snapshot) { s.of("redis").Health = "tcp://redis:1" }, "health", false},
 		"printed URL":       {func(s *Snapshot) { s.of("redis").Ports[0].URL = "other" }, "", false},
 		"variables' order": {func(s *Snapshot) {
@@ -81,7 +90,7 @@ func TestWhatReplacesAContainer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			base, head := snapshot(t, nil), snapshot(t, nil)
 			c.edit(head)
-			d := Compare("dev", base, head)
+			d := compare(t, base, head)
 			if c.field == "" {
 				assert.Equal(t, Stack{Name: "dev", Kind: Same}, d)
 				return
@@ -159,9 +168,16 @@ func TestWhatItMeansForData(t *testing.T) {
 			head: func(s *Snapshot) { s.of("postgres").Mounts[0].Path = "/var/lib/postgresql" },
 			want: []string{"volume trading_platform_pgdata: is mounted elsewhere in postgres, at /var/lib/postgresql instead of /var/lib/postgresql/data: what looks for its data at the old path finds none"},
 		},
-		"another password": {
+		"another password, which an up sets": {
 			head: func(s *Snapshot) { s.of("postgres").Env[1].Value = "another" },
-			want: []string{"postgres: POSTGRES_PASSWORD changes, and counts for an empty volume only: a database that exists keeps what it was made with, and services that use the new value cannot log in"},
+		},
+		"another role": {
+			head: func(s *Snapshot) { s.of("postgres").Env[0].Value = "another" },
+			want: []string{"postgres: POSTGRES_USER changes, and counts for an empty volume only: a database that exists has no such role, and an up fails until the old one is set again"},
+		},
+		"another database": {
+			head: func(s *Snapshot) { s.of("postgres").Env[2].Value = "another" },
+			want: []string{"postgres: POSTGRES_DB changes: the next up adds an empty database of that name, and the data stays in the old one"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,7 +190,7 @@ func TestWhatItMeansForData(t *testing.T) {
 				c.head(head)
 			}
 			var got []string
-			for _, consequence := range Compare("dev", base, head).Data {
+			for _, consequence := range compare(t, base, head).Data {
 				got = append(got, consequence.Subject+": "+consequence.Text)
 			}
 			assert.Equal(t, c.want, got)
@@ -193,7 +209,7 @@ func TestSecretsHaveNoValue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			base, head := snapshot(t, nil), snapshot(t, nil)
 			base.of("redis").Env, head.of("redis").Env = c.before, c.after
-			report := Report{Base: "a", Head: "b", Stacks: []Stack{Compare("dev", base, head)}}
+			report := Report{Base: "a", Head: "b", Stacks: []Stack{compare(t, base, head)}}
 			var out strings.Builder
 			require.NoError(t, report.Text(&out))
 			require.NoError(t, report.Markdown(&out))
@@ -208,8 +224,8 @@ func TestReplicasComeAndGoWithoutTouchingTheRest(t *testing.T) {
 	one, three := snapshot(t, map[string]string{"profiles": `["workers"]`}), snapshot(t, map[string]string{
 		"profiles": `["workers"]`, "replicas": `{"alert_worker": 3}`})
 	two := []string{"trading_platform_alert_worker_2", "trading_platform_alert_worker_3"}
-	assert.Equal(t, []Service{{Name: "alert_worker", Kind: Changed, Created: two}}, Compare("dev", one, three).Services)
-	assert.Equal(t, []Service{{Name: "alert_worker", Kind: Changed, Deleted: two}}, Compare("dev", three, one).Services)
+	assert.Equal(t, []Item{{Name: "alert_worker", Kind: Changed, Created: two}}, compare(t, one, three).Services)
+	assert.Equal(t, []Item{{Name: "alert_worker", Kind: Changed, Deleted: two}}, compare(t, three, one).Services)
 }
 
 func TestExitCode(t *testing.T) {
@@ -222,25 +238,33 @@ func TestExitCode(t *testing.T) {
 func TestANewFaultIsAChange(t *testing.T) {
 	base, head := snapshot(t, nil), snapshot(t, nil)
 	base.Faults, head.Faults = []string{"a", "b"}, []string{"b", "c"}
-	d := Compare("dev", base, head)
+	d := compare(t, base, head)
 	assert.Equal(t, Changed, d.Kind)
 	assert.Equal(t, []string{"c"}, d.Faults)
-	assert.Equal(t, []string{"a"}, d.Mended)
+	assert.Equal(t, []string{"a"}, d.Fixed)
 }
 
-func TestEveryFieldOfAPlanIsRead(t *testing.T) {
-	text, err := json.Marshal(plan.Service{
-		Name: "a", Tier: catalog.Base, Profile: "p", Command: []string{"c"}, User: "u", Env: []plan.Env{{Name: "E"}},
-		Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}}, Files: []plan.File{{Path: "/f"}},
-		Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"}, Health: "h", Metrics: "m",
-	})
-	require.NoError(t, err)
-	decoder := json.NewDecoder(strings.NewReader(string(text)))
-	decoder.DisallowUnknownFields()
-	assert.NoError(t, decoder.Decode(&service{}), "a field of plan.Service that no comparison sees")
+func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
+	full := plan.Service{
+		Name: "a", Tier: catalog.Base, Profile: "p", Containers: []string{"a"}, Image: plan.Image{Reference: "i"}, Command: []string{"c"},
+		User: "u", Env: []plan.Env{{Name: "E"}}, Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}},
+		Files: []plan.File{{Path: "/f"}}, Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"},
+		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, ReadOnly: true, Tmpfs: []string{"t"},
+	}
+	for i := range reflect.TypeFor[plan.Service]().NumField() {
+		f := reflect.TypeFor[plan.Service]().Field(i)
+		if !f.IsExported() || f.Name == "Name" {
+			continue
+		}
+		less := full
+		reflect.ValueOf(&less).Elem().Field(i).SetZero()
+		assert.NotEqual(t, full, less, "give the test a value for %s", f.Name)
+		d := compare(t, &Snapshot{Plan: plan.Plan{Services: []plan.Service{full}}}, &Snapshot{Plan: plan.Plan{Services: []plan.Service{less}}})
+		assert.Len(t, d.Services, 1, "%s is not in the table of fields (values)", f.Name)
+	}
 }
 
-// reports are goldens of what people see.
+// The goldens are what users see.
 func TestReportsRead(t *testing.T) {
 	dev := map[string]string{"profiles": `["dev"]`}
 	base, head := snapshot(t, dev), snapshot(t, map[string]string{
@@ -248,13 +272,17 @@ func TestReportsRead(t *testing.T) {
 	})
 	head.of("postgres").Image.Reference = "postgres:17"
 	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, and not set"}
-	base.Sources = map[string]map[string]string{"apps/reference": {"apps/reference/main.go": "1"}}
-	head.Sources = map[string]map[string]string{"apps/reference": {"apps/reference/main.go": "2", "apps/reference/new.go": "1"}}
+	head.Edited = map[string][]string{"apps/reference": {"apps/reference/main.go", "apps/reference/new.go"}}
 	quiet := snapshot(t, nil)
-	report := Report{Base: "main (abc1234)", Head: "this checkout", Unplanned: []string{"components/service.go"}, Stacks: []Stack{
-		Compare("base", quiet, quiet), Compare("dev", base, head), Compare("dev2", base, head),
-		Compare("new", nil, quiet), Compare("old", quiet, nil),
-	}}
+	report := Report{Base: "main (abc1234)", Head: "this checkout", Unplanned: []string{"components/service.go"}}
+	for _, stack := range []struct {
+		name       string
+		base, head *Snapshot
+	}{{"base", quiet, quiet}, {"dev", base, head}, {"dev2", base, head}, {"new", nil, quiet}, {"old", quiet, nil}} {
+		compared, err := Compare(stack.name, stack.base, stack.head)
+		require.NoError(t, err)
+		report.Stacks = append(report.Stacks, compared)
+	}
 	var text, markdown strings.Builder
 	require.NoError(t, report.Text(&text))
 	require.NoError(t, report.Markdown(&markdown))
@@ -275,11 +303,9 @@ func TestMarkdownCannotBeBrokenOutOf(t *testing.T) {
 	nasty := "`` @everyone <b> ```\n# heading | [x](http://example.com)"
 	head.of("redis").User = nasty
 	head.Faults = []string{nasty}
-	head.of("prometheus").Files[0].SHA256 = strings.Repeat("0", 64)
-	path := head.of("prometheus").Files[0].Path
-	head.Files["prometheus"][path] = base.Files["prometheus"][path] + "```\n````\n"
+	head.of("prometheus").Files[0].Content += "```\n````\n"
 	var out strings.Builder
-	require.NoError(t, Report{Base: "a", Head: "b", Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
+	require.NoError(t, Report{Base: "a", Head: "b", Stacks: []Stack{compare(t, base, head)}}.Markdown(&out))
 	assert.Contains(t, out.String(), "- user: ```` `` @everyone <b> ``` # heading | [x](http://example.com) ````")
 	assert.Contains(t, out.String(), "&lt;b&gt;")
 	assert.NotContains(t, out.String(), "\n# heading")
@@ -292,7 +318,7 @@ func TestALongReportFitsAComment(t *testing.T) {
 		head.Faults = append(head.Faults, strings.Repeat("ä", 20)+string(rune('a'+i%26))+strings.Repeat("x", i%50+i/50))
 	}
 	var out strings.Builder
-	require.NoError(t, Report{Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
+	require.NoError(t, Report{Stacks: []Stack{compare(t, base, head)}}.Markdown(&out))
 	assert.Less(t, out.Len(), 65536)
 	assert.Contains(t, out.String(), "… cut: `platform plan --all --diff <ref>` prints all of it.")
 }

@@ -1,0 +1,117 @@
+package review
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// dataConsequences gives what a change means for data: of volumes and where they are
+// mounted, and of the databases' images and variables.
+func dataConsequences(base, head *Snapshot, services []Item) (out []Consequence) {
+	if base.RetainVolumes && !head.RetainVolumes {
+		out = append(out, Consequence{"retainVolumes", "turned off: from the next up on, `pulumi destroy` and every volume that leaves the stack delete the data"})
+	}
+	// Pulumi deletes by what the last up recorded, not by what the new revision says.
+	fate := "its data stays on the engine"
+	if !base.RetainVolumes {
+		fate = "its data is DELETED by the next up, because retainVolumes is off"
+	}
+	for _, b := range base.Volumes {
+		say := func(what string, args ...any) {
+			out = append(out, Consequence{"volume " + b.Name, fmt.Sprintf(what, args...)})
+		}
+		was, wasAt := base.mounts(b.Key)
+		now, nowAt := head.mounts(b.Key)
+		switch h := head.Volume(b.Key); {
+		case h == nil:
+			say("leaves the stack (%s used it); %s", few(was, 3), fate)
+			continue
+		case h.Name != b.Name && h.TakeOver:
+			say("is left for the existing volume %s, whose data %s takes over; of the old one, %s", h.Name, few(was, 3), fate)
+		case h.Name != b.Name:
+			say("is left for %s, which starts empty unless it exists; of the old one, %s", h.Name, fate)
+		}
+		if len(was) > 0 && len(now) == 0 {
+			say("is mounted by no service any more (%s did); its data stays on the engine, out of use", few(was, 3))
+			continue
+		}
+		for _, name := range was {
+			if _, runs := head.Lookup(name); runs && nowAt[name] == "" {
+				say("is no longer mounted by %s (%s still mounts it)", name, few(now, 3))
+			} else if runs && nowAt[name] != wasAt[name] {
+				say("is mounted elsewhere in %s, at %s instead of %s: what looks for its data at the old path finds none", name, nowAt[name], wasAt[name])
+			}
+		}
+	}
+	for _, s := range services {
+		for _, c := range s.Changes {
+			if text := database(s.Name, c); text != "" && s.Kind == Changed {
+				out = append(out, Consequence{s.Name, text})
+			}
+		}
+	}
+	return out
+}
+
+// mounts gives the services that mount a volume, in the order in which they start, and where they do.
+func (s *Snapshot) mounts(volume string) (services []string, at map[string]string) {
+	at = map[string]string{}
+	for _, o := range s.Services {
+		var paths []string
+		for _, m := range o.Mounts {
+			if m.Volume == volume {
+				paths = append(paths, m.Path)
+			}
+		}
+		if len(paths) > 0 {
+			slices.Sort(paths)
+			services, at[o.Name] = append(services, o.Name), strings.Join(paths, ", ")
+		}
+	}
+	return services, at
+}
+
+// tagVersion is the version at the start of an image's tag.
+var tagVersion = regexp.MustCompile(`:v?([0-9]+)(?:\.([0-9]+))?[^/]*$`)
+
+// imageVersion reads major and minor from an image's tag; -1 for what it does not tell.
+func imageVersion(reference string) (major, minor int) {
+	found := append(tagVersion.FindStringSubmatch(reference), "", "", "")
+	number := func(text string) int {
+		if n, err := strconv.Atoi(text); err == nil {
+			return n
+		}
+		return -1
+	}
+	return number(found[1]), number(found[2])
+}
+
+// onlyOnEmpty are the variables that PostgreSQL's image reads for an empty volume alone,
+// and what another value does to a database that exists. An up sets the password.
+var onlyOnEmpty = map[string]string{
+	"env POSTGRES_USER": "POSTGRES_USER changes, and counts for an empty volume only: a database that exists has no such role, and an up fails until the old one is set again",
+	"env POSTGRES_DB":   "POSTGRES_DB changes: the next up adds an empty database of that name, and the data stays in the old one",
+	"env PGDATA":        "PGDATA changes: PostgreSQL starts on an empty folder there, and the data stays in the old one",
+}
+
+// database warns of a database that cannot read or find the data that exists.
+func database(service string, c Change) string {
+	was, wasMinor := imageVersion(c.Before)
+	is, isMinor := imageVersion(c.After)
+	switch {
+	case service == "postgres" && c.Field != "image":
+		return onlyOnEmpty[c.Field]
+	case service != "postgres" && service != "redis" || c.Field != "image":
+		return ""
+	case was < 0 || is < 0:
+		return fmt.Sprintf("another image, %s → %s, whose tags do not tell both versions: make sure that it can read the data that is there", c.Before, c.After)
+	case service == "postgres" && was != is:
+		return fmt.Sprintf("PostgreSQL %d → %d: version %d cannot read the data of version %d. An up of a stack with data is refused until the data is moved: platform upgrade", was, is, is, was)
+	case service == "redis" && (is < was || is == was && isMinor >= 0 && wasMinor > isMinor):
+		return fmt.Sprintf("%s → %s is a step back: an older Redis may not read the data of a newer one, and an up is refused then", c.Before, c.After)
+	}
+	return ""
+}

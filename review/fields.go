@@ -1,0 +1,143 @@
+package review
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"trading-platform/settings"
+)
+
+// value is one value of a snapshot in the form that is compared.
+type value struct {
+	Path    string `diff:"path,identifier"` // of the thing, its field and the value's key
+	Text    string `diff:"text"`            // as a report words it
+	thing   string `diff:"-"`               // settings, or a network, volume or service with its name
+	field   string `diff:"-"`               // as a report calls it
+	inPlace bool   `diff:"-"`
+	content string `diff:"-"` // of a file
+}
+
+// What the change of a field does to a service's containers. Those that are part of the
+// container replace it; the others are not, or change while it runs. This follows
+// components.Service.
+const replaces, inPlace = false, true
+
+// imageContent is the field for the files that an image is built from.
+const imageContent = "image content"
+
+// values is the table of all fields, in the order in which a report shows them: what
+// the change of a field does, its name, the key that tells its values apart where the
+// name does not, and how its value is worded. A value without a text is not set.
+func (s *Snapshot) values() []value {
+	var all []value
+	thing := "settings"
+	add := func(inPlace bool, field, key, text string) {
+		if text != "" {
+			all = append(all, value{Path: strings.Join([]string{thing, field, key}, "\x00"), Text: text, thing: thing, field: field, inPlace: inPlace})
+		}
+	}
+	add(replaces, "profiles", "", strings.Join(s.Profiles, ", "))
+	add(replaces, "namePrefix", "", s.NamePrefix)
+	add(replaces, "provider", "", s.Provider)
+	add(replaces, "retainVolumes", "", strconv.FormatBool(s.RetainVolumes))
+	for _, text := range s.Notes {
+		add(inPlace, "note", text, text)
+	}
+	for _, text := range s.Open {
+		add(inPlace, "open", text, text)
+	}
+	networks := map[string]string{}
+	for _, n := range s.Networks {
+		thing, networks[n.Key] = "network "+n.Key, strings.TrimSpace(n.Name+" "+n.Subnet)
+		add(replaces, "name", "", networks[n.Key])
+	}
+	for _, v := range s.Volumes {
+		thing = "volume " + v.Key
+		add(replaces, "name", "", v.Name+when(v.TakeOver, " (taken over)"))
+	}
+	for _, o := range s.Services {
+		thing = "service " + o.Name
+		add(replaces, "image", "", o.Image.String())
+		if b := o.Image.Build; b != nil {
+			add(replaces, imageContent, "", after("built anew: ", few(s.Edited[b.Context], 3)))
+			for _, name := range slices.Sorted(maps.Keys(b.Args)) {
+				add(replaces, "build argument "+name, "", b.Args[name])
+			}
+		}
+		for i, name := range o.Containers {
+			add(replaces, "container", strconv.Itoa(i), name)
+		}
+		add(replaces, "command", "", strings.Join(o.Command, " "))
+		add(replaces, "user", "", o.User)
+		for _, e := range o.Env {
+			text := e.Value + when(e.Value == "", "(empty)")
+			if e.Secret {
+				text = settings.Hidden
+			}
+			add(replaces, "env "+e.Name, "", text)
+		}
+		for _, p := range o.Ports { // named by the container's port, which stays when the host's port moves
+			add(replaces, "port "+strconv.Itoa(p.Container), "", fmt.Sprintf("%s:%d", p.Address, p.Host))
+		}
+		for _, m := range o.Mounts {
+			from := "folder " + m.Host
+			if v := s.Volume(m.Volume); v != nil {
+				from = "volume " + v.Name
+			} else if m.Volume != "" {
+				from = "volume " + m.Volume + ", which is not declared"
+			}
+			add(replaces, "mount "+m.Path, "", from+when(m.ReadOnly, ", read-only"))
+		}
+		for _, f := range o.Files {
+			if f.Secret {
+				add(replaces, "file "+f.Path, "", settings.Hidden)
+			} else {
+				add(replaces, "file "+f.Path, "", "sha256 "+f.SHA256()[:12])
+				all[len(all)-1].content = f.Content
+			}
+		}
+		for _, a := range o.Networks { // with the network's own name and subnet: a network that is replaced takes its containers with it
+			add(replaces, "network "+a.Network, "", cmp.Or(networks[a.Network], a.Network)+after(" at ", a.Address)+after(" as ", a.Alias))
+		}
+		add(replaces, "probe", "", strings.Join(o.Probe.Test, " "))
+		add(replaces, "probe interval", "", o.Probe.Interval.String())
+		add(replaces, "probe timeout", "", o.Probe.Timeout.String())
+		add(replaces, "probe retries", "", strconv.Itoa(o.Probe.Retries))
+		add(replaces, "probe start period", "", o.Probe.StartPeriod.String())
+		add(replaces, "probe start interval", "", o.Probe.StartInterval.String())
+		add(replaces, "capabilities", "", strings.Join(o.Capabilities, " "))
+		add(replaces, "read-only image", "", strconv.FormatBool(o.ReadOnly))
+		add(replaces, "folders in memory", "", strings.Join(o.Tmpfs, " "))
+		add(inPlace, "memory limit in MB", "", strconv.Itoa(o.Memory))
+		for _, name := range o.After {
+			add(inPlace, "starts after", name, name)
+		}
+		add(inPlace, "time to stop", "", o.Grace.String())
+		add(inPlace, "health", "", o.Health)
+		add(inPlace, "metrics", "", o.Metrics)
+		add(inPlace, "profile", "", o.Profile)
+		add(inPlace, "tier", "", string(o.Tier))
+	}
+	return all
+}
+
+func when(condition bool, text string) string {
+	if condition {
+		return text
+	}
+	return ""
+}
+
+func after(word, text string) string { return when(text != "", word+text) }
+
+// few lists the first n and says how many more there are.
+func few(list []string, n int) string {
+	if len(list) <= n {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:n], ", "), len(list)-n)
+}

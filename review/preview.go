@@ -1,0 +1,234 @@
+package review
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optpreview"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/config"
+	pulumiworkspace "github.com/pulumi/pulumi/sdk/v3/go/common/workspace"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	"golang.org/x/sync/errgroup"
+
+	"trading-platform/internal/certs"
+	"trading-platform/internal/engine"
+	"trading-platform/internal/program"
+	"trading-platform/internal/stack"
+	"trading-platform/internal/workspace"
+	"trading-platform/preflight"
+	"trading-platform/settings"
+)
+
+// Preview is the preview of one stack.
+type Preview struct {
+	Stack   string
+	Output  string        // all that pulumi printed
+	Creates int           // resources
+	Took    time.Duration // without what is prepared for it
+	Err     error         // nil when the stack could come up; else with all that pulumi printed
+}
+
+// String gives the result in a line; a failed one with what pulumi printed.
+func (p Preview) String() string {
+	if p.Err != nil {
+		return p.Stack + ": " + p.Err.Error()
+	}
+	return fmt.Sprintf("%s: would create %d resources (%.1fs)", p.Stack, p.Creates, p.Took.Seconds())
+}
+
+// previews is what the previews of one run share.
+type previews struct {
+	w             *workspace.Workspace
+	dir           string // all of it is here
+	pulumi        auto.PulumiCommand
+	provider, api string // the docker provider, the engine's API
+}
+
+// Previews previews every stack that has a file in the clone as if none of it existed
+// yet, several at a time, and hands each result to done. It needs an engine, and
+// changes nothing on it: state, settings, secrets and certificates are made for the run
+// and deleted after it, and this machine's own stacks do not matter. It sets what
+// Pulumi needs in the environment of this process. The error is for what keeps all
+// stacks from being previewed.
+func Previews(ctx context.Context, w *workspace.Workspace, say func(string), done func(Preview)) error {
+	dir, err := os.MkdirTemp("", "platform-preview-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	docker, _, err := preflight.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	ping, err := docker.Ping(ctx, client.PingOptions{})
+	if err := errors.Join(err, docker.Close()); err != nil {
+		return err
+	}
+	p := &previews{w: w, dir: dir, api: ping.APIVersion}
+	if err := w.EnsurePulumi(ctx, say); err != nil {
+		return err
+	}
+	if err := p.setUp(ctx, say); err != nil {
+		return err
+	}
+	var sources []settings.Source
+	for _, name := range w.Stacks() {
+		src, err := p.configure(name)
+		if err != nil {
+			return fmt.Errorf("stack %s: %w", name, err)
+		}
+		sources = append(sources, src)
+	}
+	var group errgroup.Group
+	var one sync.Mutex
+	group.SetLimit(max(2, runtime.NumCPU()))
+	for _, src := range sources {
+		group.Go(func() error {
+			result := Preview{Stack: src.Stack}
+			result.Err = p.preview(ctx, src, &result)
+			one.Lock()
+			defer one.Unlock()
+			done(result)
+			return nil
+		})
+	}
+	return errors.Join(group.Wait(), ctx.Err())
+}
+
+// setUp makes a home and a backend for Pulumi that hold nothing but a provider.
+func (p *previews) setUp(ctx context.Context, say func(string)) error {
+	// The Automation API hands this process' environment to the CLI. What it says of the
+	// user's own Pulumi must not count.
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "PULUMI_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	home, state, bin := filepath.Join(p.dir, "home"), filepath.Join(p.dir, "state"), filepath.Join(p.dir, "cli", "bin")
+	err := errors.Join(
+		os.Setenv("PULUMI_HOME", home), os.Setenv("PULUMI_BACKEND_URL", "file://"+state),
+		os.Setenv("PULUMI_CONFIG_PASSPHRASE", workspace.Random()), os.Setenv("PULUMI_SKIP_UPDATE_CHECK", "true"),
+		os.Mkdir(home, 0o700), os.Mkdir(state, 0o700), os.MkdirAll(bin, 0o700),
+		os.Symlink(p.w.Pulumi, filepath.Join(bin, "pulumi"))) // the only layout in which the API takes a CLI by its path
+	if err != nil {
+		return err
+	}
+	if p.pulumi, err = auto.NewPulumiCommand(&auto.PulumiCommandOptions{Root: filepath.Dir(bin), SkipVersionCheck: true}); err != nil {
+		return err
+	}
+	plugin := func(args ...string) error {
+		_, complaint, _, err := p.pulumi.Run(ctx, p.dir, nil, nil, nil, nil, append([]string{"plugin", "install", "resource", "docker"}, args...)...)
+		if err != nil {
+			return fmt.Errorf("installing the docker provider: %w\n%s", err, complaint)
+		}
+		return nil
+	}
+	// The provider that `platform init` would choose: the official plugin where a user's
+	// own Pulumi has it or can have it, from the user's cache of plugins; else ours.
+	if p.w.Own {
+		plugins, link := filepath.Join(p.w.Home, "plugins"), filepath.Join(home, "plugins")
+		if err := errors.Join(os.MkdirAll(plugins, 0o700), os.Symlink(plugins, link)); err != nil {
+			return err
+		}
+		if plugin(workspace.OfficialVersion) == nil {
+			say("provider: official, the docker plugin " + workspace.OfficialVersion)
+			p.provider = settings.Official
+			return nil
+		}
+		if err := os.Remove(link); err != nil { // the link alone
+			return err
+		}
+		_ = os.Remove(plugins) // if it was made just now, it is empty
+	}
+	say("provider: offline " + settings.OfflineVersion)
+	p.provider = settings.Offline
+	binary := filepath.Join(p.dir, "pulumi-resource-docker")
+	if err := errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(ctx, binary, settings.OfflineVersion)); err != nil {
+		return err
+	}
+	return plugin(settings.OfflineVersion, "--file", binary)
+}
+
+// configure gives a stack's config: the tracked one, less what belongs to a machine or
+// a person, with secrets and certificates of its own.
+func (p *previews) configure(name string) (settings.Source, error) {
+	src, err := settings.FromFiles(name, p.w.Root, filepath.Join(p.w.Root, "Pulumi."+name+".yaml"))
+	if err != nil {
+		return src, err
+	}
+	for key, value := range src.Config {
+		if value == "" || value == settings.Hidden || key == "envFile" || key == "volumes" {
+			delete(src.Config, key)
+		}
+	}
+	clear(src.Secret)
+	src.Config["namePrefix"], src.Config["provider"], src.Config["engineApi"] = "platform_preview_"+name, p.provider, p.api
+	resolved, set, err := stack.Resolve(src)
+	if resolved == nil {
+		return src, err
+	} // else the program says what is wrong
+	for _, variable := range resolved.Unset {
+		src.Config[variable] = strings.TrimRight(workspace.Random(), "=")
+	}
+	if stack.NeedsCerts(set) {
+		src.Config["certsDir"] = filepath.Join(p.dir, "certs", name)
+		_, err = certs.Ensure(src.Config["certsDir"], certs.Options{Stack: name, Names: set.ServerNames(), Clients: []string{"preview"}})
+		return src, err
+	}
+	return src, nil
+}
+
+// noPreflight keeps the program from looking whether this machine can take the stack: a
+// running stack with the same ports is not in the way of a preview.
+func noPreflight(context.Context) (*client.Client, engine.Ref, error) {
+	return nil, engine.Ref{}, errors.New("the preview of a stack that does not exist asks nothing of this machine")
+}
+
+// preview creates the stack in the run's own backend and previews it. The program runs in this process.
+func (p *previews) preview(ctx context.Context, src settings.Source, result *Preview) error {
+	file, handed := config.Map{}, map[string]string{}
+	for key, value := range src.Config {
+		handed[settings.Project+":"+key] = value
+		if file[config.MustMakeKey(settings.Project, key)] = config.NewValue(value); strings.ContainsAny(value[:1], "[{") {
+			file[config.MustMakeKey(settings.Project, key)] = config.NewObjectValue(value)
+		}
+	}
+	text, err := json.Marshal(handed)
+	project, loadErr := pulumiworkspace.LoadProject(filepath.Join(p.w.Root, "Pulumi.yaml"))
+	dir := filepath.Join(p.dir, "stacks", src.Stack)
+	err = errors.Join(err, loadErr, os.MkdirAll(dir, 0o700),
+		os.Symlink(filepath.Join(p.w.Root, "apps"), filepath.Join(dir, "apps"))) // where the provider looks for the reference app
+	if err != nil {
+		return err
+	}
+	run := func(ctx *pulumi.Context) error {
+		getenv := func(name string) string {
+			if name == "PULUMI_CONFIG" { // which a program in a process of its own would get
+				return string(text)
+			}
+			return os.Getenv(name)
+		}
+		return program.Run(ctx, program.Host{Root: p.w.Root, Getenv: getenv, Engine: noPreflight, Export: program.Export})
+	}
+	made, err := auto.NewStackInlineSource(ctx, src.Stack, settings.Project, run, auto.Project(*project), auto.WorkDir(dir), auto.Pulumi(p.pulumi),
+		auto.Stacks(map[string]pulumiworkspace.ProjectStack{src.Stack: {Config: file}}))
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	// Never with a refresh: even in a preview the official plugin then removes stopped containers.
+	previewed, err := made.Preview(ctx, optpreview.Color("never"))
+	result.Output, result.Creates, result.Took = previewed.StdOut, previewed.ChangeSummary[apitype.OpCreate], time.Since(started)
+	return err
+}

@@ -1,0 +1,104 @@
+// Package review tells what a change of the project does to its stacks before it
+// reaches one: the difference between the plans of two git revisions, which needs no
+// engine, and a preview of every stack from nothing, which changes none.
+package review
+
+import (
+	"encoding/json"
+	"io"
+	"slices"
+)
+
+// Report is what changes between two revisions, in all the stacks that were compared.
+type Report struct {
+	Base   string  `json:"base"`
+	Head   string  `json:"head"`
+	Stacks []Stack `json:"stacks"`
+	// Unplanned lists changed files whose effect no plan shows, such as how a
+	// container is registered with Pulumi. A preview shows it.
+	Unplanned []string `json:"unplanned,omitempty"`
+}
+
+// Stack is what changes in one stack.
+type Stack struct {
+	Name string `json:"name"`
+	// Kind is Added or Removed for a stack whose file is new or gone, else Changed or Same.
+	Kind     Kind          `json:"kind"`
+	Data     []Consequence `json:"data,omitempty"` // what the change means for data
+	Settings []Change      `json:"settings,omitempty"`
+	Networks []Item        `json:"networks,omitempty"`
+	Volumes  []Item        `json:"volumes,omitempty"`
+	Services []Item        `json:"services,omitempty"`
+	// Faults are what is newly wrong with the stack, such as a required variable
+	// without a value. Fixed is what no longer is.
+	Faults []string `json:"faults,omitempty"`
+	Fixed  []string `json:"fixed,omitempty"`
+}
+
+// Kind says what happened to a stack, network, volume or service.
+type Kind string
+
+// The kinds.
+const (
+	Same    Kind = "same"
+	Added   Kind = "added"
+	Removed Kind = "removed"
+	Changed Kind = "changed"
+)
+
+// Consequence is what a change means for data.
+type Consequence struct {
+	Subject string `json:"subject"` // the setting, volume or service
+	Text    string `json:"text"`
+}
+
+// Change is one field with its value before and after. A secret's value is never given.
+type Change struct {
+	Field  string `json:"field"`
+	Before string `json:"before,omitempty"` // empty: the field is new
+	After  string `json:"after,omitempty"`  // empty: the field is gone
+	Secret bool   `json:"secret,omitempty"`
+	Diff   string `json:"diff,omitempty"` // of a file, in unified form
+	// InPlace changes do not replace the container.
+	InPlace bool `json:"inPlace,omitempty"`
+}
+
+// Item is a network, a volume or a service, and what its change does to containers.
+type Item struct {
+	Name     string   `json:"name"` // in the catalog
+	Kind     Kind     `json:"kind"`
+	Changes  []Change `json:"changes,omitempty"`
+	Created  []string `json:"created,omitempty"`  // containers
+	Deleted  []string `json:"deleted,omitempty"`  // containers
+	Replaced []string `json:"replaced,omitempty"` // containers that are stopped and created again
+	// Waiting are the services that start after a replaced one, directly or through
+	// others. They are not restarted; one that starts at the same time waits.
+	Waiting []string `json:"waiting,omitempty"`
+}
+
+// ExitCode is 0 for no change, 2 for changes, 3 for changes that touch data.
+func (r Report) ExitCode() int {
+	switch {
+	case slices.ContainsFunc(r.Stacks, func(s Stack) bool { return len(s.Data) > 0 }):
+		return 3
+	case len(r.changed()) > 0:
+		return 2
+	}
+	return 0
+}
+
+// changed gives the stacks in which something changes.
+func (r Report) changed() []Stack {
+	return slices.DeleteFunc(slices.Clone(r.Stacks), func(s Stack) bool { return s.Kind == Same })
+}
+
+// Formats are the ways to write a report.
+var Formats = map[string]func(Report, io.Writer) error{"text": Report.Text, "markdown": Report.Markdown, "json": Report.JSON}
+
+// JSON writes the report for programs.
+func (r Report) JSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(r)
+}

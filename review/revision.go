@@ -1,0 +1,223 @@
+package review
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
+	"golang.org/x/sync/errgroup"
+
+	"trading-platform/internal/workspace"
+)
+
+// unplanned are the places that decide what Pulumi makes of a plan: an edit there
+// shows in no plan.
+var unplanned = []string{"components", "internal/program", "internal/dockerprovider", "main.go", "go.mod"}
+
+// Diff gives what changes from a git revision to the checkout as it is, edits that are
+// not committed included. Each side's plans come from its own code, because the catalog
+// is Go code, and from its own tracked stack files; this machine's settings of a stack
+// count on neither. With no stack it compares every stack that either side has a file of.
+func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
+	temp, err := os.MkdirTemp("", "platform-diff-*")
+	if err != nil {
+		return Report{}, err
+	}
+	defer func() { _ = os.RemoveAll(temp) }()
+	base, commit, err := checkOut(ctx, root, ref, filepath.Join(temp, "base"))
+	if err != nil {
+		return Report{}, err
+	}
+	head := &revision{name: "this checkout", root: root, temp: filepath.Join(temp, "head")}
+	if text, err := git(ctx, root, nil, "describe", "--always", "--exclude=*", "--dirty=, with edits", "--abbrev=7"); err == nil {
+		head.name += " (" + text + ")"
+	}
+	stacks := union(base.stacks(), head.stacks())
+	slices.Sort(stacks)
+	if stack != "" && !slices.Contains(stacks, stack) {
+		return Report{}, fmt.Errorf("neither %s nor this checkout has a file Pulumi.%s.yaml; stacks here: %s", ref, stack, strings.Join(head.stacks(), ", "))
+	} else if stack != "" {
+		stacks = []string{stack}
+	}
+	edited, err := editedFiles(ctx, root, commit)
+	if err != nil {
+		return Report{}, err
+	}
+	var was, is map[string]*Snapshot
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) { was, err = base.plans(groupCtx, stacks); return err })
+	group.Go(func() (err error) { is, err = head.plans(groupCtx, stacks); return err })
+	if err := group.Wait(); err != nil {
+		return Report{}, err
+	}
+	report := Report{Base: base.name, Head: head.name}
+	for _, name := range stacks {
+		if err := is[name].findEdited(root, edited); err != nil {
+			return report, err
+		}
+		compared, err := Compare(name, was[name], is[name])
+		if err != nil {
+			return report, err
+		}
+		report.Stacks = append(report.Stacks, compared)
+	}
+	report.Unplanned = slices.DeleteFunc(edited, func(file string) bool {
+		return strings.HasSuffix(file, "_test.go") || !slices.ContainsFunc(unplanned, func(place string) bool {
+			return file == place || strings.HasPrefix(file, place+"/")
+		})
+	})
+	return report, nil
+}
+
+// git runs git in a folder, with more environment. It takes no locks that it can do without, so that the
+// user's index stays as it is.
+func git(ctx context.Context, dir string, env []string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "GIT_OPTIONAL_LOCKS=0"), env...)
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(exit.Stderr))
+	}
+	return strings.TrimRight(string(out), "\n"), err
+}
+
+// editedFiles lists the files of the project that differ between a commit and the checkout.
+func editedFiles(ctx context.Context, root, commit string) ([]string, error) {
+	tracked, err := git(ctx, root, nil, "diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--")
+	added, addedErr := git(ctx, root, nil, "ls-files", "--others", "--exclude-standard", "-z")
+	files := slices.DeleteFunc(strings.Split(tracked+added, "\x00"), func(f string) bool { return f == "" })
+	slices.Sort(files)
+	return files, errors.Join(err, addedErr)
+}
+
+// findEdited finds the edited files that the stack's images are built from: all in the
+// folder but what its .dockerignore leaves out. A folder outside of the project is the
+// same at both revisions.
+func (s *Snapshot) findEdited(root string, edited []string) error {
+	if s == nil {
+		return nil
+	}
+	s.Edited = map[string][]string{}
+	for _, o := range s.Services {
+		if o.Image.Build == nil || s.Edited[o.Image.Build.Context] != nil {
+			continue
+		}
+		folder := o.Image.Build.Context
+		text, _ := os.ReadFile(filepath.Join(root, folder, ".dockerignore"))
+		patterns, err := ignorefile.ReadAll(bytes.NewReader(text))
+		if err != nil {
+			return err
+		}
+		for _, file := range edited {
+			if inside, ok := strings.CutPrefix(file, folder+"/"); ok {
+				if ignored, err := patternmatcher.MatchesOrParentMatches(inside, patterns); err != nil {
+					return err
+				} else if !ignored {
+					s.Edited[folder] = append(s.Edited[folder], file)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// revision is one side of a comparison: the project at one place in its history.
+type revision struct {
+	name string // in the report
+	root string // the project's folder
+	temp string // a folder for what is made on the way
+}
+
+// checkOut writes the project as it was at a git revision into a folder of its own.
+// Neither the work tree nor the index is touched: git fills an index of its own.
+func checkOut(ctx context.Context, root, ref, temp string) (r *revision, commit string, err error) {
+	commit, err = git(ctx, root, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", ref+"^{commit}")
+	if err != nil {
+		if _, err := git(ctx, root, nil, "rev-parse", "--git-dir"); err != nil {
+			return nil, "", fmt.Errorf("%s is no git clone, so there is no revision to compare with: %w", root, err)
+		}
+		return nil, "", fmt.Errorf("no revision %q in this clone; git log shows what there is, and git fetch origin <branch> brings a branch (a shallow clone of CI may lack it)", ref)
+	}
+	prefix, err := git(ctx, root, nil, "rev-parse", "--show-prefix")
+	if err != nil {
+		return nil, "", err
+	}
+	tree := filepath.Join(temp, "tree")
+	if err := os.MkdirAll(tree, 0o700); err != nil {
+		return nil, "", err
+	}
+	index := []string{"GIT_INDEX_FILE=" + filepath.Join(temp, "index")}
+	if _, err := git(ctx, root, index, "read-tree", commit); err != nil {
+		return nil, "", err
+	}
+	if _, err := git(ctx, root, index, "checkout-index", "--all", "--prefix="+tree+string(os.PathSeparator)); err != nil {
+		return nil, "", err
+	}
+	r = &revision{name: ref + " (" + commit[:7] + ")", root: filepath.Join(tree, prefix), temp: temp}
+	if _, err := os.Stat(filepath.Join(r.root, "cmd", "platform")); err != nil {
+		return nil, "", fmt.Errorf("revision %s has no cmd/platform, which is what prints its plan: it is older than this command; name a later one", r.name)
+	}
+	return r, commit, nil
+}
+
+// stacks lists the stacks that the revision has a tracked file of.
+func (r *revision) stacks() []string { return (&workspace.Workspace{Root: r.root}).Stacks() }
+
+// plans has the revision's own code print the plan of each stack that it has.
+func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snapshot, error) {
+	if err := os.MkdirAll(r.temp, 0o700); err != nil {
+		return nil, err
+	}
+	// Without the stamp of version control, which asks git for its state.
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(r.temp, "platform"), "./cmd/platform")
+	build.Dir = r.root
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s does not build, so it has no plan: %w\n%s", r.name, err, out)
+	}
+	plans := map[string]*Snapshot{}
+	for _, stack := range without(stacks, without(stacks, r.stacks())) {
+		var err error
+		if plans[stack], err = r.plan(ctx, stack); err != nil {
+			return nil, err
+		}
+	}
+	return plans, nil
+}
+
+// faultLine is a line of a fault.List with what is wrong; the line after it has the fix.
+var faultLine = regexp.MustCompile(`(?m)^ {2}[0-9]+\. (.*)$`)
+
+func (r *revision) plan(ctx context.Context, stack string) (*Snapshot, error) {
+	files := filepath.Join(r.temp, "files", stack)
+	cmd := exec.CommandContext(ctx, filepath.Join(r.temp, "platform"), "plan", "-s", stack, "-o", "json", "--files", files)
+	// An empty home of Pulumi's has no settings of this machine that could cover the tracked file.
+	cmd.Dir, cmd.Env = r.root, append(withoutPulumi(os.Environ()), "PULUMI_HOME="+filepath.Join(r.temp, "home"))
+	var printed, said strings.Builder
+	cmd.Stdout, cmd.Stderr = &printed, &said
+	failed := cmd.Run()
+	// The same folder is at another place at each revision.
+	here := strings.NewReplacer(r.root+string(os.PathSeparator), "")
+	snapshot, err := Read([]byte(here.Replace(printed.String())), os.DirFS(files))
+	if err != nil {
+		// What is merely wrong with a stack comes after its plan; here there is none.
+		return nil, fmt.Errorf("%s gives no plan of stack %s: %w\n%s", r.name, stack, errors.Join(failed, err), here.Replace(said.String()))
+	}
+	for _, found := range faultLine.FindAllStringSubmatch(here.Replace(said.String()), -1) {
+		snapshot.Faults = append(snapshot.Faults, found[1])
+	}
+	return snapshot, nil
+}
+
+// withoutPulumi leaves out of an environment what it says of the user's own Pulumi.
+func withoutPulumi(environ []string) []string {
+	return slices.DeleteFunc(environ, func(e string) bool { return strings.HasPrefix(e, "PULUMI_") })
+}

@@ -1,0 +1,194 @@
+package review
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// view is a report in the order in which it is read, each thing said once.
+type view struct {
+	Base, Head, Summary, Unplanned string
+	Data, Faults, Fixed, Parts     []said
+}
+
+// said is one thing that a report says, with all the stacks that it is true of.
+type said struct {
+	Item
+	What   string // stack, settings, network or volume; empty for a service
+	Text   string
+	Stacks []string
+}
+
+func (r Report) view() view {
+	v := view{Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8)}
+	line := func(text string) said { return said{Text: text} }
+	v.Data = r.merge(func(s Stack) []said {
+		return each(s.Data, func(c Consequence) said { return said{Item: Item{Name: c.Subject}, Text: c.Text} })
+	})
+	v.Faults = r.merge(func(s Stack) []said { return each(s.Faults, line) })
+	v.Fixed = r.merge(func(s Stack) []said { return each(s.Fixed, line) })
+	v.Parts = r.merge(func(s Stack) []said {
+		text := "what it runs stays on the engine until `pulumi destroy -s " + s.Name + "` is run from a revision that has the file"
+		switch s.Kind {
+		case Added:
+			text = strings.Join(each(s.Services, func(o Item) string { return o.Name }), ", ")
+		case Changed:
+			return nil
+		}
+		return []said{{Item: Item{Name: s.Name, Kind: s.Kind}, What: "stack", Text: text}}
+	})
+	parts := func(what string, of func(Stack) []Item) []said {
+		return r.merge(func(s Stack) []said {
+			if s.Kind != Changed { // of a new stack everything is new
+				return nil
+			}
+			return each(of(s), func(i Item) said { return said{Item: i, What: what} })
+		})
+	}
+	settings := parts("settings", func(s Stack) []Item {
+		return each(s.Settings, func(c Change) Item { return Item{Kind: Changed, Changes: []Change{c}} })
+	})
+	for i, s := range settings {
+		if last := len(v.Parts) - 1; i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) {
+			v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
+		} else {
+			v.Parts = append(v.Parts, s)
+		}
+	}
+	v.Parts = slices.Concat(v.Parts, parts("network", func(s Stack) []Item { return s.Networks }),
+		parts("volume", func(s Stack) []Item { return s.Volumes }), parts("", func(s Stack) []Item { return s.Services }))
+	for i, p := range v.Parts {
+		if p.What == "" {
+			v.Parts[i].finish()
+		}
+	}
+	return v
+}
+
+// merge says once what is the same in several stacks.
+func (r Report) merge(of func(Stack) []said) []said {
+	var all []said
+	at := map[string]int{}
+	for _, stack := range r.changed() {
+		for _, s := range of(stack) {
+			key := s.key()
+			if _, known := at[key]; !known {
+				at[key], all = len(all), append(all, s)
+			}
+			one := &all[at[key]]
+			if !slices.Contains(strings.Split(one.Name, ", "), s.Name) {
+				one.Name += ", " + s.Name
+			}
+			one.Stacks = union(one.Stacks, []string{stack.Name})
+			one.Replaced, one.Waiting = union(one.Replaced, s.Replaced), union(one.Waiting, s.Waiting)
+		}
+	}
+	return all
+}
+
+func union(a, b []string) []string { return slices.Concat(a, without(b, a)) }
+
+// changedLine is a line of a unified diff that came or went.
+var changedLine = regexp.MustCompile(`(?m)^[+-].*$`)
+
+// key tells what is the same. A file's change is the same when the same lines change,
+// wherever in the file they are. Services that only get another build of one image
+// are many, and there is nothing to say of each: they have one key.
+func (s said) key() string {
+	if s.Kind == Changed && len(s.Changes) == 1 && s.Changes[0].Field == imageContent && len(s.Created)+len(s.Deleted) == 0 {
+		return s.Changes[0].After
+	}
+	key := fmt.Sprint(s.What, s.Name, s.Kind, s.Text, s.Created, s.Deleted, s.Replaced)
+	for _, c := range s.Changes {
+		if c.Diff != "" {
+			c = Change{Field: c.Field, Diff: strings.Join(changedLine.FindAllString(c.Diff, -1), "\n")}
+		}
+		key += fmt.Sprintln(c)
+	}
+	return key
+}
+
+// finish says what a change does to a service's containers, and leaves out what goes
+// without saying: that a new service has all of its fields, and that what is replaced
+// waits as well.
+func (s *said) finish() {
+	s.Waiting = without(s.Waiting, strings.Split(s.Name, ", "))
+	if s.Kind == Added {
+		s.Changes = slices.DeleteFunc(slices.Clone(s.Changes), func(c Change) bool {
+			word, _, _ := strings.Cut(c.Field, " ")
+			return !slices.Contains([]string{"image", "port", "mount", "starts"}, word)
+		})
+	}
+	for i, names := range [][]string{s.Created, s.Deleted, s.Replaced} {
+		if len(names) > 0 {
+			s.Text += "; " + []string{"creates ", "deletes ", "replaces "}[i] + few(names, 4)
+		}
+	}
+	s.Text = strings.TrimPrefix(cmp.Or(s.Text, "no container is touched"), "; ")
+}
+
+// title gives a sign for what happened, and the name in a style.
+func (s said) title(minus string, quote func(string) string) string {
+	title := map[Kind]string{Added: "+", Removed: minus, Changed: "~"}[s.Kind]
+	if s.What != "" {
+		title += " " + s.What
+	}
+	if s.Name != "" {
+		title += " " + quote(s.Name)
+	}
+	return title
+}
+
+// where says which stacks a thing is about; empty when only one was compared.
+func (r Report) where(stacks []string) string {
+	switch {
+	case len(r.Stacks) == 1:
+		return ""
+	case len(stacks) == len(r.Stacks):
+		return "in every stack"
+	}
+	return "in " + strings.Join(stacks, ", ")
+}
+
+// summary counts what the report is about, in one line.
+func (r Report) summary() string {
+	var names, services, replaced []string
+	for _, s := range r.changed() {
+		names = append(names, s.Name)
+		for _, o := range s.Services {
+			services, replaced = union(services, []string{o.Name}), union(replaced, o.Replaced)
+		}
+	}
+	switch {
+	case len(names) == 0 && len(r.Stacks) == 1:
+		return "No change in stack " + r.Stacks[0].Name + "."
+	case len(names) == 0:
+		return "No change in " + count(len(r.Stacks), "stack") + "."
+	}
+	text := count(len(services), "changed service") + " and " + count(len(replaced), "replaced container")
+	if where := r.where(names); where != "" {
+		text += " " + where
+	}
+	if r.ExitCode() == 3 {
+		text += "; THIS TOUCHES DATA"
+	}
+	return text + "."
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+// each gives a value for each one of a list.
+func each[T, V any](list []T, value func(T) V) (out []V) {
+	for _, one := range list {
+		out = append(out, value(one))
+	}
+	return out
+}
