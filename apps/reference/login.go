@@ -50,11 +50,11 @@ func setupLogin(s *service) (err error) {
 	if len(l.subjects) == 0 {
 		s.log.Warn("OAUTH2_ALLOWED_SUBS is empty: everyone whom the provider signs in may use the console")
 	}
-	s.mux.HandleFunc("GET /login", l.begin)
-	s.mux.HandleFunc("GET /callback", l.callback)
-	s.mux.HandleFunc("POST /refresh", l.refresh)
-	s.mux.HandleFunc("GET /logout", l.logout)
-	s.mux.HandleFunc("POST /logout", l.logout)
+	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /login": l.begin, "GET /callback": l.callback, "POST /refresh": l.refresh, "GET /logout": l.logout, "POST /logout": l.logout,
+	} {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { l.answer(w, r, handle(w, r)) })
+	}
 	s.mux.HandleFunc("POST /csp-report", l.report)
 	s.wrap = l.protect
 	return nil
@@ -79,32 +79,30 @@ func (l *login) protect(next http.Handler) http.Handler {
 type pendingLogin struct{ Nonce, Verifier, Next string }
 
 // begin sends the browser to the provider.
-func (l *login) begin(w http.ResponseWriter, r *http.Request) {
+func (l *login) begin(w http.ResponseWriter, r *http.Request) error {
 	next := r.URL.Query().Get("next")
 	if next == "" {
 		next = "/"
 	}
 	if !localPath(next) {
-		l.refuse(w, r, http.StatusBadRequest, "login refused: next leads elsewhere", "The address to go to after signing in is not one of this console.")
-		return
+		return refusal{http.StatusBadRequest, "login refused: next leads elsewhere", "The address to go to after signing in is not one of this console.", ""}
 	}
 	state, pending := randomHex(32), pendingLogin{Nonce: randomHex(32), Verifier: oauth2.GenerateVerifier(), Next: next}
 	address, err := l.provider.loginURL(r.Context(), state, pending.Nonce, pending.Verifier)
 	if err != nil {
-		l.unreachable(w, r, err)
-		return
+		return unreachable(err)
 	}
 	text, _ := json.Marshal(pending) // plain strings encode without an error
 	ctx, err := l.sessions.load(r)
-	if err == nil {
-		l.sessions.Put(ctx, "login:"+state, string(text))
-		err = l.sessions.save(ctx, w)
-	}
 	if err != nil {
-		l.broken(w, r, err)
-		return
+		return err
+	}
+	l.sessions.Put(ctx, "login:"+state, string(text))
+	if err := l.sessions.save(ctx, w); err != nil {
+		return err
 	}
 	http.Redirect(w, r, address, http.StatusSeeOther)
+	return nil
 }
 
 // localPath refuses whatever a browser could take for another site: "//host", "/\host", control characters, a scheme.
@@ -115,53 +113,44 @@ func localPath(next string) bool {
 }
 
 // callback is where the provider sends the browser back to.
-func (l *login) callback(w http.ResponseWriter, r *http.Request) {
+func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	ctx, err := l.sessions.load(r)
 	if err != nil {
-		l.broken(w, r, err)
-		return
+		return err
 	}
 	var pending pendingLogin
 	if json.Unmarshal([]byte(l.sessions.PopString(ctx, "login:"+query.Get("state"))), &pending) != nil {
-		l.refuse(w, r, http.StatusBadRequest, "login refused: state unknown, used before or another browser's", "This login has been used before, took too long, or began in another browser.")
-		return
+		return refusal{http.StatusBadRequest, "login refused: state unknown, used before or another browser's", "This login has been used before, took too long, or began in another browser.", ""}
 	}
-	if err := l.sessions.save(ctx, w); err != nil {
-		l.broken(w, r, err)
-		return
+	if _, _, err := l.sessions.Commit(ctx); err != nil {
+		return err
 	}
 	if query.Get("error") != "" {
-		l.refuse(w, r, http.StatusForbidden, "login refused by the provider", "The identity provider did not sign you in.")
-		return
+		return refusal{http.StatusForbidden, "login refused by the provider", "The identity provider did not sign you in.", ""}
 	}
 	got, err := l.provider.redeem(ctx, query.Get("code"), pending.Nonce, pending.Verifier)
-	if refused(err) {
-		l.refuse(w, r, http.StatusForbidden, "login refused: the provider's answer does not hold: "+reason(err), "The identity provider's answer could not be verified.")
-		return
-	} else if err != nil {
-		l.unreachable(w, r, err)
-		return
-	}
-	if !l.allowed(got.Subject) {
-		l.s.log.WarnContext(ctx, "login refused: subject not in OAUTH2_ALLOWED_SUBS", "sub", got.Subject)
-		l.show(w, http.StatusForbidden, message{"You are signed in at the identity provider, but this account may not use the console.", l.provider.logoutURL(ctx, got.IDToken)})
-		return
+	switch {
+	case refused(err):
+		return refusal{http.StatusForbidden, "login refused: the provider's answer does not hold: " + reason(err), "The identity provider's answer could not be verified.", ""}
+	case err != nil:
+		return unreachable(err)
+	case !l.allowed(got.Subject):
+		return refusal{http.StatusForbidden, "login refused: subject not in OAUTH2_ALLOWED_SUBS: " + got.Subject,
+			"You are signed in at the identity provider, but this account may not use the console.", l.provider.logoutURL(ctx, got.IDToken)}
 	}
 	if err := l.sessions.RenewToken(ctx); err != nil { // nobody who knew the cookie before knows it now
-		l.broken(w, r, err)
-		return
+		return err
 	}
 	l.put(ctx, got)
 	l.sessions.Put(ctx, "name", got.Name)
 	l.sessions.Put(ctx, "email", got.Email)
-	w.Header().Del("Set-Cookie") // that of the session before
 	if err := l.sessions.save(ctx, w); err != nil {
-		l.broken(w, r, err)
-		return
+		return err
 	}
 	l.s.log.InfoContext(ctx, "login", "sub", got.Subject, "client", l.client(r))
 	http.Redirect(w, r, pending.Next, http.StatusSeeOther)
+	return nil
 }
 
 func (l *login) put(ctx context.Context, got tokens) {
@@ -176,24 +165,23 @@ func (l *login) allowed(subject string) bool {
 }
 
 // refresh renews the browser's session.
-func (l *login) refresh(w http.ResponseWriter, r *http.Request) {
+func (l *login) refresh(w http.ResponseWriter, r *http.Request) error {
 	ctx, err := l.sessions.load(r)
-	renewed := ""
-	if err == nil {
-		renewed, err = l.renew(ctx, r)
+	if err != nil {
+		return err
 	}
-	switch {
-	case errors.Is(err, errNoSession):
+	renewed, err := l.renew(ctx, r)
+	if errors.Is(err, errNoSession) {
 		if err := l.sessions.end(ctx, w); err != nil {
-			l.s.log.WarnContext(ctx, "session not ended", "error", brief(err))
+			return err
 		}
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "no session; sign in again"})
-	case err != nil:
-		l.s.log.WarnContext(r.Context(), "session not refreshed", "error", reason(err))
-		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"error": "the session could not be renewed now; try again"})
-	default:
+		return nil
+	}
+	if err == nil {
 		writeJSON(w, http.StatusOK, map[string]string{"renewed": renewed})
 	}
+	return err
 }
 
 var errNoSession = errors.New("no session")
@@ -239,27 +227,24 @@ func (l *login) renew(ctx context.Context, r *http.Request) (string, error) {
 }
 
 // logout ends the session here and at the provider. A link on another site must not do that, so from there it only works as a form.
-func (l *login) logout(w http.ResponseWriter, r *http.Request) {
+func (l *login) logout(w http.ResponseWriter, r *http.Request) error {
 	ctx, err := l.sessions.load(r)
 	if err != nil {
-		l.broken(w, r, err)
-		return
+		return err
 	}
 	subject, idToken := l.sessions.GetString(ctx, "sub"), l.sessions.GetString(ctx, "id_token")
 	if subject != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-		l.refuse(w, r, http.StatusForbidden, "logout refused: asked for by another site", "Another site asked to sign you out. Sign out on the console itself.")
-		return
+		return refusal{http.StatusForbidden, "logout refused: asked for by another site", "Another site asked to sign you out. Sign out on the console itself.", ""}
 	}
 	if err := l.sessions.end(ctx, w); err != nil {
-		l.broken(w, r, err)
-		return
+		return err
 	}
 	if subject == "" {
-		l.show(w, http.StatusOK, message{Text: "You are signed out."})
-		return
+		return refusal{http.StatusOK, "logout without a session", "You are signed out.", ""}
 	}
 	l.s.log.InfoContext(ctx, "logout", "sub", subject)
 	http.Redirect(w, r, l.provider.logoutURL(ctx, idToken), http.StatusSeeOther)
+	return nil
 }
 
 // report logs what a browser says of a breach of the content security policy: which rule, and where, without queries.
@@ -302,26 +287,28 @@ func (l *login) client(r *http.Request) string {
 	return host
 }
 
-func (l *login) refuse(w http.ResponseWriter, r *http.Request, code int, event, text string) {
-	l.s.log.WarnContext(r.Context(), event, "client", l.client(r))
-	l.show(w, code, message{Text: text})
+// refusal is an error with the page that the person sees. SwitchURL, where set, signs the person out at the provider, to try another account.
+type refusal struct {
+	status                 int
+	event, Text, SwitchURL string
 }
 
-func (l *login) unreachable(w http.ResponseWriter, r *http.Request, err error) {
-	l.s.log.WarnContext(r.Context(), "identity provider not reached", "error", reason(err))
-	l.show(w, http.StatusServiceUnavailable, message{Text: "The identity provider cannot be reached right now. Try again in a minute."})
+// Error is what the log says.
+func (r refusal) Error() string { return r.event }
+
+func unreachable(err error) error {
+	return refusal{http.StatusServiceUnavailable, "identity provider not reached: " + reason(err), "The identity provider cannot be reached right now. Try again in a minute.", ""}
 }
 
-func (l *login) broken(w http.ResponseWriter, r *http.Request, err error) {
-	l.s.log.ErrorContext(r.Context(), "sessions not read or written", "error", brief(err))
-	l.show(w, http.StatusServiceUnavailable, message{Text: "Sessions cannot be read or written right now. Try again in a minute."})
-}
-
-// message is a page that says one thing; SwitchURL, where set, signs the person out at the provider to try another account.
-type message struct{ Text, SwitchURL string }
-
-func (l *login) show(w http.ResponseWriter, code int, m message) {
+// answer shows and logs why a request was not carried out.
+func (l *login) answer(w http.ResponseWriter, r *http.Request, err error) {
+	if err == nil {
+		return
+	}
+	page := refusal{http.StatusServiceUnavailable, "sessions not read, written or renewed: " + reason(err), "Sessions cannot be read, written or renewed right now. Try again in a minute.", ""}
+	_ = errors.As(err, &page)
+	l.s.log.WarnContext(r.Context(), page.event, "client", l.client(r))
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	_ = l.page.Execute(w, m)
+	w.WriteHeader(page.status)
+	_ = l.page.Execute(w, page)
 }
