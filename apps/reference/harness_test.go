@@ -36,6 +36,9 @@ func environment(service string, changes map[string]string) []string {
 	for name, value := range entry.Variables {
 		values[name] = cmp.Or(given[name], facts.Replace(value))
 	}
+	for _, name := range entry.Required {
+		values[name] = cmp.Or(values[name], "given-by-the-test")
+	}
 	maps.Copy(values, changes)
 	var environ []string
 	for name, value := range values {
