@@ -20,7 +20,9 @@ func TestReferenceContract(t *testing.T) {
 	}
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, plan.ReferenceContract(), string(text), "apps/reference/contract.json differs from the catalog. Fix: cd apps/reference && go generate")
+	if plan.ReferenceContract() != string(text) { // both whole would fill the screen
+		t.Error("apps/reference/contract.json differs from the catalog. Fix: cd apps/reference && go generate")
+	}
 }
 
 func TestReferenceContractHasEveryServiceWithItsHealth(t *testing.T) {

@@ -116,7 +116,7 @@ func TestCommandLine(t *testing.T) {
 		args []string
 		says string
 	}{
-		"an unknown service": {[]string{"serve", "kafka"}, `there is no service "kafka"; the contract has execution_gateway, `},
+		"an unknown service": {[]string{"serve", "kafka"}, `there is no service "kafka"; the contract has `},
 		"a stock image":      {[]string{"serve", "postgres"}, `there is no service "postgres"`},
 		"no service":         {nil, "usage: reference serve <service>"},
 		"an unknown command": {[]string{"run", "orchestrator"}, "usage: reference serve <service>"},
