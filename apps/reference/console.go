@@ -117,7 +117,7 @@ func (c *console) protect(next http.Handler) http.Handler {
 	own := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		pageHeaders(w, c.policy)
-		if (r.URL.Path == "/metrics" || r.URL.Path == c.s.readiness()) && c.proxies.holds(r.RemoteAddr) {
+		if c.s.inside(r.URL.Path) && c.proxies.holds(r.RemoteAddr) {
 			http.NotFound(w, r)
 			return
 		}

@@ -289,7 +289,7 @@ func TestConsoleMTLS(t *testing.T) {
 			if test.proxies == "127.0.0.1" {
 				inside = http.StatusNotFound
 			}
-			for _, path := range []string{"/metrics", "/readyz"} {
+			for _, path := range []string{"/metrics", "/readyz", "/health"} {
 				code, _, _ = f.ask(t, "GET", path, "")
 				assert.Equal(t, inside, code, path)
 			}

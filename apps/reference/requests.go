@@ -39,12 +39,17 @@ func (s *service) observeRequest(r *http.Request, status int, took time.Duration
 	s.metrics.durations.WithLabelValues(method, route).Observe(took.Seconds())
 	level := slog.LevelInfo
 	switch {
-	case slices.Contains([]string{"/metrics", "/healthz", "/live", s.readiness()}, route):
+	case route == "/healthz" || route == "/live" || s.inside(route):
 		level = slog.LevelDebug // asked every few seconds; a change of health has a line of its own
 	case status >= 500:
 		level = slog.LevelWarn
 	}
 	s.log.Log(r.Context(), level, "request", "method", method, "route", route, "status", status, "duration_ms", milliseconds(took))
+}
+
+// inside tells whether a path is for the stack's own services, and not for those who come through a proxy.
+func (s *service) inside(path string) bool {
+	return path == "/metrics" || path == "/health" || path == "/readyz" || path == s.readiness()
 }
 
 func writeJSON(w http.ResponseWriter, code int, value any) {

@@ -82,7 +82,9 @@ func (s *service) setup(environ []string) (err error) {
 	if err := s.watchDependencies(); err != nil {
 		return err
 	}
-	s.mux.HandleFunc("GET "+s.readiness(), s.ready)
+	for path := range map[string]bool{"/health": true, "/readyz": true, s.readiness(): true} {
+		s.mux.HandleFunc("GET "+path, s.ready)
+	}
 	s.mux.HandleFunc("GET /healthz", s.live)
 	s.mux.Handle("GET /metrics", s.metrics.handler())
 	switch s.Role {
