@@ -554,8 +554,8 @@ func TestCSPReport(t *testing.T) {
 		status     int
 		logged     string
 	}{
-		"the old form":  {"application/csp-report", `{"csp-report":{"violated-directive":"script-src","blocked-uri":"https://evil.example/x?token=abc"}}`, http.StatusNoContent, `"blocked":"https://evil.example/x"`},
-		"the new form":  {"application/reports+json", `[{"body":{"effectiveDirective":"img-src","blockedURL":"https://pics.example"}}]`, http.StatusNoContent, `"directive":"img-src"`},
+		"the old form":  {"application/csp-report", `{"csp-report":{"violated-directive":"script-src","blocked-uri":"https://evil.example/x?a=1\u0026token=abc","line":1}}`, http.StatusNoContent, `"blocked-uri":"https://evil.example/x","line":1}`},
+		"the new form":  {"application/reports+json", `[{"body":{"effectiveDirective":"img-src","blockedURL":"https://pics.example"}}]`, http.StatusNoContent, `"effectiveDirective":"img-src"`},
 		"not a report":  {"application/json", `"hello"`, http.StatusBadRequest, ""},
 		"far too large": {"application/csp-report", `{"csp-report":{"blocked-uri":"` + strings.Repeat("a", reportLimit) + `"}}`, http.StatusBadRequest, ""},
 	}
