@@ -19,15 +19,15 @@ type overview struct {
 // learns of its place in the stack: the edges that its health answers for, and
 // for a console what there is to show.
 func (r *resolver) referenceEnv(enabled []catalog.Service) {
-	app := map[string]string{}
+	entry := map[string]catalog.Service{}
 	for _, c := range enabled {
-		app[c.Name] = c.App
+		entry[c.Name] = c
 	}
 	var services []overview
 	for _, s := range r.plan.Services {
 		o := overview{Name: s.Name, Tier: s.Tier, Health: s.Health, Dependencies: append([]string{}, s.After...)}
 		if s.Tier == catalog.Workers && r.reference[s.Name] {
-			o.Health = "http://" + s.Name + ":9100/health" // the platform's own workers serve nothing
+			o.Health = referenceHealth(entry[s.Name])
 		}
 		services = append(services, o)
 	}
@@ -44,12 +44,12 @@ func (r *resolver) referenceEnv(enabled []catalog.Service) {
 			continue
 		}
 		s.Env = append(s.Env, Env{Name: "STACK_DEPENDENCIES", Value: strings.Join(s.After, ",")})
-		switch app[s.Name] {
-		case "web_console_ng":
+		switch referenceRole(entry[s.Name]) {
+		case consoleRole:
 			s.Env = append(s.Env,
 				Env{Name: "STACK_SERVICES", Value: mustJSON(services)},
 				Env{Name: "STACK_LINKS", Value: mustJSON(links)})
-		case "auth_service":
+		case loginRole:
 			// It writes the sessions that the console reads; the old stack told the console alone where.
 			if console, ok := r.plan.Lookup("web_console_oauth2"); ok {
 				s.Env = append(s.Env, Env{Name: "REDIS_SESSION_DB", Value: console.Value("REDIS_SESSION_DB")})

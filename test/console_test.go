@@ -5,6 +5,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"image/png"
 	"net/http"
@@ -83,8 +84,15 @@ func TestConsole(t *testing.T) {
 			reached = append(reached, at)
 		}
 		assert.Equal(t, "skip", reached[0], "the way past the header")
-		assert.Contains(t, reached, "prometheus")
+		assert.Subset(t, reached, []string{"prometheus", "queue", "text", "send"})
 		assert.Contains(t, reached, "signout")
+	})
+	t.Run("a job posted on the page comes back with its result", func(t *testing.T) {
+		b := b.in(t)
+		b.do(chromedp.Focus("#text"))
+		b.keys("margin call", kb.Enter)
+		b.shows("#jobs", fmt.Sprintf("%x", sha256.Sum256([]byte("margin call"))), 15*time.Second)
+		b.shows("#jobs", "completed", time.Second)
 	})
 	t.Run("light and dark, narrow and wide", func(t *testing.T) { testConsoleLooks(t, b.in(t)) })
 
@@ -125,7 +133,7 @@ func testConsoleLooks(t *testing.T, b *browser) {
 			assert.Empty(t, wider, "horizontal scrolling, %s, %d px", scheme, width)
 			shot := get(b, chromedp.CaptureScreenshot())
 			assert.Equal(t, isDark, brightness(t, shot) < 0.5, "%s, %d px", scheme, width)
-			for _, part := range []string{"body", "#services td.state", "#services th[scope=row]", "nav a", "footer p", ".quiet"} {
+			for _, part := range []string{"body", "#services td.state", "#services th[scope=row]", "#post label", "#send", "#jobs .word", "nav a", "footer p", ".quiet"} {
 				contrast := get(b, chromedp.Evaluate[float64](fmt.Sprintf(contrastOf, part)))
 				assert.GreaterOrEqual(t, contrast, 4.5, "contrast of %s, %s", part, scheme)
 			}

@@ -3,15 +3,17 @@
 package test
 
 import (
-	"bytes"
-	"encoding/json"
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/cookiejar"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,12 +68,12 @@ func TestDevStack(t *testing.T) {
 	})
 
 	trace := "trace-" + s.prefix
-	t.Run("from a quote to an order", func(t *testing.T) { testQuoteToOrder(t, s.in(t), trace) })
+	t.Run("a job posted in the console comes back with its result", func(t *testing.T) { testJobFromTheConsole(t, s.in(t), trace) })
 	t.Run("one worker for all queues does the high one first", func(t *testing.T) { testQueueOrder(t, s.in(t)) })
 	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s, s.targets()...) })
 	t.Run("every log line can be found", func(t *testing.T) {
 		assertLoggedWithLevel(t, s, s.names()...)
-		for _, service := range []string{"orchestrator", "signal_service", "execution_gateway"} {
+		for _, service := range []string{"web_console_dev", "backtest_worker_dev"} {
 			assertFound(t, s, `{service="`+service+`"} | json | trace_id="`+trace+`"`)
 		}
 	})
@@ -131,65 +133,50 @@ func TestDevStack(t *testing.T) {
 	})
 }
 
-// testQuoteToOrder drives one thin slice through every API, and looks for the outcome in PostgreSQL.
-func testQuoteToOrder(t *testing.T, s *stack, trace string) {
-	var quote struct {
-		Symbol   string
-		Bid, Ask float64
-		Cached   bool
-	}
-	require.True(t, getJSON(t, s.url(8004, "/api/v1/quotes/AAPL"), &quote))
-	assert.Equal(t, "AAPL", quote.Symbol)
-	assert.Greater(t, quote.Ask, quote.Bid)
-	assert.Contains(t, s.exec("redis", "redis-cli", "get", "quote:AAPL"), `"symbol":"AAPL"`, "in the cache")
-
-	// What the made-up prices say differs from day to day: the run is for symbols that are to be traded today.
-	var signals struct {
-		Signals []struct{ Symbol, Side string }
-	}
-	post(t, s.url(8001, "/api/v1/signals"), nil, `{"symbols": ["AAPL", "MSFT", "NVDA", "AMZN", "META", "TSLA", "ORCL", "INTC"]}`, &signals)
-	require.Len(t, signals.Signals, 8)
-	sides := map[string]string{}
-	for _, signal := range signals.Signals {
-		if signal.Side != "hold" {
-			sides[signal.Symbol] = signal.Side
-		}
-	}
-	require.NotEmpty(t, sides)
-	symbols := slices.Sorted(maps.Keys(sides))
-	request, err := json.Marshal(map[string]any{"run_id": "slice", "symbols": symbols, "qty": 7})
+// testJobFromTheConsole posts a job in the console, and looks for its result in the worker's files, in PostgreSQL and on the page.
+func testJobFromTheConsole(t *testing.T, s *stack, trace string) {
+	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
-
-	var run struct {
-		Status string
-		Orders []string
+	browser := &http.Client{Jar: jar}
+	submit := func(path string, form url.Values) string {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url(8080, path), strings.NewReader(form.Encode()))
+		require.NoError(t, err)
+		request.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "X-Request-Id": {trace}}
+		response, err := browser.Do(request)
+		require.NoError(t, err)
+		defer func() { _ = response.Body.Close() }()
+		page, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, response.StatusCode, string(page))
+		return string(page)
 	}
-	header := http.Header{"X-Request-Id": {trace}}
-	assert.Equal(t, 201, post(t, s.url(8003, "/api/v1/orchestration/run"), header, string(request), &run))
-	assert.Equal(t, "completed", run.Status)
-	require.Len(t, run.Orders, len(symbols))
-	assert.Equal(t, "completed", s.sql("select status from reference_app.orchestration_runs where run_id = 'slice'"))
-	for symbol, side := range sides {
-		assert.Equal(t, side+"|7|dry_run|"+trace,
-			s.sql("select side, qty, status, trace_id from reference_app.orders where client_order_id = 'slice-"+symbol+"' and symbol = '"+symbol+"'"))
-	}
+	submit("/login", url.Values{"username": {"admin"}, "password": {"admin"}})
+	submit("/jobs", url.Values{"queue": {"backtest_normal"}, "text": {"margin call"}})
 
-	assert.Equal(t, 200, post(t, s.url(8003, "/api/v1/orchestration/run"), header, string(request), &run), "the same run again is answered")
-	assert.Equal(t, strconv.Itoa(len(symbols)), s.sql("select count(*) from reference_app.orders"), "and not carried out again")
+	result := fmt.Sprintf("%x", sha256.Sum256([]byte("margin call")))
+	s.eventually("backtest_normal|completed|1|"+result+"|"+trace, "select queue, status, attempts, result, trace_id from reference_app.jobs where text = 'margin call'")
+	file := s.result("backtest_worker_dev", s.sql("select job_id from reference_app.jobs where text = 'margin call'"))
+	assert.Equal(t, result, file.Result)
+	response, err := browser.Get(s.url(8080, "/"))
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	page, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	assert.Contains(t, string(page), result)
 }
 
 // testQueueOrder keeps the worker of all queues busy, gives it work for each, the low first, and looks at what it does in which order.
 func testQueueOrder(t *testing.T, s *stack) {
-	const short = `{"job_id": "%s-%d", "symbol": "AAPL", "fast": 2, "slow": 4, "bars": 5}`
-	s.enqueue("backtest_low", `{"job_id": "busy", "symbol": "AAPL", "bars": 40, "step_delay_ms": 50}`)
-	s.eventually("1", "select count(*) from reference_app.backtest_jobs where job_id = 'busy' and status = 'running'")
+	const short = `{"job_id": "%s-%d", "text": "in order"}`
+	s.enqueue("backtest_low", `{"job_id": "busy", "text": "in order", "steps": 40, "step_ms": 50}`)
+	s.eventually("1", "select count(*) from reference_app.jobs where job_id = 'busy' and status = 'running'")
 	for _, queue := range []string{"low", "normal", "high"} {
 		s.enqueue("backtest_"+queue, short, queue, 1)
 		s.enqueue("backtest_"+queue, short, queue, 2)
 	}
-	s.eventually("7", "select count(*) from reference_app.backtest_jobs where status = 'completed'")
+	s.eventually("7", "select count(*) from reference_app.jobs where status = 'completed' and text = 'in order'")
 	assert.Equal(t, "busy,high-1,high-2,normal-1,normal-2,low-1,low-2",
-		s.sql("select string_agg(job_id, ',' order by started_at) from reference_app.backtest_jobs"))
+		s.sql("select string_agg(job_id, ',' order by started_at) from reference_app.jobs where text = 'in order'"))
 }
 
 // standIn turns the reference app's image into one of the platform's own for a service, as far as the stack can tell: it takes no
@@ -227,25 +214,6 @@ func (s *stack) hostPorts(service string) []int {
 	}
 	slices.Sort(ports)
 	return ports
-}
-
-// post sends JSON and decodes the answer, which must be a success. It gives the status.
-func post(t *testing.T, address string, header http.Header, body string, into any) int {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, bytes.NewReader([]byte(body)))
-	require.NoError(t, err)
-	if header != nil {
-		request.Header = header.Clone()
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(t, err)
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	require.Less(t, response.StatusCode, 300, string(text))
-	require.NoError(t, json.Unmarshal(text, into), string(text))
-	return response.StatusCode
 }
 
 // assertFound asserts that Loki finds something for each query.

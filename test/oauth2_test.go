@@ -11,8 +11,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/gob"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net/http"
@@ -437,13 +437,17 @@ func testSessions(t *testing.T, s *site, provider *openid.Provider, key []byte) 
 		box := sealedWith(t, key)
 		plain, err := box.Open(nil, nil, s.redis(t, nil, "GET", storedUnder(id)), []byte(storedUnder(id)))
 		require.NoError(t, err, "AES-256-GCM with SESSION_ENCRYPTION_KEY")
-		var session map[string]any
-		require.NoError(t, json.Unmarshal(plain, &session))
+		var session struct {
+			Deadline time.Time
+			Values   map[string]any
+		}
+		require.NoError(t, gob.NewDecoder(bytes.NewReader(plain)).Decode(&session))
+		lifetime := time.Until(session.Deadline).Round(time.Hour)
 		age := func(by time.Duration) {
-			session["created"] = time.Now().Add(-by)
-			plain, err := json.Marshal(session)
-			require.NoError(t, err)
-			s.redis(t, box.Seal(nil, nil, plain, []byte(storedUnder(id))), "-x", "SET", storedUnder(id))
+			session.Deadline = time.Now().Add(lifetime - by)
+			var aged bytes.Buffer
+			require.NoError(t, gob.NewEncoder(&aged).Encode(session))
+			s.redis(t, box.Seal(nil, nil, aged.Bytes(), []byte(storedUnder(id))), "-x", "SET", storedUnder(id))
 		}
 		age(3*time.Hour + 59*time.Minute)
 		assert.True(t, v.signedIn(), "SESSION_ABSOLUTE_TIMEOUT_HOURS is 4")

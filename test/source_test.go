@@ -121,10 +121,7 @@ func TestSourceDir(t *testing.T) {
 			assert.ElementsMatch(t, want, got, service)
 		}
 		checkout.write("data/models/momentum-1", "weights")
-		var list struct{ Models []struct{ Name string } }
-		require.True(t, getJSON(t, s.url(8005, "/api/v1/models"), &list))
-		require.Len(t, list.Models, 1)
-		assert.Equal(t, "momentum-1", list.Models[0].Name)
+		assert.Equal(t, "weights", s.exec("model_registry", "cat", "/app/data/models/momentum-1"))
 	})
 	t.Run("an edit replaces the services of that app alone", func(t *testing.T) {
 		s := s.in(t)

@@ -26,42 +26,38 @@ func TestWorkersStack(t *testing.T) {
 	t.Run("jobs of every queue leave their results in the volume", func(t *testing.T) {
 		s := s.in(t)
 		for _, queue := range []string{"high", "normal", "low"} {
-			s.enqueue("backtest_"+queue, `{"job_id": "first-%s", "symbol": "MSFT", "trace_id": "%s"}`, queue, s.prefix)
+			s.enqueue("backtest_"+queue, `{"job_id": "first-%s", "text": "first", "trace_id": "%s"}`, queue, s.prefix)
 		}
-		s.eventually("3", "select count(*) from reference_app.backtest_jobs where status = 'completed'")
+		s.eventually("3", "select count(*) from reference_app.jobs where status = 'completed'")
 		for _, queue := range []string{"high", "normal", "low"} {
 			// Every worker has the one volume, so any of them sees what the others wrote.
 			result := s.result("backtest_worker_low", "first-"+queue)
 			assert.Equal(t, "backtest_"+queue, result.Queue)
-			assert.Equal(t, 250, result.Bars)
+			assert.Equal(t, s.sql("select result from reference_app.jobs where job_id = 'first-"+queue+"'"), result.Result)
 			assert.Equal(t, 1, result.Attempts)
-			lines := s.exec("backtest_worker_high", "sh", "-c", "wc -l </app/data/backtest_results/first-"+queue+".csv")
-			assert.Equal(t, "251", lines, "the equity curve and its heading")
 		}
 	})
 	t.Run("an alert is delivered once", func(t *testing.T) {
 		s := s.in(t)
 		for range 3 {
-			s.enqueue("alerts", `{"alert_id": "margin", "recipient": "desk@example.com", "channel": "email", "message": "margin call"}`)
+			s.enqueue("alerts", `{"job_id": "margin", "text": "margin call"}`)
 		}
-		s.enqueue("alerts", `{"alert_id": "last", "recipient": "desk@example.com", "channel": "sms", "message": "the queue is empty"}`)
-		s.eventually("1", "select count(*) from reference_app.alert_deliveries where alert_id = 'last'")
-		assert.Equal(t, "1|margin call", s.sql("select count(*), min(message) from reference_app.alert_deliveries where alert_id = 'margin'"))
-		assert.Equal(t, 1, s.logged("alert_worker", "alert recorded as delivered", `"alert_id":"margin"`))
-		assert.NotContains(t, s.logs(s.prefix+"_alert_worker", "all"), "desk@example.com", "who is told is nobody's business")
+		s.enqueue("alerts", `{"job_id": "last", "text": "the queue is empty"}`)
+		s.eventually("completed", "select status from reference_app.jobs where job_id = 'last'")
+		assert.Equal(t, "completed|1|margin call", s.sql("select status, attempts, text from reference_app.jobs where job_id = 'margin'"))
+		assert.Equal(t, 1, s.logged("alert_worker", "job completed", `"job_id":"margin"`))
+		assert.NotContains(t, s.logs(s.prefix+"_alert_worker", "all"), "margin call", "what is told is nobody's business")
 	})
 	t.Run("a worker that is killed in the middle of a job", func(t *testing.T) {
 		s := s.in(t)
-		s.enqueue("backtest_low", `{"job_id": "survivor", "symbol": "NVDA", "bars": 60, "step_delay_ms": 60}`)
-		s.eventually("running|1", "select status, attempts from reference_app.backtest_jobs where job_id = 'survivor'")
+		s.enqueue("backtest_low", `{"job_id": "survivor", "text": "survivor", "steps": 60, "step_ms": 60}`)
+		s.eventually("running|1", "select status, attempts from reference_app.jobs where job_id = 'survivor'")
 		s.crash("backtest_worker_low")
-		s.eventually("completed|2", "select status, attempts from reference_app.backtest_jobs where job_id = 'survivor'")
+		s.eventually("completed|2", "select status, attempts from reference_app.jobs where job_id = 'survivor'")
 		assert.Equal(t, 2, s.result("backtest_worker_low", "survivor").Attempts)
-		assert.Equal(t, 1, s.logged("backtest_worker_low", "backtest completed", `"job_id":"survivor"`))
+		assert.Equal(t, 1, s.logged("backtest_worker_low", "job completed", `"job_id":"survivor"`))
 		assert.Equal(t, 1, s.inspect("backtest_worker_low").RestartCount, "the engine brought it back")
-		for _, list := range []string{"backtest_low", "backtest_low:processing", "backtest_low:failed"} {
-			assert.Equal(t, "0", s.exec("redis", "redis-cli", "llen", list), list)
-		}
+		assert.Equal(t, "0", s.exec("redis", "redis-cli", "xlen", "backtest_low"))
 		s.unchanged("after the crash")
 	})
 	t.Run("every Prometheus target is up", func(t *testing.T) { assertTargetsUp(t, s.in(t), s.targets()...) })
@@ -79,9 +75,9 @@ func TestWorkersStack(t *testing.T) {
 		assert.ElementsMatch(t, five, s.replaced(before), "the first keeps its name and its container")
 		assertAllHealthy(t, s, slices.Concat(baseServices, workerServices, five)...)
 		for i := range 5 {
-			s.enqueue("backtest_high", `{"job_id": "crowd-%d", "symbol": "AAPL", "bars": 60, "step_delay_ms": 40}`, i)
+			s.enqueue("backtest_high", `{"job_id": "crowd-%d", "text": "crowd", "steps": 60, "step_ms": 40}`, i)
 		}
-		s.eventually("5|5", "select count(*), count(distinct worker) from reference_app.backtest_jobs where job_id like 'crowd-%' and status = 'completed'")
+		s.eventually("5|5", "select count(*), count(distinct worker) from reference_app.jobs where job_id like 'crowd-%' and status = 'completed'")
 		assertFound(t, s, `{service="backtest_worker_high", container="`+s.prefix+`_backtest_worker_high_5"}`)
 
 		before = s.ids()
@@ -95,17 +91,17 @@ func TestWorkersStack(t *testing.T) {
 // enqueue puts a job into a queue as the platform's services do.
 func (s *stack) enqueue(queue, format string, args ...any) {
 	s.t.Helper()
-	s.exec("redis", "redis-cli", "lpush", queue, fmt.Sprintf(format, args...))
+	s.exec("redis", "redis-cli", "xadd", queue, "*", "job", fmt.Sprintf(format, args...))
 }
 
-// backtestResult is what a test looks at of a result file.
-type backtestResult struct {
-	Queue          string
-	Bars, Attempts int
+// jobResult is what a test looks at of a result file.
+type jobResult struct {
+	Queue, Result string
+	Attempts      int
 }
 
 // result reads a job's result file in a worker's container.
-func (s *stack) result(service, job string) (r backtestResult) {
+func (s *stack) result(service, job string) (r jobResult) {
 	s.t.Helper()
 	require.NoError(s.t, json.Unmarshal([]byte(s.exec(service, "cat", "/app/data/backtest_results/"+job+".json")), &r))
 	return r

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -62,56 +63,58 @@ func TestConsoleCookie(t *testing.T) {
 	f := newFixture(t, "web_console", nil)
 	_, _, header := f.ask(t, "POST", "/login", "username=admin&password=console-secret", "Content-Type", form)
 	cookie := header.Get("Set-Cookie")
-	u, err := url.Parse(f.url)
+	host, err := os.Hostname()
 	require.NoError(t, err)
-	assert.True(t, strings.HasPrefix(cookie, "console_session_"+u.Port()+"="), "two stacks on one host do not sign each other out")
-	assert.Contains(t, cookie, "HttpOnly")
-	assert.Contains(t, cookie, "SameSite=Lax")
+	assert.True(t, strings.HasPrefix(cookie, "console_session_"+host+"="), "two stacks on one host do not sign each other out")
+	for _, part := range []string{"HttpOnly", "SameSite=Lax", "Max-Age=144"} {
+		assert.Contains(t, cookie, part)
+	}
 	value, _, _ := strings.Cut(cookie, ";")
-	code, _, _ := f.ask(t, "GET", "/", "", "Cookie", value[:len(value)-2]+"AA")
+	code, _, _ := f.ask(t, "GET", "/", "", "Cookie", value)
+	require.Equal(t, http.StatusOK, code)
+	code, _, _ = f.ask(t, "GET", "/", "", "Cookie", value[:len(value)-2]+"AA")
 	assert.Equal(t, http.StatusSeeOther, code, "a cookie that was tampered with opens nothing")
-	other := newFixture(t, "web_console_dev", map[string]string{"WEB_CONSOLE_PASSWORD": "changed"})
-	code, _, _ = other.ask(t, "GET", "/", "", "Cookie", value)
-	assert.Equal(t, http.StatusSeeOther, code)
+	_, _, header = f.ask(t, "POST", "/login", "username=admin&password=console-secret", "Content-Type", form, "Cookie", value)
+	assert.NotContains(t, header.Get("Set-Cookie"), value, "a login never goes on with the cookie that was there before")
 }
 
 func TestConsoleSessionEnds(t *testing.T) {
-	now := time.Now()
-	for name, test := range map[string]struct {
-		created, seen time.Duration
-		version       uint
-		open          bool
-	}{
-		"in use":             {time.Hour, time.Minute, 1, true},
-		"idle":               {time.Hour, 16 * time.Minute, 1, false},
-		"absolute":           {5 * time.Hour, time.Minute, 1, false},
-		"an older version's": {time.Hour, time.Minute, 0, false},
+	for name, change := range map[string]func(*passwordGate){
+		"idle":         func(g *passwordGate) { g.sessions.IdleTimeout = 30 * time.Millisecond },
+		"its lifetime": func(g *passwordGate) { g.sessions.Lifetime = 30 * time.Millisecond },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, "web_console_dev", nil)
-			cfg, err := load[consoleDevConfig](f.environ)
-			require.NoError(t, err)
-			g := newPasswordGate(f.runtime, cfg.ConsoleConfig, cfg.SessionKey)
+			s := newSessions("x", time.Minute, time.Hour)
+			g := &passwordGate{sessions: s, c: &console{s: &service{env: map[string]string{}}}}
+			change(g)
 			w := httptest.NewRecorder()
-			r := httptest.NewRequest(http.MethodGet, f.url+"/", nil)
-			g.write(w, r, passwordSession{ID: "x", User: "admin", Version: test.version, Created: now.Add(-test.created), Seen: now.Add(-test.seen)})
-			cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
-			code, _, header := f.ask(t, "GET", "/live", "", "Cookie", cookie)
-			if !test.open {
-				assert.Equal(t, http.StatusUnauthorized, code)
-				return
-			}
-			assert.Equal(t, http.StatusOK, code)
-			assert.Empty(t, header.Get("Set-Cookie"), "a poll is no activity")
-			_, _, header = f.ask(t, "GET", "/live", "", "Cookie", cookie, "X-User-Active", "1")
-			assert.NotEmpty(t, header.Get("Set-Cookie"))
+			ctx, err := g.sessions.load(httptest.NewRequest(http.MethodGet, "/", nil))
+			require.NoError(t, err)
+			g.sessions.Put(ctx, "user", "admin")
+			require.NoError(t, g.sessions.save(ctx, w))
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.AddCookie(w.Result().Cookies()[0])
+			again := httptest.NewRecorder()
+			_, open := g.who(again, r, false)
+			assert.True(t, open)
+			assert.Empty(t, again.Header().Get("Set-Cookie"), "a poll is no activity")
+			require.Eventually(t, func() bool { _, open := g.who(httptest.NewRecorder(), r, false); return !open }, soon, tick)
 		})
 	}
 }
 
+func TestActivityKeepsAConsoleSession(t *testing.T) {
+	f := newFixture(t, "web_console_dev", nil)
+	cookie := f.signIn(t)
+	_, _, header := f.ask(t, "GET", "/live", "", "Cookie", cookie)
+	assert.Empty(t, header.Get("Set-Cookie"))
+	_, _, header = f.ask(t, "GET", "/live", "", "Cookie", cookie, "X-User-Active", "1")
+	assert.NotEmpty(t, header.Get("Set-Cookie"))
+}
+
 func TestConsoleLoginIsLimited(t *testing.T) {
 	f := newFixture(t, "web_console", nil)
-	for range loginBurst {
+	for range 8 {
 		code, _, _ := f.ask(t, "POST", "/login", "username=admin&password=x", "Content-Type", form)
 		require.Equal(t, http.StatusUnauthorized, code)
 	}
@@ -158,17 +161,12 @@ const testStack = `[{"name":"postgres","tier":"base","health":"tcp://postgres:54
 func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	gateway := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": "postgres,redis"})
 	f := newFixture(t, "web_console_dev", map[string]string{"STACK_SERVICES": strings.ReplaceAll(testStack, "%GATEWAY%", gateway.url), "STACK_LINKS": `{"prometheus":"http://127.0.0.1:9090","grafana":"http://127.0.0.1:3000"}`})
-	f.db.orderRows["o1"] = order{ClientOrderID: "o1", Symbol: "AAPL", Side: "buy", Quantity: 7, Status: "dry_run"}
-	f.db.runRows["r1"] = orchestrationRun{RunID: "r1", Status: "completed", Symbols: []string{"AAPL"}}
-	f.db.jobRows["j1"] = jobRecord{JobID: "j1", Queue: "backtest_low", Status: "failed", Attempts: 2}
+	f.db.rows["j1"] = jobRow{JobID: "j1", Queue: "backtest_low", Status: "failed", Attempts: 2}
 	cookie := f.signIn(t)
 	look := func() pageView {
-		gateway.health.mu.Lock()
-		gateway.health.checked = time.Time{}
-		gateway.health.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-		defer cancel()
-		f.background[0](ctx) // one round of the monitor
+		gateway.health.forget()
+		f.stack.forget()
+		f.stack.look(t.Context())
 		_, text, _ := f.ask(t, "GET", "/api/stack", "", "Cookie", cookie)
 		return decodeText[pageView](t, text)
 	}
@@ -178,9 +176,8 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	assert.Equal(t, 1, view.Stack.Unwatched)
 	assert.Empty(t, view.Stack.Causes)
 	assert.Equal(t, []linkView{{"grafana", "http://127.0.0.1:3000"}, {"prometheus", "http://127.0.0.1:9090"}}, view.Links)
-	assert.Len(t, view.Data.Orders, 1)
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
-	for _, text := range []string{"All 4 services are healthy.</strong> 1 more cannot be asked.", `data-service="gateway" data-state="healthy"`, "AAPL", "r1", "attempt 2", "http://127.0.0.1:3000"} {
+	for _, text := range []string{"All 4 services are healthy.</strong> 1 more cannot be asked.", `data-service="gateway" data-state="healthy"`, "j1", "attempt 2", "http://127.0.0.1:3000"} {
 		assert.Contains(t, page, text)
 	}
 
@@ -201,26 +198,59 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 
 	f.db.fail(errors.New("away"))
 	view = look()
-	assert.Contains(t, view.Data.Error, "PostgreSQL does not answer")
+	assert.Contains(t, view.Error, "PostgreSQL does not answer")
 	_, page, _ = f.ask(t, "GET", "/live", "", "Cookie", cookie)
 	assert.Contains(t, page, "PostgreSQL does not answer")
 }
 
-func TestConsoleWithoutStackServices(t *testing.T) {
-	f := newFixture(t, "web_console_dev", nil)
-	_, text, _ := f.ask(t, "GET", "/api/stack", "", "Cookie", f.signIn(t))
-	var names []string
-	for _, tier := range decodeText[pageView](t, text).Stack.Tiers {
-		for _, s := range tier.Services {
-			names = append(names, s.Name)
-		}
+// A job goes through Redis to a worker, and its result comes back from the store.
+func TestJobFromTheConsole(t *testing.T) {
+	worker := newFixture(t, "backtest_worker_dev", nil)
+	f := newFixture(t, "web_console_dev", map[string]string{"REDIS_URL": "redis://" + worker.redis.Addr() + "/0",
+		"STACK_SERVICES": `[{"name":"backtest_worker_dev","tier":"workers"},{"name":"redis","tier":"base","health":"tcp://redis:6379"}]`})
+	f.service.db = worker.db
+	cookie := f.signIn(t)
+	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
+	assert.Contains(t, page, `<option value="backtest_high">backtest high</option><option value="backtest_normal">`)
+
+	post := func(body string, header ...string) (int, string) {
+		code, text, _ := f.ask(t, "POST", "/jobs", body, append(header, "Content-Type", form)...)
+		return code, text
 	}
-	assert.Equal(t, []string{"postgres", "redis", "prometheus", "execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "web_console_dev"}, names)
+	code, _ := post("queue=backtest_high&text=x")
+	assert.Equal(t, http.StatusSeeOther, code)
+	assert.Zero(t, worker.length("backtest_high"), "a stranger posts nothing")
+	for _, bad := range []string{"queue=alerts&text=x", "queue=backtest_high&text=+", "queue=backtest_high&text=" + strings.Repeat("a", 4001)} {
+		code, text := post(bad, "Cookie", cookie)
+		assert.Equal(t, http.StatusBadRequest, code)
+		assert.Contains(t, text, `id="fault"`)
+	}
+	code, _ = post("queue=backtest_high&text=x", "Cookie", cookie, "Origin", "https://evil.example")
+	assert.Equal(t, http.StatusForbidden, code)
+	assert.Zero(t, worker.length("backtest_high"))
+
+	code, _ = post("queue=backtest_high&text=margin+call", "Cookie", cookie, "X-Request-Id", "the-trace")
+	require.Equal(t, http.StatusSeeOther, code)
+	start(t, worker.worker("backtest_high"))
+	sum := sha256.Sum256([]byte("margin call"))
+	require.Eventually(t, func() bool {
+		_, page, _ = f.ask(t, "GET", "/live", "", "Cookie", cookie)
+		return strings.Contains(page, hex.EncodeToString(sum[:]))
+	}, soon, tick)
+	assert.Contains(t, page, "margin call")
+	assert.Contains(t, page, `<span class="word completed">completed</span>`)
+	assert.Contains(t, f.log.String(), `"trace_id":"the-trace"`)
+	assert.Contains(t, worker.log.String(), `"trace_id":"the-trace"`)
+
+	worker.redis.SetError("gone")
+	code, text := post("queue=backtest_high&text=x", "Cookie", cookie)
+	assert.Equal(t, http.StatusServiceUnavailable, code)
+	assert.Contains(t, text, "Redis does not answer, so the job was not posted.")
 }
 
 func TestConsoleEscapes(t *testing.T) {
 	f := newFixture(t, "web_console", nil)
-	f.db.jobRows["j"] = jobRecord{JobID: "j", Detail: `<script>alert(1)</script>"`, Queue: "q", Status: "failed"}
+	f.db.rows["j"] = jobRow{JobID: "j", Text: `<script>alert(1)</script>"`, Queue: "q", Status: "failed"}
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", f.signIn(t))
 	assert.NotContains(t, page, "<script>alert")
 	assert.Contains(t, page, "&lt;script&gt;")
@@ -259,7 +289,7 @@ func TestConsoleMTLS(t *testing.T) {
 			if test.proxies == "127.0.0.1" {
 				inside = http.StatusNotFound
 			}
-			for _, path := range []string{"/metrics", "/readyz"} {
+			for _, path := range []string{"/metrics", "/readyz", "/health"} {
 				code, _, _ = f.ask(t, "GET", path, "")
 				assert.Equal(t, inside, code, path)
 			}

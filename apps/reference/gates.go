@@ -1,17 +1,13 @@
 package main
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
-	"encoding/hex"
-	"errors"
-	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -19,18 +15,17 @@ import (
 
 // identity is who looks at the console, and how that is known.
 type identity struct {
-	Name   string `json:"name"`
-	Detail string `json:"detail,omitempty"`
-	Method string `json:"method"`
-	// Refresh is set when the page should ask for a renewed session before long.
-	Refresh bool `json:"refresh,omitempty"`
+	Name    string `json:"name"`
+	Detail  string `json:"detail,omitempty"`
+	Method  string `json:"method"`
+	Refresh bool   `json:"refresh,omitempty"` // the page should ask for renewed tokens before long
 }
 
 // gate decides who may see the console; each auth type has its own.
 type gate interface {
 	// who tells who asks; active means that a person, not a page's timer, stands behind the request.
 	who(w http.ResponseWriter, r *http.Request, active bool) (identity, bool)
-	// refuse answers a page request of somebody unknown.
+	// refuse answers a request of somebody unknown.
 	refuse(w http.ResponseWriter, r *http.Request)
 	// logoutURL is where the page's sign-out leads; empty: nobody can sign out.
 	logoutURL() string
@@ -61,133 +56,85 @@ func (g certificateGate) logoutURL() string { return "" }
 
 // sessionGate wants a session that auth_service made.
 type sessionGate struct {
-	sessions      *sessionStore
-	login, logout string
-	rt            *runtime
+	s        *service
+	sessions sharedSessions
 }
 
 // refreshAhead is how long before the provider's token runs out the page asks for a new one.
 const refreshAhead = time.Minute
 
+func newSessionGate(s *service) (gate, error) {
+	idle, absolute := sessionTimes(s)
+	shared, err := newSharedSessions(s, idle, absolute)
+	return sessionGate{s, shared}, err
+}
+
+// sessionTimes reads how long a session may be idle and how long it may last.
+func sessionTimes(s *service) (idle, absolute time.Duration) {
+	minutes, _ := strconv.Atoi(s.env["SESSION_TIMEOUT_MINUTES"])
+	hours, _ := strconv.Atoi(s.env["SESSION_ABSOLUTE_TIMEOUT_HOURS"])
+	return time.Duration(minutes) * time.Minute, time.Duration(hours) * time.Hour
+}
+
 func (g sessionGate) who(_ http.ResponseWriter, r *http.Request, active bool) (identity, bool) {
-	key, value, err := g.sessions.fromRequest(r)
+	ctx, err := g.sessions.load(r)
 	if err != nil {
-		if !errors.Is(err, errNoSession) {
-			g.rt.log.WarnContext(r.Context(), "session not read", "error", brief(err))
-		}
+		g.s.log.WarnContext(r.Context(), "session not read", "error", brief(err))
+		return identity{}, false
+	}
+	subject := g.sessions.GetString(ctx, "sub")
+	if subject == "" {
 		return identity{}, false
 	}
 	if active {
-		if err := g.sessions.touch(r.Context(), key, value); err != nil {
-			g.rt.log.WarnContext(r.Context(), "session not renewed", "error", brief(err))
+		if err := g.sessions.touch(ctx); err != nil {
+			g.s.log.WarnContext(ctx, "session not renewed", "error", brief(err))
 		}
 	}
-	name := value.Name
-	if name == "" {
-		name = value.Email
+	name := subject
+	for _, claim := range []string{"email", "name"} {
+		if value := g.sessions.GetString(ctx, claim); value != "" {
+			name = value
+		}
 	}
-	if name == "" {
-		name = value.Subject
-	}
-	return identity{Name: name, Detail: value.Subject, Method: "OpenID Connect", Refresh: value.RefreshToken != "" && time.Until(value.TokenExpiry) < refreshAhead}, true
+	soon := g.sessions.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(g.sessions.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
+	return identity{Name: name, Detail: subject, Method: "OpenID Connect", Refresh: soon}, true
 }
 
 func (g sessionGate) refuse(w http.ResponseWriter, r *http.Request) {
-	http.Redirect(w, r, g.login+"?next="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
+	http.Redirect(w, r, g.s.env["OAUTH2_LOGIN_URL"]+"?next="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
 }
 
-func (g sessionGate) logoutURL() string { return g.logout }
+func (g sessionGate) logoutURL() string { return g.s.env["OAUTH2_LOGOUT_URL"] }
 
-// passwordGate is the login of auth type dev: one user, one password, an encrypted cookie.
+// passwordGate is the login of auth type dev: one user, one password, and sessions that end with the process.
 type passwordGate struct {
-	rt             *runtime
-	user, password string
-	role           string
-	version        uint
-	key            encryptedKey
-	idle, absolute time.Duration
-
-	mu sync.Mutex
-	// ended holds the sessions that were signed out of before their time, until that time.
-	ended map[string]time.Time
-	// failures limits wrong passwords by the client's address.
-	failures map[string]*rate.Limiter
+	c        *console
+	sessions sessions
+	failures *rate.Limiter // eight wrong passwords, then one every ten seconds
 }
 
-const (
-	loginBurst   = 8
-	loginRefill  = 10 * time.Second
-	maxFailures  = 10_000
-	cookiePrefix = "console_session"
-)
-
-type passwordSession struct {
-	ID      string    `json:"id"`
-	User    string    `json:"user"`
-	Version uint      `json:"version"`
-	Created time.Time `json:"created"`
-	Seen    time.Time `json:"seen"`
-}
-
-// newPasswordGate mixes the user and password into the key: the development key is public, and a new password ends old sessions.
-func newPasswordGate(rt *runtime, cfg ConsoleConfig, key encryptedKey) *passwordGate {
-	mac := hmac.New(sha256.New, key[:])
-	mac.Write([]byte(cfg.User + "\x00" + cfg.Password))
-	g := &passwordGate{rt: rt, user: cfg.User, password: cfg.Password, role: cfg.DevRole, version: cfg.DevSessionVersion, idle: cfg.idle(), absolute: cfg.absolute(),
-		ended: map[string]time.Time{}, failures: map[string]*rate.Limiter{}}
-	copy(g.key[:], mac.Sum(nil))
+func (c *console) newPasswordGate() *passwordGate {
+	idle, absolute := sessionTimes(c.s)
+	// Browsers share cookies between the ports of one host, on which two stacks may stand.
+	host, _ := os.Hostname()
+	g := &passwordGate{c: c, sessions: newSessions("console_session_"+host, idle, absolute), failures: rate.NewLimiter(rate.Every(10*time.Second), 8)}
+	c.s.mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { g.form(w, r, http.StatusOK, "") })
+	c.s.mux.HandleFunc("POST /login", g.login)
+	c.s.mux.HandleFunc("POST /logout", g.logout)
 	return g
 }
 
-// cookieName has the port in it: browsers share cookies between the ports of one host, and two stacks may stand on it.
-func cookieName(r *http.Request) string {
-	if _, port, err := net.SplitHostPort(r.Host); err == nil {
-		return cookiePrefix + "_" + port
-	}
-	return cookiePrefix
-}
-
-func (g *passwordGate) read(r *http.Request) (passwordSession, bool) {
-	var s passwordSession
-	cookie, err := r.Cookie(cookieName(r))
-	if err != nil {
-		return s, false
-	}
-	sealed, err := base64.RawURLEncoding.DecodeString(cookie.Value)
-	if err != nil || unseal(g.key, cookiePrefix, sealed, &s) != nil {
-		return s, false
-	}
-	g.mu.Lock()
-	_, ended := g.ended[s.ID]
-	g.mu.Unlock()
-	alive := time.Since(s.Seen) < g.idle && time.Since(s.Created) < g.absolute
-	return s, alive && !ended && s.Version == g.version && s.User == g.user
-}
-
-func (g *passwordGate) write(w http.ResponseWriter, r *http.Request, s passwordSession) {
-	sealed, err := seal(g.key, cookiePrefix, s)
-	if err != nil {
-		g.rt.log.ErrorContext(r.Context(), "session not written", "error", brief(err))
-		return
-	}
-	setCookie(w, r, base64.RawURLEncoding.EncodeToString(sealed), int(time.Until(s.Created.Add(g.absolute)).Seconds()))
-}
-
-func setCookie(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
-	http.SetCookie(w, &http.Cookie{ // #nosec G124 -- this console is served over plain http on loopback, where browsers drop Secure cookies
-		Name: cookieName(r), Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode})
-}
-
 func (g *passwordGate) who(w http.ResponseWriter, r *http.Request, active bool) (identity, bool) {
-	s, ok := g.read(r)
-	if !ok {
-		return identity{}, false
+	ctx, err := g.sessions.load(r)
+	user := ""
+	if err == nil {
+		user = g.sessions.GetString(ctx, "user")
 	}
-	if active && time.Since(s.Seen) > time.Second {
-		s.Seen = time.Now()
-		g.write(w, r, s)
+	if user != "" && active {
+		err = g.sessions.save(ctx, w)
 	}
-	return identity{Name: s.User, Detail: g.role, Method: "password"}, true
+	return identity{Name: user, Detail: g.c.s.env["WEB_CONSOLE_DEV_ROLE"], Method: "password"}, user != "" && err == nil
 }
 
 func (g *passwordGate) refuse(w http.ResponseWriter, r *http.Request) {
@@ -196,55 +143,46 @@ func (g *passwordGate) refuse(w http.ResponseWriter, r *http.Request) {
 
 func (g *passwordGate) logoutURL() string { return "/logout" }
 
+func (g *passwordGate) form(w http.ResponseWriter, r *http.Request, code int, fault string) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
+	g.c.render(w, r, "login.html", map[string]string{"Fault": fault})
+}
+
 // login checks what the form says. Both comparisons always run and take the same time whatever is typed.
-func (g *passwordGate) login(w http.ResponseWriter, r *http.Request) (int, string) {
+func (g *passwordGate) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4096)
-	limiter := g.limiter(r)
-	if limiter.Tokens() < 1 {
+	if g.failures.Tokens() < 1 {
 		w.Header().Set("Retry-After", "10")
-		return http.StatusTooManyRequests, "Too many wrong passwords. Wait a little and try again."
+		g.form(w, r, http.StatusTooManyRequests, "Too many wrong passwords. Wait a little and try again.")
+		return
 	}
+	env, log := g.c.s.env, g.c.s.log
 	same := func(a, b string) int {
 		x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 		return subtle.ConstantTimeCompare(x[:], y[:])
 	}
-	if same(r.PostFormValue("username"), g.user)&same(r.PostFormValue("password"), g.password) != 1 {
-		limiter.Allow()
-		g.rt.log.WarnContext(r.Context(), "login refused: wrong user or password")
-		return http.StatusUnauthorized, "That user and password do not match."
+	if same(r.PostFormValue("username"), env["WEB_CONSOLE_USER"])&same(r.PostFormValue("password"), env["WEB_CONSOLE_PASSWORD"]) != 1 {
+		g.failures.Allow()
+		log.WarnContext(r.Context(), "login refused: wrong user or password")
+		g.form(w, r, http.StatusUnauthorized, "That user and password do not match.")
+		return
 	}
-	now := time.Now()
-	g.write(w, r, passwordSession{ID: hex.EncodeToString(randomBytes(16)), User: g.user, Version: g.version, Created: now, Seen: now})
-	g.rt.log.InfoContext(r.Context(), "login")
-	return http.StatusSeeOther, ""
-}
-
-func (g *passwordGate) limiter(r *http.Request) *rate.Limiter {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.failures) >= maxFailures {
-		clear(g.failures)
+	ctx, err := g.sessions.load(r)
+	if err == nil {
+		err = g.sessions.RenewToken(ctx)
 	}
-	limiter, ok := g.failures[host]
-	if !ok {
-		limiter = rate.NewLimiter(rate.Every(loginRefill), loginBurst)
-		g.failures[host] = limiter
+	if err == nil {
+		g.sessions.Put(ctx, "user", env["WEB_CONSOLE_USER"])
+		err = g.sessions.save(ctx, w)
 	}
-	return limiter
+	log.InfoContext(r.Context(), "login", "error", brief(err))
+	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
 func (g *passwordGate) logout(w http.ResponseWriter, r *http.Request) {
-	if s, ok := g.read(r); ok {
-		g.mu.Lock()
-		for id, until := range g.ended {
-			if time.Now().After(until) {
-				delete(g.ended, id)
-			}
-		}
-		g.ended[s.ID] = s.Created.Add(g.absolute)
-		g.mu.Unlock()
+	if ctx, err := g.sessions.load(r); err == nil {
+		_ = g.sessions.end(ctx, w) // a map in memory does not fail
 	}
-	setCookie(w, r, "", -1)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }

@@ -13,7 +13,7 @@ import (
 
 type traceKey struct{}
 
-// withTrace gives a context the trace id that its log lines carry and its calls to peers pass on.
+// withTrace gives a context the trace id that its log lines carry and that its calls to peers pass on.
 func withTrace(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, traceKey{}, id)
 }
@@ -23,54 +23,51 @@ func traceOf(ctx context.Context) string {
 	return id
 }
 
-func newTrace() string { return hex.EncodeToString(randomBytes(16)) }
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
 	_, _ = rand.Read(b) // never fails since Go 1.24
-	return b
+	return hex.EncodeToString(b)
 }
 
 var (
-	requestID   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	// identifier is what a job, a queue and a trace id may be called: they become rows, file names and log fields.
+	identifier  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	traceParent = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}`)
 	hexTrace    = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
-// traceFrom takes a request's trace id from X-Request-Id or the W3C traceparent, or makes one. Odd values are dropped: they end up in logs.
+// traceFrom takes a request's trace id from X-Request-Id or the W3C traceparent, or makes one.
 func traceFrom(h http.Header) string {
-	if id := h.Get("X-Request-Id"); requestID.MatchString(id) {
+	if id := h.Get("X-Request-Id"); identifier.MatchString(id) {
 		return id
 	}
 	if m := traceParent.FindStringSubmatch(h.Get("Traceparent")); m != nil {
 		return m[1]
 	}
-	return newTrace()
+	return randomHex(16)
 }
 
 // passTrace puts the context's trace id on a request to a peer.
 func passTrace(ctx context.Context, h http.Header) {
-	id := traceOf(ctx)
-	if id == "" {
-		return
-	}
-	h.Set("X-Request-Id", id)
-	if hexTrace.MatchString(id) {
-		h.Set("Traceparent", "00-"+id+"-"+hex.EncodeToString(randomBytes(8))+"-01")
+	if id := traceOf(ctx); id != "" {
+		h.Set("X-Request-Id", id)
+		if hexTrace.MatchString(id) {
+			h.Set("Traceparent", "00-"+id+"-"+randomHex(8)+"-01")
+		}
 	}
 }
 
 // traceHandler adds the context's trace id, or that of the process's start, to each line.
 type traceHandler struct {
 	slog.Handler
-	boot string
+	start string
 }
 
 // Handle writes one line.
 func (h traceHandler) Handle(ctx context.Context, r slog.Record) error {
 	id := traceOf(ctx)
 	if id == "" {
-		id = h.boot
+		id = h.start
 	}
 	r.AddAttrs(slog.String("trace_id", id))
 	return h.Handler.Handle(ctx, r)
@@ -88,7 +85,7 @@ func newLogger(w io.Writer, service string, level slog.Leveler) *slog.Logger {
 		return a
 	}
 	json := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: rename})
-	return slog.New(traceHandler{json.WithAttrs([]slog.Attr{slog.String("service", service)}), newTrace()})
+	return slog.New(traceHandler{json.WithAttrs([]slog.Attr{slog.String("service", service)}), randomHex(16)})
 }
 
 // brief keeps an error short enough for a log line or an answer.

@@ -1,5 +1,5 @@
-// Command reference plays each of the trading platform's services by name, so that the stack is real before the trading code is
-// there. It trades nothing: prices are made up, orders are stored and never sent, alerts are recorded and never delivered.
+// Command reference plays any of the trading platform's app services by name, so that the stack is real before the trading code
+// is there. It trades nothing. What it must know of a service it reads from the catalog's contract: see contract.go.
 package main
 
 import (
@@ -13,11 +13,8 @@ import (
 	"syscall"
 )
 
-const usage = `usage: reference serve <service>   run a service
-       reference probe <service>   ask a running service on this host for its health
-Without <service> it is the one that SERVICE_NAME names.
-
-services: `
+// errLogged ends the program without another message, because the log holds the reason.
+var errLogged = errors.New("see the log")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -32,33 +29,16 @@ func main() {
 }
 
 func run(ctx context.Context, args, environ []string, out io.Writer) error {
-	command, name := "serve", ""
-	switch len(args) {
-	case 0:
-		name = valueOf(environ, "SERVICE_NAME")
-	case 1:
-		command, name = args[0], valueOf(environ, "SERVICE_NAME")
-	case 2:
-		command, name = args[0], args[1]
+	if len(args) != 2 || args[0] != "serve" && args[0] != "probe" {
+		return errors.New("usage: reference serve <service>, or reference probe <service> to ask a running one on this host for its health\nservices: " +
+			strings.Join(contract.playable(), ", "))
 	}
-	svc, err := findService(name)
+	entry, err := contract.find(args[1])
 	if err != nil {
 		return err
 	}
-	switch command {
-	case "serve":
-		return serve(ctx, svc, environ, out)
-	case "probe":
-		return probe(ctx, svc, environ)
+	if args[0] == "probe" {
+		return probe(ctx, entry)
 	}
-	return errors.New(usage + strings.Join(serviceNames(), ", "))
-}
-
-func valueOf(environ []string, name string) string {
-	for _, entry := range environ {
-		if value, ok := strings.CutPrefix(entry, name+"="); ok {
-			return value
-		}
-	}
-	return ""
+	return serve(ctx, entry, environ, out)
 }

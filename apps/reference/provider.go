@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -17,120 +18,141 @@ import (
 // errBadToken means that the provider's answer does not prove who signed in.
 var errBadToken = errors.New("ID token refused")
 
-// provider is the OpenID Connect provider. It is looked up when first needed, and again until that works: the service starts
-// and is healthy without it.
+// provider is the OpenID Connect provider. It is looked up when first needed, and again until that works: the service starts and is
+// healthy without it.
 type provider struct {
-	cfg    authConfig
-	client *http.Client
+	client                       *http.Client
+	issuer, audience, logoutBack string
+	config                       oauth2.Config
 
-	mu    sync.Mutex
-	found *discovery
-}
-
-// discovery is what the provider's discovery document told.
-type discovery struct {
-	cfg        authConfig
-	client     *http.Client
-	oauth      oauth2.Config
-	verifier   *oidc.IDTokenVerifier
+	mu         sync.Mutex
+	verifier   *oidc.IDTokenVerifier // nil until the provider was looked up
 	endSession string
 }
 
-func newProvider(cfg authConfig, client *http.Client) *provider {
-	return &provider{cfg: cfg, client: client}
+// tokens are what the provider gives for a login.
+type tokens struct {
+	Subject, Name, Email, IDToken, RefreshToken string
+	Expiry                                      time.Time
 }
 
-func (p *provider) get(ctx context.Context) (*discovery, error) {
+func newProvider(s *service) (*provider, error) {
+	issuer, err := issuerOf(s.env["AUTH0_DOMAIN"])
+	return &provider{client: s.peers, issuer: issuer, audience: s.env["AUTH0_AUDIENCE"], logoutBack: s.env["OAUTH2_LOGOUT_REDIRECT_URI"],
+		config: oauth2.Config{ClientID: s.env["AUTH0_CLIENT_ID"], ClientSecret: s.env["AUTH0_CLIENT_SECRET"], RedirectURL: s.env["OAUTH2_REDIRECT_URI"],
+			Scopes: []string{oidc.ScopeOpenID, "profile", "email", oidc.ScopeOfflineAccess}}}, err
+}
+
+// find looks the provider up, and gives a context for calls to it.
+func (p *provider) find(ctx context.Context) (context.Context, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.found != nil {
-		return p.found, nil
+	ctx = oidc.ClientContext(ctx, p.client)
+	if p.verifier != nil {
+		return ctx, nil
 	}
 	// The provider goes on fetching keys with this context, so it must not end with the request.
-	discovered, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.client), string(p.cfg.Issuer))
+	found, err := oidc.NewProvider(context.WithoutCancel(ctx), p.issuer)
 	if err != nil {
-		return nil, err
+		return ctx, err
 	}
 	var more struct {
 		EndSession string `json:"end_session_endpoint"`
 	}
-	if err := discovered.Claims(&more); err != nil {
-		return nil, err
+	if err := found.Claims(&more); err != nil {
+		return ctx, err
 	}
-	p.found = &discovery{cfg: p.cfg, client: p.client, endSession: more.EndSession, verifier: discovered.Verifier(&oidc.Config{ClientID: p.cfg.ClientID}),
-		oauth: oauth2.Config{ClientID: p.cfg.ClientID, ClientSecret: p.cfg.ClientSecret, Endpoint: discovered.Endpoint(), RedirectURL: string(p.cfg.Redirect),
-			Scopes: []string{oidc.ScopeOpenID, "profile", "email", oidc.ScopeOfflineAccess}}}
-	return p.found, nil
+	p.config.Endpoint, p.endSession, p.verifier = found.Endpoint(), more.EndSession, found.Verifier(&oidc.Config{ClientID: p.config.ClientID})
+	return ctx, nil
+}
+
+// loginURL is where a login begins.
+func (p *provider) loginURL(ctx context.Context, state, nonce, verifier string) (string, error) {
+	_, err := p.find(ctx)
+	return p.config.AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier), oauth2.SetAuthURLParam("audience", p.audience)), err
 }
 
 // logoutURL is the provider's own logout, which leads back to the console: the one that it announces, else Auth0's.
 func (p *provider) logoutURL(ctx context.Context, idToken string) string {
-	back := string(p.cfg.Logout)
-	if e, err := p.get(ctx); err == nil && e.endSession != "" {
-		query := url.Values{"id_token_hint": {idToken}, "post_logout_redirect_uri": {back}, "client_id": {p.cfg.ClientID}}
+	if _, err := p.find(ctx); err == nil && p.endSession != "" {
 		separator := "?"
-		if strings.Contains(e.endSession, "?") {
+		if strings.Contains(p.endSession, "?") {
 			separator = "&"
 		}
-		return e.endSession + separator + query.Encode()
+		return p.endSession + separator + url.Values{"id_token_hint": {idToken}, "post_logout_redirect_uri": {p.logoutBack}, "client_id": {p.config.ClientID}}.Encode()
 	}
-	return strings.TrimRight(string(p.cfg.Issuer), "/") + "/v2/logout?" + url.Values{"client_id": {p.cfg.ClientID}, "returnTo": {back}}.Encode()
+	return strings.TrimRight(p.issuer, "/") + "/v2/logout?" + url.Values{"client_id": {p.config.ClientID}, "returnTo": {p.logoutBack}}.Encode()
 }
 
-func (e *discovery) loginURL(state string, pending pendingLogin) string {
-	return e.oauth.AuthCodeURL(state, oidc.Nonce(pending.Nonce), oauth2.S256ChallengeOption(pending.Verifier), oauth2.SetAuthURLParam("audience", e.cfg.Audience))
+// redeem turns a code into tokens: the code must be for our verifier, the ID token signed by the provider, for us, and for this login.
+func (p *provider) redeem(ctx context.Context, code, nonce, verifier string) (tokens, error) {
+	ctx, err := p.find(ctx)
+	if err != nil {
+		return tokens{}, err
+	}
+	token, err := p.config.Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	if err != nil {
+		return tokens{}, err
+	}
+	given, got, err := p.verify(ctx, token)
+	if err == nil && subtle.ConstantTimeCompare([]byte(given), []byte(nonce)) != 1 {
+		err = fmt.Errorf("%w: the nonce is another login's", errBadToken)
+	}
+	return got, err
 }
 
-// redeem turns a code into a session: the code must be for our verifier, the token signed by the provider, for us, and for this login.
-func (e *discovery) redeem(ctx context.Context, code string, pending pendingLogin) (session, error) {
-	token, err := e.oauth.Exchange(oidc.ClientContext(ctx, e.client), code, oauth2.VerifierOption(pending.Verifier))
+// renew trades a refresh token for new tokens. A provider may leave out the ID token, but may not change the person.
+func (p *provider) renew(ctx context.Context, before tokens) (tokens, error) {
+	ctx, err := p.find(ctx)
 	if err != nil {
-		return session{}, err
+		return tokens{}, err
 	}
-	idToken, value, err := e.verify(ctx, token)
+	token, err := p.config.TokenSource(ctx, &oauth2.Token{RefreshToken: before.RefreshToken}).Token()
 	if err != nil {
-		return session{}, err
+		return tokens{}, err
 	}
-	if subtle.ConstantTimeCompare([]byte(idToken.Nonce), []byte(pending.Nonce)) != 1 {
-		return session{}, fmt.Errorf("%w: the nonce is another login's", errBadToken)
-	}
-	return value, nil
-}
-
-func (e *discovery) verify(ctx context.Context, token *oauth2.Token) (*oidc.IDToken, session, error) {
-	raw, _ := token.Extra("id_token").(string)
-	idToken, err := e.verifier.Verify(oidc.ClientContext(ctx, e.client), raw)
-	if err != nil {
-		return nil, session{}, fmt.Errorf("%w: %w", errBadToken, err)
-	}
-	value := session{IDToken: raw, RefreshToken: token.RefreshToken, TokenExpiry: token.Expiry}
-	var claims struct {
-		Name  string `json:"name"`
-		Email string `json:"email"`
-	}
-	if err := idToken.Claims(&claims); err != nil {
-		return nil, session{}, fmt.Errorf("%w: %w", errBadToken, err)
-	}
-	value.Subject, value.Name, value.Email = idToken.Subject, claims.Name, claims.Email
-	return idToken, value, nil
-}
-
-// renew trades the refresh token for new tokens. A provider may leave out the ID token, but may not change the person.
-func (e *discovery) renew(ctx context.Context, value session) (session, error) {
-	token, err := e.oauth.TokenSource(oidc.ClientContext(ctx, e.client), &oauth2.Token{RefreshToken: value.RefreshToken}).Token()
-	if err != nil {
-		return session{}, err
-	}
+	after := tokens{Subject: before.Subject, IDToken: before.IDToken, RefreshToken: token.RefreshToken, Expiry: token.Expiry}
 	if token.Extra("id_token") != nil {
-		_, next, err := e.verify(ctx, token)
+		_, got, err := p.verify(ctx, token)
 		if err != nil {
-			return session{}, err
+			return tokens{}, err
 		}
-		if next.Subject != value.Subject {
-			return session{}, fmt.Errorf("%w: it is another person's", errBadToken)
+		if got.Subject != before.Subject {
+			return tokens{}, fmt.Errorf("%w: it is another person's", errBadToken)
 		}
-		value.IDToken = next.IDToken
+		after.IDToken = got.IDToken
 	}
-	value.RefreshToken, value.TokenExpiry = token.RefreshToken, token.Expiry
-	return value, nil
+	return after, nil
+}
+
+func (p *provider) verify(ctx context.Context, token *oauth2.Token) (nonce string, t tokens, err error) {
+	raw, _ := token.Extra("id_token").(string)
+	idToken, err := p.verifier.Verify(ctx, raw)
+	if err != nil {
+		return "", t, fmt.Errorf("%w: %w", errBadToken, err)
+	}
+	if err := idToken.Claims(&t); err != nil { // name and email
+		return "", t, fmt.Errorf("%w: %w", errBadToken, err)
+	}
+	t.Subject, t.IDToken, t.RefreshToken, t.Expiry = idToken.Subject, raw, token.RefreshToken, token.Expiry
+	return idToken.Nonce, t, nil
+}
+
+// refused tells whether the provider, or its answer, says no: asking again cannot help.
+func refused(err error) bool {
+	var answer *oauth2.RetrieveError
+	return errors.As(err, &answer) && answer.Response.StatusCode < 500 || errors.Is(err, errBadToken)
+}
+
+// reason is an error without what the provider said: its answer to a token request may hold tokens.
+func reason(err error) string {
+	var answer *oauth2.RetrieveError
+	if errors.As(err, &answer) {
+		return "the provider answers " + answer.Response.Status
+	}
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		return brief(failed.Err)
+	}
+	return brief(err)
 }

@@ -1,67 +1,213 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// service is one of the names that the reference app answers to.
+const (
+	// drainTime is how long work that has begun may take to end after SIGTERM; the rest of the container's ten seconds is for leaving.
+	drainTime   = 7 * time.Second
+	peerTimeout = 10 * time.Second
+)
+
+// service is one running service: what its contract says, and what that needs.
 type service struct {
-	name      string
-	port      string // the port inside the container
-	readiness string // the path that answers 200 only while the dependencies do
-	liveness  string // the path that answers 200 while the process runs; empty: none
-	// setup reads the service's environment and registers what it serves and runs.
-	setup func(*runtime) error
-	// config is an empty value of the environment that setup reads.
-	config any
+	contractEntry
+	env     map[string]string
+	log     *slog.Logger
+	level   *slog.LevelVar
+	metrics *metrics
+	mux     *http.ServeMux
+	// wrap is put round the service's routes, nearer to them than logging is.
+	wrap       func(http.Handler) http.Handler
+	peers      *http.Client
+	db         store         // nil without DATABASE_URL
+	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
+	health     *monitor      // watches what the service needs
+	stack      *monitor      // watches every service of the stack, for a console
+	stopping   atomic.Bool
+	background []func(context.Context)
+	closers    []func()
+	// open makes the store of a database; tests put one in memory in its place.
+	open func(url string) (store, func(), error)
 }
 
-func services() []service {
-	api := func(name, port string, config any, setup func(*runtime) error) service {
-		return service{name: name, port: port, readiness: "/health", setup: setup, config: config}
+func newService(entry contractEntry, out io.Writer) *service {
+	level := new(slog.LevelVar)
+	return &service{
+		contractEntry: entry, level: level, log: newLogger(out, entry.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
+		wrap: func(h http.Handler) http.Handler { return h }, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
 	}
-	console := func(name string, config any, setup func(*runtime) error) service {
-		return service{name: name, port: "8080", readiness: "/readyz", liveness: "/healthz", setup: setup, config: config}
-	}
-	list := []service{
-		api("execution_gateway", "8002", &gatewayConfig{}, setupGateway),
-		api("signal_service", "8001", &signalConfig{}, setupSignals),
-		api("market_data_service", "8004", &marketDataConfig{}, setupMarketData),
-		api("model_registry", "8005", &modelsConfig{}, setupModels),
-		api("orchestrator", "8003", &orchestratorConfig{}, setupOrchestrator),
-		api("alert_worker", "9100", &alertConfig{}, setupAlerts),
-		console("web_console", &ConsoleConfig{}, setupConsole),
-		console("web_console_dev", &consoleDevConfig{}, setupConsoleDev),
-		console("web_console_mtls", &consoleMTLSConfig{}, setupConsoleMTLS),
-		console("web_console_oauth2", &consoleOAuth2Config{}, setupConsoleOAuth2),
-		api("auth_service", "8001", &authConfig{}, setupAuth),
-	}
-	for _, kind := range []string{"dev", "high", "normal", "low"} {
-		list = append(list, api("backtest_worker_"+kind, "9100", &backtestConfig{}, setupBacktest))
-	}
-	return list
 }
 
-func serviceNames() []string {
-	var names []string
-	for _, svc := range services() {
-		names = append(names, svc.name)
+// setup checks the environment, opens what it names and registers what the service's role serves.
+func (s *service) setup(environ []string) (err error) {
+	if s.env, err = s.variables(environ); err != nil {
+		return err
 	}
-	slices.Sort(names)
-	return names
-}
-
-func findService(name string) (service, error) {
-	for _, svc := range services() {
-		if svc.name == name {
-			return svc, nil
+	if level, err := levelOf(s.env["LOG_LEVEL"]); err == nil {
+		s.level.Set(level)
+	}
+	if url := s.env["DATABASE_URL"]; url != "" {
+		db, closer, err := s.open(url)
+		if err != nil {
+			return err
 		}
+		s.db, s.closers = db, append(s.closers, closer)
 	}
-	if name == "" {
-		return service{}, errors.New("no service named: say `reference serve <service>` or set SERVICE_NAME\n\n" + usage + strings.Join(serviceNames(), ", "))
+	if url := s.env["REDIS_URL"]; url != "" {
+		options, err := redis.ParseURL(url)
+		if err != nil {
+			return errors.New("REDIS_URL: is malformed")
+		}
+		s.rdb = s.openRedis(options)
+	} else if s.env["REDIS_HOST"] != "" {
+		s.rdb = s.redisDB(s.env["REDIS_DB"])
 	}
-	return service{}, fmt.Errorf("no service %q; there are %s", name, strings.Join(serviceNames(), ", "))
+	if err := s.watchDependencies(); err != nil {
+		return err
+	}
+	for path := range map[string]bool{"/health": true, "/readyz": true, s.readiness(): true} {
+		s.mux.HandleFunc("GET "+path, s.ready)
+	}
+	s.mux.HandleFunc("GET /healthz", s.live)
+	s.mux.Handle("GET /metrics", s.metrics.handler())
+	switch s.Role {
+	case workerRole:
+		return setupWorker(s)
+	case consoleRole:
+		return setupConsole(s)
+	case loginRole:
+		return setupLogin(s)
+	}
+	return nil
+}
+
+// redisDB opens one of the databases of the Redis at REDIS_HOST.
+func (s *service) redisDB(number string) *redis.Client {
+	db, _ := strconv.Atoi(number)
+	return s.openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
+}
+
+func (s *service) openRedis(options *redis.Options) *redis.Client {
+	options.DialTimeout, options.ReadTimeout, options.MaxRetries = checkTimeout, checkTimeout, 1
+	client := redis.NewClient(options)
+	s.closers = append(s.closers, func() { _ = client.Close() })
+	return client
+}
+
+// watchDependencies settles which services /health asks: those in STACK_DEPENDENCIES, which the plan gives since a profile may leave
+// some out, else those that the contract names.
+func (s *service) watchDependencies() error {
+	names := s.After
+	if list, given := s.env["STACK_DEPENDENCIES"]; given {
+		names = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+	}
+	checkers := map[string]checker{}
+	for _, name := range names {
+		address := contract.health(name)
+		if address == "" {
+			return fmt.Errorf("STACK_DEPENDENCIES: names %q, which is not in the contract", name)
+		}
+		// The variable that names the peer is what the platform's own code would use.
+		for variable, standard := range s.Variables {
+			if path, ok := strings.CutPrefix(address, standard+"/"); ok && standard != "" {
+				address = strings.TrimRight(s.env[variable], "/") + "/" + path
+				break
+			}
+		}
+		checkers[name] = s.checker(name, address)
+	}
+	s.health = newMonitor(checkers)
+	s.health.observe = s.observeDependency
+	s.background = append(s.background, s.health.watch)
+	return nil
+}
+
+// checker asks PostgreSQL and Redis with a query where the service has a connection, which says more than an open port.
+func (s *service) checker(name, address string) checker {
+	switch {
+	case name == "postgres" && s.db != nil:
+		return s.db.check
+	case name == "redis" && s.rdb != nil:
+		return func(ctx context.Context) error { return s.rdb.Ping(ctx).Err() }
+	}
+	return checkAddress(s.peers, address)
+}
+
+// serve runs a service until the context ends, then lets what has begun finish.
+func serve(ctx context.Context, entry contractEntry, environ []string, out io.Writer) error {
+	s := newService(entry, out)
+	defer s.close()
+	redis.SetLogger(redisLog{s.log})
+	if err := s.setup(environ); err != nil {
+		// One line, in the log alone: whoever looks for the reason, by hand or in Loki, finds it there.
+		s.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+		return errLogged
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+s.port())
+	if err != nil {
+		return err
+	}
+	return s.run(ctx, listener)
+}
+
+func (s *service) run(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	var work sync.WaitGroup
+	for _, task := range s.background {
+		work.Go(func() { task(ctx) })
+	}
+	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.health.checkers)))
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	s.stopping.Store(true)
+	s.log.Info("stopping: finishing what has begun")
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	err := server.Shutdown(drain)
+	done := make(chan struct{})
+	go func() { work.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-drain.Done():
+		err = errors.Join(err, errors.New("background work did not end in time"))
+	}
+	s.log.Info("stopped", "error", brief(err))
+	return err
+}
+
+func (s *service) close() {
+	for _, f := range slices.Backward(s.closers) {
+		f()
+	}
+}
+
+// redisLog puts what the Redis client has to say into the service's own log.
+type redisLog struct{ log *slog.Logger }
+
+// Printf takes one line.
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.WarnContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
 }

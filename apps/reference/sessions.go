@@ -2,103 +2,131 @@ package main
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"regexp"
 	"time"
 
+	"github.com/alexedwards/scs/v2"
 	"github.com/redis/go-redis/v9"
 )
 
-// sessionCookie names the browser's session. The prefix makes browsers refuse it without Secure.
-const sessionCookie = "__Secure-session"
+// sessions are browsers' sessions, which end when they were idle for too long and at the latest after their lifetime.
+type sessions struct{ *scs.SessionManager }
 
-var (
-	errNoSession = errors.New("no session")
-	sessionID    = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
-)
-
-// session is what auth_service knows of a signed-in browser; it lies encrypted in Redis.
-type session struct {
-	Subject      string    `json:"sub"`
-	Name         string    `json:"name"`
-	Email        string    `json:"email"`
-	Created      time.Time `json:"created"`
-	IDToken      string    `json:"id_token"`
-	RefreshToken string    `json:"refresh_token"`
-	TokenExpiry  time.Time `json:"token_expiry"`
+func newSessions(cookie string, idle, absolute time.Duration) sessions {
+	m := scs.New()
+	m.Cookie.Name, m.IdleTimeout, m.Lifetime = cookie, idle, absolute
+	return sessions{m}
 }
 
-// sessionStore is shared by auth_service, which makes sessions, and the oauth2 console, which honours them.
-// The browser holds a random id, Redis its hash: reading Redis gives nobody a session. The key's lifetime is the idle timeout.
-type sessionStore struct {
-	rdb            *redis.Client
-	key            encryptedKey
-	idle, absolute time.Duration
-}
-
-func sessionKey(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return "session:" + hex.EncodeToString(sum[:])
-}
-
-// create stores a session under a new id.
-func (s *sessionStore) create(ctx context.Context, value session) (string, error) {
-	id := base64.RawURLEncoding.EncodeToString(randomBytes(32))
-	sealed, err := seal(s.key, sessionKey(id), value)
-	if err != nil {
-		return "", err
+// load gives the session that a request's cookie names, or an empty one.
+func (m sessions) load(r *http.Request) (context.Context, error) {
+	token := ""
+	if cookie, err := r.Cookie(m.Cookie.Name); err == nil {
+		token = cookie.Value
 	}
-	return id, s.rdb.Set(ctx, sessionKey(id), sealed, s.idle).Err()
+	ctx, err := m.Load(r.Context(), token)
+	if err == nil && !time.Now().Before(m.Deadline(ctx)) {
+		ctx, err = m.Load(r.Context(), "")
+	}
+	return ctx, err
 }
 
-// fromRequest finds the session that the browser's cookie names.
-func (s *sessionStore) fromRequest(r *http.Request) (string, session, error) {
-	cookie, err := r.Cookie(sessionCookie)
-	if err != nil || !sessionID.MatchString(cookie.Value) {
-		return "", session{}, errNoSession
-	}
-	key := sessionKey(cookie.Value)
-	value, err := s.get(r.Context(), key)
-	return key, value, err
-}
-
-// get reads the session stored under a key. One that does not open, or is past its absolute end, is none.
-func (s *sessionStore) get(ctx context.Context, key string) (session, error) {
-	sealed, err := s.rdb.Get(ctx, key).Bytes()
-	if errors.Is(err, redis.Nil) {
-		return session{}, errNoSession
-	}
-	if err != nil {
-		return session{}, err
-	}
-	var value session
-	if unseal(s.key, key, sealed, &value) != nil || !time.Now().Before(value.Created.Add(s.absolute)) {
-		return session{}, errNoSession
-	}
-	return value, nil
-}
-
-// touch starts the idle time anew; it never reaches past the absolute end.
-func (s *sessionStore) touch(ctx context.Context, key string, value session) error {
-	left := min(s.idle, time.Until(value.Created.Add(s.absolute)))
-	return s.rdb.PExpire(ctx, key, left).Err()
-}
-
-// update replaces a session that still exists: one that was ended meanwhile stays ended.
-func (s *sessionStore) update(ctx context.Context, key string, value session) error {
-	sealed, err := seal(s.key, key, value)
-	if err != nil {
-		return err
-	}
-	err = s.rdb.SetArgs(ctx, key, sealed, redis.SetArgs{Mode: "XX", KeepTTL: true}).Err()
-	if errors.Is(err, redis.Nil) {
-		return errNoSession
+// save stores a session. Its cookie lives as long as the session at most can: how long it may be idle is the store's affair.
+func (m sessions) save(ctx context.Context, w http.ResponseWriter) error {
+	token, _, err := m.Commit(ctx)
+	if err == nil {
+		m.WriteSessionCookie(ctx, w, token, m.Deadline(ctx))
 	}
 	return err
 }
 
-func (s *sessionStore) end(ctx context.Context, key string) error { return s.rdb.Del(ctx, key).Err() }
+// end deletes a session and its cookie.
+func (m sessions) end(ctx context.Context, w http.ResponseWriter) error {
+	err := m.Destroy(ctx)
+	if err == nil {
+		m.WriteSessionCookie(ctx, w, "", time.Time{})
+	}
+	return err
+}
+
+// sharedSessions lie in Redis: auth_service makes them, and the console of auth type oauth2 honours them. The __Secure- prefix makes
+// browsers refuse the cookie without Secure. It is Lax, not Strict: the browser comes back from the provider with it.
+type sharedSessions struct {
+	sessions
+	store sealedStore
+}
+
+func newSharedSessions(s *service, idle, absolute time.Duration) (sharedSessions, error) {
+	key, err := sessionKey(s.env["SESSION_ENCRYPTION_KEY"])
+	if err != nil {
+		return sharedSessions{}, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return sharedSessions{}, err
+	}
+	box, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return sharedSessions{}, err
+	}
+	db := s.env["REDIS_SESSION_DB"] // auth_service's contract does not name it, so the plan gives it
+	if db == "" {
+		db = "1"
+	}
+	m := sharedSessions{newSessions("__Secure-session", idle, absolute), sealedStore{rdb: s.redisDB(db), box: box}}
+	m.Store, m.Cookie.Secure, m.Cookie.Domain = m.store, true, s.env["COOKIE_DOMAIN"]
+	return m, nil
+}
+
+// touch starts the idle time anew without writing the session, which another service may be changing.
+func (m sharedSessions) touch(ctx context.Context) error {
+	left := min(m.IdleTimeout, time.Until(m.Deadline(ctx)))
+	return m.store.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), left).Err()
+}
+
+// sealedStore keeps sessions in Redis under the hash of their token and encrypted with AES-256-GCM: reading Redis gives nobody a
+// session, and one that was copied to another's place does not open.
+type sealedStore struct {
+	scs.Store // methods without a context, which scs does not call where there are others
+	rdb       *redis.Client
+	box       cipher.AEAD
+}
+
+var _ scs.CtxStore = sealedStore{}
+
+func storedUnder(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return "session:" + hex.EncodeToString(sum[:])
+}
+
+// FindCtx finds a session; one that does not open is none.
+func (s sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
+	sealed, err := s.rdb.Get(ctx, storedUnder(token)).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	plain, err := s.box.Open(nil, nil, sealed, []byte(storedUnder(token)))
+	if err != nil {
+		return nil, false, nil //nolint:nilerr // what was not sealed here is no session
+	}
+	return plain, true, nil
+}
+
+// CommitCtx stores a session.
+func (s sealedStore) CommitCtx(ctx context.Context, token string, plain []byte, expiry time.Time) error {
+	sealed := s.box.Seal(nil, nil, plain, []byte(storedUnder(token))) // #nosec G407 -- this AEAD makes a random nonce itself and takes none
+	return s.rdb.Set(ctx, storedUnder(token), sealed, time.Until(expiry)).Err()
+}
+
+// DeleteCtx deletes a session.
+func (s sealedStore) DeleteCtx(ctx context.Context, token string) error {
+	return s.rdb.Del(ctx, storedUnder(token)).Err()
+}

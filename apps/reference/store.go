@@ -2,92 +2,125 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-var errNotFound = errors.New("not found")
-
-// store is what the services keep in PostgreSQL; postgres.go holds all of its SQL.
+// store is what the services keep in PostgreSQL.
 type store interface {
-	// check tells whether the database answers and has the tables, making them where they are missing.
+	// check tells whether the database answers and has the table, which it makes where it is missing.
 	check(context.Context) error
-
-	// addOrder stores an order once per client order id; it returns the stored one and whether it is new.
-	addOrder(context.Context, order) (order, bool, error)
-	orders(ctx context.Context, limit int) ([]order, error)
-	order(ctx context.Context, clientOrderID string) (order, error)
-
-	addSignals(context.Context, []tradeSignal) error
-	signals(ctx context.Context, symbol string, limit int) ([]tradeSignal, error)
-
-	// startRun records a run as running; false means that a run of this id is there already.
-	startRun(context.Context, orchestrationRun) (bool, error)
-	finishRun(context.Context, orchestrationRun) error
-	runs(ctx context.Context, limit int) ([]orchestrationRun, error)
-	run(ctx context.Context, id string) (orchestrationRun, error)
-
-	// startJob records that a worker has taken a job; false means that the job has ended before.
-	startJob(context.Context, jobRecord) (bool, error)
-	// finishJob records how a job ended; false means that another worker was first.
-	finishJob(context.Context, jobRecord) (bool, error)
-	jobs(ctx context.Context, limit int) ([]jobRecord, error)
-
-	// addAlert records an alert's delivery; false means that it was delivered before.
-	addAlert(context.Context, alertRecord) (bool, error)
+	// start records that a worker has taken a job, and gives the number of attempts so far; 0 means that the job has ended before.
+	start(context.Context, jobRow) (attempts int, err error)
+	// giveBack records that a worker has handed its job back, as if it had not been tried.
+	giveBack(ctx context.Context, jobID string) error
+	// finish records how a job ended; false means that another worker was first.
+	finish(context.Context, jobRow) (bool, error)
+	// jobs gives the newest jobs.
+	jobs(ctx context.Context, limit int) ([]jobRow, error)
 }
 
-type order struct {
-	ClientOrderID string    `json:"client_order_id"`
-	Symbol        string    `json:"symbol"`
-	Side          string    `json:"side"`
-	Quantity      int64     `json:"qty"`
-	Status        string    `json:"status"` // always dry_run
-	StrategyID    string    `json:"strategy_id"`
-	TraceID       string    `json:"trace_id"`
-	CreatedAt     time.Time `json:"created_at"`
-}
-
-type tradeSignal struct {
-	Symbol     string    `json:"symbol"`
-	Side       string    `json:"side"` // buy, sell or hold
-	Strength   float64   `json:"strength"`
-	Price      float64   `json:"price"`
-	AsOf       string    `json:"as_of"` // YYYY-MM-DD
-	StrategyID string    `json:"strategy_id"`
-	CreatedAt  time.Time `json:"created_at"`
-}
-
-type orchestrationRun struct {
-	RunID      string          `json:"run_id"`
-	Status     string          `json:"status"` // running, completed or failed
-	Symbols    []string        `json:"symbols"`
-	Orders     []string        `json:"orders"` // client order ids
-	Error      string          `json:"error,omitempty"`
-	Signals    json.RawMessage `json:"signals,omitempty"`
-	TraceID    string          `json:"trace_id"`
-	StartedAt  time.Time       `json:"started_at"`
-	FinishedAt *time.Time      `json:"finished_at,omitempty"`
-}
-
-type jobRecord struct {
+// jobRow is a row of the table of jobs.
+type jobRow struct {
 	JobID      string     `json:"job_id"`
-	Kind       string     `json:"kind"` // backtest or alert
 	Queue      string     `json:"queue"`
 	Status     string     `json:"status"` // running, completed or failed
 	Worker     string     `json:"worker"`
 	Attempts   int        `json:"attempts"`
-	Detail     string     `json:"detail"`
+	Text       string     `json:"text"`
+	Result     string     `json:"result"` // or why it failed
+	TraceID    string     `json:"trace_id"`
 	StartedAt  time.Time  `json:"started_at"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 }
 
-type alertRecord struct {
-	AlertID       string
-	Queue         string
-	Channel       string
-	RecipientHash string
-	Message       string
-	Worker        string
+// schemaLock is this program's own number for the advisory lock under which the table is made: several services start at once.
+const schemaLock = 7240301
+
+// The schema keeps this program's table apart from the platform's own, whose database may be the same.
+const schema = `
+CREATE SCHEMA IF NOT EXISTS reference_app;
+CREATE TABLE IF NOT EXISTS jobs (
+	job_id text PRIMARY KEY, queue text NOT NULL, status text NOT NULL, worker text NOT NULL, attempts int NOT NULL, text text NOT NULL,
+	result text NOT NULL DEFAULT '', trace_id text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz);
+CREATE INDEX IF NOT EXISTS jobs_by_start ON jobs (started_at DESC);`
+
+type postgresStore struct {
+	pool *pgxpool.Pool
+	mu   sync.Mutex
+	made bool
+}
+
+// openPostgres connects when it is first used, so a service can start and say that the database is away.
+func openPostgres(url string) (store, func(), error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, nil, errors.New("DATABASE_URL: is malformed")
+	}
+	cfg.MaxConns = 4 // a dozen services share one server
+	cfg.ConnConfig.ConnectTimeout = checkTimeout
+	cfg.ConnConfig.RuntimeParams["search_path"] = "reference_app"
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &postgresStore{pool: pool}, pool.Close, nil
+}
+
+func (s *postgresStore) check(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// The table goes when somebody gives the running stack a new volume.
+	err := s.pool.QueryRow(ctx, "SELECT $1 AND to_regclass('jobs') IS NOT NULL", s.made).Scan(&s.made)
+	if err == nil && !s.made {
+		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", schemaLock); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, schema)
+			return err
+		})
+		s.made = err == nil
+	}
+	var refused *pgconn.ConnectError
+	if errors.As(err, &refused) { // it lists every way that was tried; the last line says why none was left
+		lines := strings.Split(strings.TrimSpace(refused.Error()), "\n")
+		return errors.New(strings.TrimSpace(lines[len(lines)-1]))
+	}
+	return err
+}
+
+func (s *postgresStore) start(ctx context.Context, j jobRow) (attempts int, err error) {
+	err = s.pool.QueryRow(ctx, `INSERT INTO jobs (job_id, queue, status, worker, attempts, text, trace_id) VALUES ($1, $2, 'running', $3, 1, $4, $5)
+		ON CONFLICT (job_id) DO UPDATE SET worker = EXCLUDED.worker, queue = EXCLUDED.queue, attempts = jobs.attempts + 1 WHERE jobs.status = 'running'
+		RETURNING attempts`, j.JobID, j.Queue, j.Worker, j.Text, j.TraceID).Scan(&attempts)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	return attempts, err
+}
+
+func (s *postgresStore) giveBack(ctx context.Context, jobID string) error {
+	_, err := s.pool.Exec(ctx, "UPDATE jobs SET attempts = attempts - 1 WHERE job_id = $1 AND status = 'running'", jobID)
+	return err
+}
+
+func (s *postgresStore) finish(ctx context.Context, j jobRow) (bool, error) {
+	tag, err := s.pool.Exec(ctx, "UPDATE jobs SET status = $2, worker = $3, result = $4, finished_at = now() WHERE job_id = $1 AND status = 'running'",
+		j.JobID, j.Status, j.Worker, j.Result)
+	return tag.RowsAffected() > 0, err
+}
+
+func (s *postgresStore) jobs(ctx context.Context, limit int) ([]jobRow, error) {
+	rows, err := s.pool.Query(ctx, "SELECT job_id, queue, status, worker, attempts, text, result, trace_id, started_at, finished_at FROM jobs ORDER BY started_at DESC LIMIT $1", limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[jobRow])
 }

@@ -2,41 +2,48 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// workFixture is a runtime with a queue's Redis, for workers made by the test.
+const soon, tick = 5 * time.Second, 5 * time.Millisecond
+
 func workFixture(t *testing.T) *fixture {
 	t.Helper()
-	return newFixture(t, "alert_worker", nil)
+	return newFixture(t, "backtest_worker_dev", nil)
 }
 
-func (f *fixture) worker(handle jobHandler, queues ...string) *worker {
-	w := newWorker(f.runtime, f.client, queues, handle)
-	w.poll = 2 * time.Millisecond
-	return w
+// worker makes one more worker of the fixture's service.
+func (f *fixture) worker(names ...string) *worker {
+	return &worker{s: f.service, results: f.Folders[0], poll: 2 * time.Millisecond, grace: 4 * time.Second, queues: queues{
+		rdb: f.client, names: names, consumer: "worker-" + randomHex(4), lease: 10 * time.Second, cursors: map[string]string{}}}
 }
 
 func (f *fixture) push(t *testing.T, queue string, payloads ...string) {
 	t.Helper()
 	for _, payload := range payloads {
-		require.NoError(t, f.client.LPush(context.Background(), queue, payload).Err())
+		require.NoError(t, f.client.XAdd(t.Context(), &redis.XAddArgs{Stream: queue, Values: []string{"job", payload}}).Err())
 	}
 }
 
-func (f *fixture) length(queue string) int64 { return f.client.LLen(context.Background(), queue).Val() }
+func (f *fixture) length(queue string) int64 {
+	return f.client.XLen(context.Background(), queue).Val()
+}
+
+func (f *fixture) ended(id string) func() bool {
+	return func() bool { return f.db.row(id).Status == "completed" && f.length("high") == 0 }
+}
 
 // start runs a worker until the test, or the returned function, ends it.
 func start(t *testing.T, w *worker) (stop func()) {
@@ -48,313 +55,167 @@ func start(t *testing.T, w *worker) (stop func()) {
 	return stop
 }
 
-type notes struct {
-	mu   sync.Mutex
-	list []string
-}
-
-func (n *notes) add(text string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.list = append(n.list, text)
-}
-
-func (n *notes) all() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]string{}, n.list...)
-}
-
-const soon, beat = 5 * time.Second, 5 * time.Millisecond
-
 func TestQueuesByPriorityAndInOrder(t *testing.T) {
 	f := workFixture(t)
-	var seen notes
-	f.push(t, "low", `{"n":1}`)
-	f.push(t, "normal", `{"n":2}`, `{"n":3}`)
-	f.push(t, "high", `{"n":4}`, `{"n":5}`)
-	start(t, f.worker(func(_ context.Context, j job) (string, error) { seen.add(string(j.payload)); return "completed", nil }, "high", "normal", "low"))
-	require.Eventually(t, func() bool { return len(seen.all()) == 5 }, soon, beat)
-	assert.Equal(t, []string{`{"n":4}`, `{"n":5}`, `{"n":2}`, `{"n":3}`, `{"n":1}`}, seen.all())
-	require.Eventually(t, func() bool { return len(f.redis.Keys()) == 0 }, soon, beat, "nothing is left behind")
+	f.push(t, "low", `{"job_id":"1","text":"a"}`)
+	f.push(t, "normal", `{"job_id":"2","text":"a"}`, `{"job_id":"3","text":"a"}`)
+	f.push(t, "high", `{"job_id":"4","text":"a"}`, `{"job_id":"5","text":"a"}`)
+	start(t, f.worker("high", "normal", "low"))
+	require.Eventually(t, func() bool { return len(f.db.started()) == 5 && f.length("low") == 0 }, soon, tick)
+	assert.Equal(t, []string{"4", "5", "2", "3", "1"}, f.db.started())
+	assert.Zero(t, f.length("high")+f.length("normal"), "nothing is left behind")
+}
+
+func TestJob(t *testing.T) {
+	f := workFixture(t)
+	f.push(t, "high", `{"job_id":"one","text":"margin call","trace_id":"the-trace"}`, `{"job_id":"one","text":"margin call"}`, `{"job_id":"twice","text":"x","steps":2}`)
+	start(t, f.worker("high"))
+	require.Eventually(t, f.ended("twice"), soon, tick)
+	sum := sha256.Sum256([]byte("margin call"))
+	row := f.db.row("one")
+	assert.Equal(t, hex.EncodeToString(sum[:]), row.Result)
+	assert.Equal(t, 1, row.Attempts, "the same job again is not done again")
+	assert.Equal(t, "the-trace", row.TraceID)
+	assert.Equal(t, 2, f.db.finished)
+	once := sha256.Sum256([]byte("x"))
+	twice := sha256.Sum256(once[:])
+	assert.Equal(t, hex.EncodeToString(twice[:]), f.db.row("twice").Result)
+
+	text, err := os.ReadFile(filepath.Join(f.Folders[0], "one.json"))
+	require.NoError(t, err)
+	var file struct{ Result, Queue string }
+	require.NoError(t, json.Unmarshal(text, &file))
+	assert.Equal(t, row.Result, file.Result)
+	assert.Equal(t, "high", file.Queue)
+	assert.Contains(t, f.log.String(), `"message":"job completed","service":"backtest_worker_dev","job_id":"one","queue":"high","attempt":1,"trace_id":"the-trace"`)
+	assert.NotContains(t, f.log.String(), "margin call", "the text may be anything")
+	_, metrics, _ := f.ask(t, "GET", "/metrics", "")
+	assert.Contains(t, metrics, `jobs_total{queue="high",result="completed"} 2`)
+	assert.Contains(t, metrics, `jobs_total{queue="high",result="duplicate"} 1`)
 }
 
 func TestJobOfADeadWorker(t *testing.T) {
 	f := workFixture(t)
-	f.push(t, "high", `{"n":1}`)
-	dead := f.worker(nil, "high")
-	// A killed worker takes the job and is heard of no more.
-	require.NoError(t, takeJob.Run(context.Background(), f.client, []string{"high", processing("high")}, dead.id, dead.lease.Milliseconds()).Err())
-	var seen notes
-	other := f.worker(func(_ context.Context, j job) (string, error) {
-		seen.add(fmt.Sprint(j.attempts))
-		return "completed", nil
-	}, "high")
-	other.recover(context.Background())
-	assert.EqualValues(t, 0, f.length("high"), "while the lease lives, the job is the first worker's")
-	f.redis.FastForward(dead.lease + time.Second)
+	f.push(t, "high", `{"job_id":"one","text":"a"}`)
+	dead := f.worker("high")
+	e, err := dead.queues.take(t.Context())
+	require.NoError(t, err)
+	require.NotNil(t, e)
+	// A killed worker has recorded the job and is heard of no more.
+	_, err = f.db.start(t.Context(), jobRow{JobID: "one", Worker: "dead"})
+	require.NoError(t, err)
+	other := f.worker("high")
+	found, err := other.queues.take(t.Context())
+	require.NoError(t, err)
+	assert.Nil(t, found, "while there are signs of life, the job is the first worker's")
+	other.queues.lease = 30 * time.Millisecond
 	start(t, other)
-	require.Eventually(t, func() bool { return len(f.redis.Keys()) == 0 }, soon, beat)
-	assert.Equal(t, []string{"2"}, seen.all(), "done once, at the second attempt")
+	require.Eventually(t, f.ended("one"), soon, tick)
+	assert.Equal(t, 2, f.db.row("one").Attempts)
+	assert.Equal(t, other.queues.consumer, f.db.row("one").Worker)
 }
 
-func TestLeaseIsRenewedAndLost(t *testing.T) {
+func TestSignsOfLifeKeepAJob(t *testing.T) {
 	f := workFixture(t)
-	f.push(t, "high", `{"n":1}`)
-	begun := make(chan struct{})
-	w := f.worker(func(ctx context.Context, _ job) (string, error) {
-		close(begun)
-		<-ctx.Done()
-		return "", context.Cause(ctx)
-	}, "high")
-	w.lease = 60 * time.Millisecond
-	start(t, w)
-	<-begun
-	key := f.leaseKeys()[0]
-	f.redis.FastForward(50 * time.Millisecond)
-	require.Eventually(t, func() bool { return f.redis.TTL(key) > 40*time.Millisecond }, soon, beat, "renewed")
-	require.NoError(t, f.redis.Set(key, "another"))
-	require.Eventually(t, func() bool { return strings.Contains(f.log.String(), "left to the worker that has it now") }, soon, beat)
-	assert.EqualValues(t, 1, f.length(processing("high")), "the job is the other worker's to end")
+	f.push(t, "high", `{"job_id":"one","text":"a","steps":10,"step_ms":30}`)
+	first, second := f.worker("high"), f.worker("high")
+	first.queues.lease, second.queues.lease = 90*time.Millisecond, 90*time.Millisecond
+	start(t, first)
+	require.Eventually(t, func() bool { return len(f.db.started()) == 1 }, soon, tick)
+	start(t, second)
+	require.Eventually(t, f.ended("one"), soon, tick)
+	assert.Equal(t, 1, f.db.row("one").Attempts)
 }
 
-func (f *fixture) leaseKeys() (keys []string) {
-	for _, key := range f.redis.Keys() {
-		if strings.Contains(key, ":lease:") {
-			keys = append(keys, key)
+func TestTwoWorkersWithOneJob(t *testing.T) {
+	f := workFixture(t)
+	results := make(chan string, 4)
+	for range 4 {
+		go func() {
+			result, err := f.worker("high").attempt(context.Background(), &entry{queue: "high"}, job{ID: "one", Text: "a", Steps: 1})
+			assert.NoError(t, err)
+			results <- result
+		}()
+	}
+	completed := 0
+	for range 4 {
+		if <-results == "completed" {
+			completed++
 		}
 	}
-	return keys
+	assert.Equal(t, 1, completed)
+	assert.Equal(t, 1, f.db.finished)
 }
 
-func TestStopPutsTheJobBack(t *testing.T) {
+func TestStopHandsTheJobBack(t *testing.T) {
 	f := workFixture(t)
-	f.push(t, "high", `{"n":2}`)
-	begun := make(chan struct{})
-	w := f.worker(func(ctx context.Context, _ job) (string, error) { close(begun); <-ctx.Done(); return "", ctx.Err() }, "high")
+	f.push(t, "high", `{"job_id":"one","text":"a","step_ms":60000}`)
+	w := f.worker("high")
 	w.grace = 10 * time.Millisecond
 	stop := start(t, w)
-	<-begun
-	f.push(t, "high", `{"n":3}`)
+	require.Eventually(t, func() bool { return len(f.db.started()) == 1 }, soon, tick)
 	stop()
-	assert.EqualValues(t, 0, f.length(processing("high")))
-	assert.Empty(t, f.leaseKeys())
-	next, err := f.client.RPop(context.Background(), "high").Result()
+	assert.Equal(t, 0, f.db.row("one").Attempts, "it was not an attempt")
+	e, err := f.worker("high").queues.take(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, `{"n":2}`, next, "it is the next to be taken")
-	assert.Equal(t, "0", f.client.HGet(context.Background(), "high:attempts", "").Val()+"0", "and was not an attempt")
+	require.NotNil(t, e, "the next worker has it at once")
+	assert.Contains(t, e.payload, `"one"`)
+	assert.NoFileExists(t, filepath.Join(f.Folders[0], "one.json"))
 }
 
 func TestStopLetsAShortJobEnd(t *testing.T) {
 	f := workFixture(t)
-	f.push(t, "high", `{"n":2}`)
-	begun := make(chan struct{})
-	w := f.worker(func(ctx context.Context, _ job) (string, error) {
-		close(begun)
-		sleep(ctx, 50*time.Millisecond)
-		return "completed", ctx.Err()
-	}, "high")
-	stop := start(t, w)
-	<-begun
+	f.push(t, "high", `{"job_id":"one","text":"a","step_ms":50}`)
+	stop := start(t, f.worker("high"))
+	require.Eventually(t, func() bool { return len(f.db.started()) == 1 }, soon, tick)
 	stop()
-	assert.Empty(t, f.redis.Keys())
+	assert.True(t, f.ended("one")())
 }
 
-func TestJobsThatFail(t *testing.T) {
+func TestJobsThatCannotBeDone(t *testing.T) {
+	for name, payload := range map[string]string{
+		"no JSON": `hello`, "a name that leaves the folder": `{"job_id":"../x","text":"a"}`, "a field that nobody knows": `{"job_id":"x","symbol":"AAPL"}`,
+		"steps": `{"job_id":"x","steps":0}`, "a pause": `{"job_id":"x","step_ms":-1}`, "a long text": `{"job_id":"x","text":"` + strings.Repeat("a", 4001) + `"}`,
+	} {
+		_, err := parseJob(payload)
+		assert.Error(t, err, name)
+	}
 	f := workFixture(t)
-	f.push(t, "high", `{"n":"bad"}`, `{"n":"panics"}`)
-	var attempts notes
-	w := f.worker(func(_ context.Context, j job) (string, error) {
-		attempts.add(string(j.payload))
-		if strings.Contains(string(j.payload), "bad") {
-			return "", permanent{errors.New("not a job")}
-		}
-		if j.attempts == 1 {
-			panic("oh")
-		}
-		return "completed", nil
-	}, "high")
+	f.push(t, "high", `hush`, `{"job_id":"deadly","text":"a"}`)
+	for range maxAttempts {
+		_, err := f.db.start(t.Context(), jobRow{JobID: "deadly"})
+		require.NoError(t, err)
+	}
+	start(t, f.worker("high"))
+	require.Eventually(t, func() bool { return f.length("high") == 0 }, soon, tick)
+	assert.Equal(t, "failed", f.db.row("deadly").Status, "a job that kills its workers does not run for ever")
+	assert.Equal(t, "given up after 5 attempts", f.db.row("deadly").Result)
+	assert.NotContains(t, f.log.String(), "hush")
+	_, metrics, _ := f.ask(t, "GET", "/metrics", "")
+	assert.Contains(t, metrics, `jobs_total{queue="high",result="failed"} 2`)
+}
+
+func TestJobIsTriedAgainAfterAnError(t *testing.T) {
+	f := workFixture(t)
+	w := f.worker("high")
+	w.results = filepath.Join(w.results, "missing")
+	f.push(t, "high", `{"job_id":"one","text":"a"}`)
+	e, err := w.queues.take(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, w.do(t.Context(), e))
+	assert.Equal(t, "running", f.db.row("one").Status)
+	w.results = f.Folders[0]
 	start(t, w)
-	require.Eventually(t, func() bool { return len(attempts.all()) == 3 && f.length(processing("high")) == 0 }, soon, beat)
-	kept := f.client.LRange(context.Background(), "high:failed", 0, -1).Val()
-	require.Len(t, kept, 1)
-	assert.Contains(t, kept[0], "not a job")
-	assert.EqualValues(t, 0, f.length("high"))
-}
-
-func TestSameJobTwiceAtOnce(t *testing.T) {
-	f := workFixture(t)
-	f.push(t, "high", `{"n":1}`, `{"n":1}`)
-	var seen notes
-	finish := make(chan struct{})
-	handle := func(context.Context, job) (string, error) { seen.add("x"); <-finish; return "completed", nil }
-	start(t, f.worker(handle, "high"))
-	require.Eventually(t, func() bool { return len(seen.all()) == 1 }, soon, beat)
-	start(t, f.worker(handle, "high"))
-	require.Eventually(t, func() bool { return f.length("high") == 0 }, soon, beat)
-	close(finish)
-	require.Eventually(t, func() bool { return len(f.redis.Keys()) == 0 }, soon, beat)
-	assert.Len(t, seen.all(), 1)
+	require.Eventually(t, f.ended("one"), soon, tick)
+	assert.Equal(t, 2, f.db.row("one").Attempts)
 }
 
 func TestNothingIsTakenWhileADependencyIsAway(t *testing.T) {
-	f := newFixture(t, "alert_worker", map[string]string{"STACK_DEPENDENCIES": "postgres,redis"})
+	f := newFixture(t, "backtest_worker_dev", map[string]string{"STACK_DEPENDENCIES": "postgres,redis"})
 	f.db.fail(errors.New("away"))
-	f.push(t, "high", `{"n":1}`)
-	start(t, f.worker(func(context.Context, job) (string, error) { return "completed", nil }, "high"))
-	time.Sleep(50 * time.Millisecond)
+	f.push(t, "high", `{"job_id":"one","text":"a"}`)
+	start(t, f.worker("high"))
+	require.Eventually(t, func() bool { return strings.Contains(f.log.String(), "dependency does not answer") }, soon, tick)
+	assert.Zero(t, f.client.Exists(t.Context(), "high:taken").Val()+int64(len(f.db.started())))
 	assert.EqualValues(t, 1, f.length("high"))
-}
-
-func backtestFixture(t *testing.T) (*fixture, *backtester, string) {
-	t.Helper()
-	dir := t.TempDir()
-	f := newFixture(t, "backtest_worker_dev", map[string]string{"YFINANCE_DATA_DIR": filepath.Join(dir, "results", "yfinance"), "DATA_LOCK_DIR": filepath.Join(dir, "locks"), "DATA_ROOT": dir})
-	b := &backtester{rt: f.runtime, db: f.db, dataRoot: dir, cacheDir: filepath.Join(dir, "results", "yfinance"), resultsDir: filepath.Join(dir, "results"), lockDir: filepath.Join(dir, "locks"), memoryLimit: 1 << 20}
-	return f, b, filepath.Join(dir, "results")
-}
-
-func TestBacktest(t *testing.T) {
-	f, b, dir := backtestFixture(t)
-	j := job{queue: "backtest_high", payload: []byte(`{"job_id":"j1","symbol":"AAPL","bars":300}`), attempts: 1, worker: "w1"}
-	result, err := b.handle(context.Background(), j)
-	require.NoError(t, err)
-	assert.Equal(t, "completed", result)
-	text, err := os.ReadFile(filepath.Join(dir, "j1.json"))
-	require.NoError(t, err)
-	var got backtestResult
-	require.NoError(t, json.Unmarshal(text, &got))
-	assert.Equal(t, 300, got.Bars)
-	assert.Equal(t, "w1", got.Worker)
-	assert.Positive(t, got.Trades)
-	curve, err := os.ReadFile(filepath.Join(dir, "j1.csv"))
-	require.NoError(t, err)
-	assert.Len(t, strings.Split(strings.TrimSpace(string(curve)), "\n"), 301)
-	assert.Equal(t, "completed", f.db.jobRows["j1"].Status)
-
-	j.worker, j.attempts = "w2", 2
-	result, err = b.handle(context.Background(), j)
-	require.NoError(t, err)
-	assert.Equal(t, "duplicate", result)
-	again, err := os.ReadFile(filepath.Join(dir, "j1.json"))
-	require.NoError(t, err)
-	assert.Equal(t, text, again, "the result is written once")
-	assert.Equal(t, "w1", f.db.jobRows["j1"].Worker)
-}
-
-func TestTwoWorkersWithOneBacktest(t *testing.T) {
-	_, b, _ := backtestFixture(t)
-	var results notes
-	var wg sync.WaitGroup
-	for i := range 4 {
-		wg.Go(func() {
-			result, err := b.handle(context.Background(), job{queue: "q", payload: []byte(`{"job_id":"j1","symbol":"MSFT"}`), attempts: 1, worker: fmt.Sprint(i)})
-			assert.NoError(t, err)
-			results.add(result)
-		})
-	}
-	wg.Wait()
-	completed := 0
-	for _, result := range results.all() {
-		if result == "completed" {
-			completed++
-		}
-	}
-	assert.Equal(t, 1, completed, results.all())
-}
-
-func TestBacktestStopsInTheMiddle(t *testing.T) {
-	f, b, dir := backtestFixture(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	_, err := b.handle(ctx, job{queue: "q", payload: []byte(`{"job_id":"j1","symbol":"AAPL","step_delay_ms":1000}`), attempts: 1})
-	assert.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.NoFileExists(t, filepath.Join(dir, "j1.json"))
-	assert.Equal(t, "running", f.db.jobRows["j1"].Status)
-}
-
-func TestBacktestRefuses(t *testing.T) {
-	for name, test := range map[string]struct {
-		payload  string
-		attempts int
-		says     string
-	}{
-		"no JSON":                    {`hello`, 1, "payload is not a backtest job"},
-		"a name that leaves the dir": {`{"job_id":"../x","symbol":"AAPL"}`, 1, "job_id"},
-		"a symbol":                   {`{"job_id":"j","symbol":"../AAPL"}`, 1, "symbol"},
-		"averages the wrong way":     {`{"job_id":"j","symbol":"AAPL","fast":30,"slow":10}`, 1, "fast, slow, bars"},
-		"a delay":                    {`{"job_id":"j","symbol":"AAPL","step_delay_ms":-1}`, 1, "step_delay_ms"},
-		"more memory than allowed":   {`{"job_id":"j","symbol":"AAPL","bars":900000}`, 1, "BACKTEST_JOB_MEMORY_LIMIT"},
-		"more days than there are":   {`{"job_id":"j","symbol":"AAPL","bars":4000}`, 1, "bars: 4000 asked for"},
-		"too many deaths":            {`{"job_id":"j","symbol":"AAPL"}`, maxAttempts + 1, "gave up after 5 attempts"},
-		"prices that are not":        {`{"job_id":"j","symbol":"BAD"}`, 1, "is not date,close"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, b, _ := backtestFixture(t)
-			require.NoError(t, os.WriteFile(filepath.Join(b.dataRoot, "BAD.csv"), []byte("date,close\n2026-01-01,much\n"), 0o600))
-			_, err := b.handle(context.Background(), job{queue: "q", payload: []byte(test.payload), attempts: test.attempts})
-			var fault permanent
-			require.ErrorAs(t, err, &fault)
-			assert.ErrorContains(t, err, test.says)
-			if row, ok := f.db.jobRows["j"]; ok {
-				assert.Equal(t, "failed", row.Status, "a job that cannot be done does not run for ever")
-			}
-		})
-	}
-}
-
-func TestBacktestOfOwnPrices(t *testing.T) {
-	_, b, dir := backtestFixture(t)
-	rows := "date,close\n"
-	for i := range 40 {
-		rows += fmt.Sprintf("2026-01-%02d,%d\n", i+1, 100+i)
-	}
-	require.NoError(t, os.WriteFile(filepath.Join(b.dataRoot, "OWN.csv"), []byte(rows), 0o600))
-	_, err := b.handle(context.Background(), job{queue: "q", payload: []byte(`{"job_id":"own","symbol":"OWN","fast":2,"slow":5,"bars":40}`), attempts: 1})
-	require.NoError(t, err)
-	text, err := os.ReadFile(filepath.Join(dir, "own.json"))
-	require.NoError(t, err)
-	var got backtestResult
-	require.NoError(t, json.Unmarshal(text, &got))
-	assert.Equal(t, 1, got.Trades, "a series that only rises is bought once")
-	assert.InDelta(t, 139.0/104-1, got.TotalReturn, 1e-6, "from the fifth bar on")
-	assert.Zero(t, got.MaxDrawdown)
-	assert.InDelta(t, 0.39, got.BuyAndHold, 1e-9)
-	assert.False(t, math.IsNaN(got.TotalReturn))
-}
-
-func TestLockIsWaitedFor(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "x.lock")
-	unlock, err := lockFile(context.Background(), path)
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Millisecond)
-	defer cancel()
-	_, err = lockFile(ctx, path)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	unlock()
-	again, err := lockFile(context.Background(), path)
-	require.NoError(t, err)
-	again()
-}
-
-func TestAlerts(t *testing.T) {
-	f := newFixture(t, "alert_worker", nil)
-	f.push(t, "alerts", `{"alert_id":"a1","recipient":"alice@example.com","channel":"email","message":"first"}`,
-		`{"alert_id":"a1","recipient":"alice@example.com","channel":"email","message":"second"}`,
-		`{"alert_id":"a2","recipient":"alice@example.com","channel":"sms","message":"other"}`,
-		`{"alert_id":"a3","recipient":"bob@example.com","channel":"pigeon","message":"never"}`)
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	go f.background[0](ctx)
-	require.Eventually(t, func() bool { return f.length("alerts:failed") == 1 && f.length(processing("alerts")) == 0 }, soon, beat)
-	require.Len(t, f.db.alertRows, 2)
-	assert.Equal(t, "first", f.db.alertRows["a1"].Message, "delivered once, the first time")
-	assert.Equal(t, f.db.alertRows["a1"].RecipientHash, f.db.alertRows["a2"].RecipientHash)
-	assert.Len(t, f.db.alertRows["a1"].RecipientHash, 64)
-	assert.NotContains(t, f.log.String(), "alice@example.com")
-	assert.Contains(t, f.log.String(), "sends nothing anywhere")
-	_, text, _ := f.ask(t, "GET", "/metrics", "")
-	for _, line := range []string{`jobs_total{queue="alerts",result="completed"} 2`, `jobs_total{queue="alerts",result="duplicate"} 1`, `jobs_total{queue="alerts",result="failed"} 1`} {
-		assert.Contains(t, text, line)
-	}
 }

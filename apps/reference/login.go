@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/oauth2"
+)
+
+const (
+	// The stack fixes both for the consoles, and auth_service's environment does not carry them.
+	sessionIdle     = 15 * time.Minute
+	sessionAbsolute = 4 * time.Hour
+	reportLimit     = 4 << 10
+)
+
+// login is the service that signs people in with OpenID Connect.
+type login struct {
+	s        *service
+	sessions sharedSessions
+	provider *provider
+	subjects []string // who may sign in; empty for everyone
+	proxies  addresses
+	page     *template.Template
+}
+
+func setupLogin(s *service) (err error) {
+	l := &login{s: s, page: template.Must(template.ParseFS(webFiles, "web/message.html"))}
+	if l.sessions, err = newSharedSessions(s, sessionIdle, sessionAbsolute); err != nil {
+		return err
+	}
+	if l.provider, err = newProvider(s); err != nil {
+		return err
+	}
+	if l.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
+		return err
+	}
+	l.subjects = strings.FieldsFunc(s.env["OAUTH2_ALLOWED_SUBS"], func(r rune) bool { return r == ',' || r == ' ' })
+	if len(l.subjects) == 0 {
+		s.log.Warn("OAUTH2_ALLOWED_SUBS is empty: everyone whom the provider signs in may use the console")
+	}
+	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /login": l.begin, "GET /callback": l.callback, "POST /refresh": l.refresh, "GET /logout": l.logout, "POST /logout": l.logout,
+	} {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { l.answer(w, r, handle(w, r)) })
+	}
+	s.mux.HandleFunc("POST /csp-report", l.report)
+	s.wrap = l.protect
+	return nil
+}
+
+func (l *login) protect(next http.Handler) http.Handler {
+	guard := http.NewCrossOriginProtection()
+	guard.AddInsecureBypassPattern("POST /csp-report") // browsers send these on their own
+	own := guard.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pageHeaders(w, pagePolicy)
+		if l.s.env["CSP_REPORT_ONLY"] == "true" {
+			w.Header().Del("Content-Security-Policy")
+			w.Header().Set("Content-Security-Policy-Report-Only", pagePolicy+"; report-uri /csp-report")
+		}
+		own.ServeHTTP(w, r)
+	})
+}
+
+// pendingLogin is kept in the browser's session, between the way to the provider and the way back, under its state: so a state is
+// good once, and only in the browser that asked.
+type pendingLogin struct{ Nonce, Verifier, Next string }
+
+// begin sends the browser to the provider.
+func (l *login) begin(w http.ResponseWriter, r *http.Request) error {
+	next := r.URL.Query().Get("next")
+	if next == "" {
+		next = "/"
+	}
+	if !localPath(next) {
+		return refusal{http.StatusBadRequest, "login refused: next leads elsewhere", "The address to go to after signing in is not one of this console.", ""}
+	}
+	state, pending := randomHex(32), pendingLogin{Nonce: randomHex(32), Verifier: oauth2.GenerateVerifier(), Next: next}
+	address, err := l.provider.loginURL(r.Context(), state, pending.Nonce, pending.Verifier)
+	if err != nil {
+		return unreachable(err)
+	}
+	text, _ := json.Marshal(pending) // plain strings encode without an error
+	ctx, err := l.sessions.load(r)
+	if err != nil {
+		return err
+	}
+	l.sessions.Put(ctx, "login:"+state, string(text))
+	if err := l.sessions.save(ctx, w); err != nil {
+		return err
+	}
+	http.Redirect(w, r, address, http.StatusSeeOther)
+	return nil
+}
+
+// localPath refuses whatever a browser could take for another site: "//host", "/\host", control characters, a scheme.
+func localPath(next string) bool {
+	u, err := url.Parse(next)
+	return err == nil && strings.HasPrefix(next, "/") && !strings.HasPrefix(next, "//") && u.Scheme == "" && u.Host == "" &&
+		!strings.ContainsFunc(next, func(c rune) bool { return c == '\\' || c < ' ' || c == 0x7f }) && len(next) <= 1024
+}
+
+// callback is where the provider sends the browser back to.
+func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	ctx, err := l.sessions.load(r)
+	if err != nil {
+		return err
+	}
+	var pending pendingLogin
+	if json.Unmarshal([]byte(l.sessions.PopString(ctx, "login:"+query.Get("state"))), &pending) != nil {
+		return refusal{http.StatusBadRequest, "login refused: state unknown, used before or another browser's", "This login has been used before, took too long, or began in another browser.", ""}
+	}
+	if _, _, err := l.sessions.Commit(ctx); err != nil {
+		return err
+	}
+	if query.Get("error") != "" {
+		return refusal{http.StatusForbidden, "login refused by the provider", "The identity provider did not sign you in.", ""}
+	}
+	got, err := l.provider.redeem(ctx, query.Get("code"), pending.Nonce, pending.Verifier)
+	switch {
+	case refused(err):
+		return refusal{http.StatusForbidden, "login refused: the provider's answer does not hold: " + reason(err), "The identity provider's answer could not be verified.", ""}
+	case err != nil:
+		return unreachable(err)
+	case !l.allowed(got.Subject):
+		return refusal{http.StatusForbidden, "login refused: subject not in OAUTH2_ALLOWED_SUBS: " + got.Subject,
+			"You are signed in at the identity provider, but this account may not use the console.", l.provider.logoutURL(ctx, got.IDToken)}
+	}
+	if err := l.sessions.RenewToken(ctx); err != nil { // nobody who knew the cookie before knows it now
+		return err
+	}
+	l.put(ctx, got)
+	l.sessions.Put(ctx, "name", got.Name)
+	l.sessions.Put(ctx, "email", got.Email)
+	if err := l.sessions.save(ctx, w); err != nil {
+		return err
+	}
+	l.s.log.InfoContext(ctx, "login", "sub", got.Subject, "client", l.client(r))
+	http.Redirect(w, r, pending.Next, http.StatusSeeOther)
+	return nil
+}
+
+func (l *login) put(ctx context.Context, got tokens) {
+	l.sessions.Put(ctx, "sub", got.Subject)
+	l.sessions.Put(ctx, "id_token", got.IDToken)
+	l.sessions.Put(ctx, "refresh_token", got.RefreshToken)
+	l.sessions.Put(ctx, "token_expiry", got.Expiry.Unix())
+}
+
+func (l *login) allowed(subject string) bool {
+	return subject != "" && (len(l.subjects) == 0 || slices.Contains(l.subjects, subject))
+}
+
+// refresh renews the browser's session.
+func (l *login) refresh(w http.ResponseWriter, r *http.Request) error {
+	ctx, err := l.sessions.load(r)
+	if err != nil {
+		return err
+	}
+	renewed, err := l.renew(ctx, r)
+	if errors.Is(err, errNoSession) {
+		if err := l.sessions.end(ctx, w); err != nil {
+			return err
+		}
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "no session; sign in again"})
+		return nil
+	}
+	if err == nil {
+		writeJSON(w, http.StatusOK, map[string]string{"renewed": renewed})
+	}
+	return err
+}
+
+var errNoSession = errors.New("no session")
+
+// renew gets new tokens where the provider gave a refresh token. One renewal at a time: providers take a second use of a refresh token
+// for theft.
+func (l *login) renew(ctx context.Context, r *http.Request) (string, error) {
+	if l.sessions.GetString(ctx, "sub") == "" {
+		return "", errNoSession
+	}
+	if l.sessions.GetString(ctx, "refresh_token") == "" {
+		return "session", l.sessions.touch(ctx)
+	}
+	rdb, lock := l.sessions.store.rdb, "refresh:"+storedUnder(l.sessions.Token(ctx))
+	err := rdb.SetArgs(ctx, lock, "1", redis.SetArgs{Mode: "NX", TTL: peerTimeout + 5*time.Second}).Err()
+	if errors.Is(err, redis.Nil) {
+		return "by another request", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer rdb.Del(context.WithoutCancel(ctx), lock)
+	// Another request may have renewed it between our reading and our lock.
+	if ctx, err = l.sessions.load(r); err != nil {
+		return "", err
+	}
+	before := tokens{Subject: l.sessions.GetString(ctx, "sub"), IDToken: l.sessions.GetString(ctx, "id_token"), RefreshToken: l.sessions.GetString(ctx, "refresh_token")}
+	after, err := l.provider.renew(ctx, before)
+	if refused(err) || err == nil && !l.allowed(after.Subject) {
+		l.s.log.InfoContext(ctx, "session ended: the provider does not renew it", "sub", before.Subject, "error", reason(err))
+		return "", errNoSession
+	}
+	if err != nil {
+		return "", err
+	}
+	// A session that was ended meanwhile stays ended.
+	if _, found, err := l.sessions.store.FindCtx(ctx, l.sessions.Token(ctx)); err != nil || !found {
+		return "", errors.Join(errNoSession, err)
+	}
+	l.put(ctx, after)
+	_, _, err = l.sessions.Commit(ctx)
+	return "tokens", err
+}
+
+// logout ends the session here and at the provider. A link on another site must not do that, so from there it only works as a form.
+func (l *login) logout(w http.ResponseWriter, r *http.Request) error {
+	ctx, err := l.sessions.load(r)
+	if err != nil {
+		return err
+	}
+	subject, idToken := l.sessions.GetString(ctx, "sub"), l.sessions.GetString(ctx, "id_token")
+	if subject != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		return refusal{http.StatusForbidden, "logout refused: asked for by another site", "Another site asked to sign you out. Sign out on the console itself.", ""}
+	}
+	if err := l.sessions.end(ctx, w); err != nil {
+		return err
+	}
+	if subject == "" {
+		return refusal{http.StatusOK, "logout without a session", "You are signed out.", ""}
+	}
+	l.s.log.InfoContext(ctx, "logout", "sub", subject)
+	http.Redirect(w, r, l.provider.logoutURL(ctx, idToken), http.StatusSeeOther)
+	return nil
+}
+
+// query is the query of a URL in JSON, which may hold what is nobody's business.
+var query = regexp.MustCompile(`\?(\\.|[^"\\])*`)
+
+// report logs what a browser says of a breach of the content security policy, without queries.
+func (l *login) report(w http.ResponseWriter, r *http.Request) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, reportLimit))
+	if err != nil || !json.Valid(text) || !bytes.ContainsAny(text[:1], "{[") {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"error": "not a CSP report of at most 4 KiB"})
+		return
+	}
+	l.s.log.WarnContext(r.Context(), "content security policy report", "report", json.RawMessage(query.ReplaceAll(text, nil)), "client", l.client(r))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// client is the address of who asked, as far as a trusted proxy tells it.
+func (l *login) client(r *http.Request) string {
+	if ip := net.ParseIP(r.Header.Get("X-Real-IP")); ip != nil && l.proxies.holds(r.RemoteAddr) {
+		return ip.String()
+	}
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	return host
+}
+
+// refusal is an error with the page that the person sees. SwitchURL, where set, signs the person out at the provider, to try another account.
+type refusal struct {
+	status                 int
+	event, Text, SwitchURL string
+}
+
+// Error is what the log says.
+func (r refusal) Error() string { return r.event }
+
+func unreachable(err error) error {
+	return refusal{http.StatusServiceUnavailable, "identity provider not reached: " + reason(err), "The identity provider cannot be reached right now. Try again in a minute.", ""}
+}
+
+// answer shows and logs why a request was not carried out.
+func (l *login) answer(w http.ResponseWriter, r *http.Request, err error) {
+	if err == nil {
+		return
+	}
+	page := refusal{http.StatusServiceUnavailable, "sessions not read, written or renewed: " + reason(err), "Sessions cannot be read, written or renewed right now. Try again in a minute.", ""}
+	_ = errors.As(err, &page)
+	l.s.log.WarnContext(r.Context(), page.event, "client", l.client(r))
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(page.status)
+	_ = l.page.Execute(w, page)
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const maxAttempts = 5
+
+// job is the payload of a queue. The work is to hash the text, which everybody can check.
+type job struct {
+	ID      string `json:"job_id"`
+	Text    string `json:"text"`
+	Steps   int    `json:"steps,omitempty"`   // how often the text, then the hash, is hashed; default 1
+	StepMS  int    `json:"step_ms,omitempty"` // pause before each step, to have a job that lasts
+	TraceID string `json:"trace_id,omitempty"`
+}
+
+// parseJob reads a payload. An error never repeats the text.
+func parseJob(payload string) (job, error) {
+	j := job{Steps: 1}
+	decoder := json.NewDecoder(strings.NewReader(payload))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&j); err != nil {
+		return j, errors.New("the payload is not a job: {\"job_id\", \"text\", \"steps\", \"step_ms\", \"trace_id\"}")
+	}
+	switch {
+	case !identifier.MatchString(j.ID):
+		return j, errors.New("job_id: must be 1 to 64 letters, digits, dots, dashes or underscores")
+	case len(j.Text) > 4000:
+		return j, errors.New("text: must not be longer than 4000 bytes")
+	case j.Steps < 1 || j.Steps > 100_000 || j.StepMS < 0 || j.StepMS > 60_000:
+		return j, errors.New("steps, step_ms: must be from 1 to 100000 and from 0 to 60000")
+	}
+	if !identifier.MatchString(j.TraceID) {
+		j.TraceID = randomHex(16)
+	}
+	return j, nil
+}
+
+// worker does one job at a time.
+type worker struct {
+	s       *service
+	queues  queues
+	results string        // folder of the result files; empty for a service without a volume
+	poll    time.Duration // how often empty queues are looked at
+	grace   time.Duration // how long a job may go on after SIGTERM before it is handed back
+}
+
+func setupWorker(s *service) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = s.Name
+	}
+	w := &worker{s: s, poll: 250 * time.Millisecond, grace: 4 * time.Second, queues: queues{
+		rdb: s.rdb, names: strings.Split(s.env["RQ_QUEUES"], ","), consumer: host + "-" + randomHex(4), lease: 10 * time.Second, cursors: map[string]string{}}}
+	if s.db == nil || s.rdb == nil {
+		return errors.New("a worker needs DATABASE_URL and REDIS_URL")
+	}
+	for _, folder := range s.Folders {
+		if err := writable(folder); err != nil {
+			return fmt.Errorf("%w; give the folder, or the volume that it lies in, to user %d", err, os.Getuid())
+		}
+	}
+	if len(s.Folders) > 0 {
+		w.results = s.Folders[0]
+	}
+	s.background = append(s.background, w.run)
+	return nil
+}
+
+func writable(dir string) error {
+	file, err := os.CreateTemp(dir, ".writable")
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Close(), os.Remove(file.Name()))
+}
+
+// run works until the context ends. While a dependency is away it takes nothing: a job's attempts are for the job's own faults.
+func (w *worker) run(ctx context.Context) {
+	w.s.log.Info("waiting for jobs", "worker", w.queues.consumer, "queues", w.queues.names)
+	for ctx.Err() == nil {
+		if len(w.s.health.failing(ctx)) > 0 {
+			sleep(ctx, time.Second)
+			continue
+		}
+		e, err := w.queues.take(ctx)
+		if err == nil && e != nil {
+			err = w.do(ctx, e)
+		}
+		if err != nil && ctx.Err() == nil {
+			w.s.log.Warn("queue not read or written", "error", brief(err))
+		}
+		if err != nil || e == nil {
+			sleep(ctx, w.poll)
+		}
+	}
+}
+
+// do does one job: it is done with, or handed back when the worker is told to stop or the job failed for another's fault.
+func (w *worker) do(stop context.Context, e *entry) error {
+	j, err := parseJob(e.payload)
+	ctx, cancel := context.WithCancel(withTrace(context.WithoutCancel(stop), j.TraceID))
+	defer cancel()
+	result := "failed"
+	if err != nil {
+		w.s.log.ErrorContext(ctx, "job given up", "queue", e.queue, "error", brief(err))
+	} else {
+		go w.queues.keep(ctx, e)
+		defer context.AfterFunc(stop, func() { time.AfterFunc(w.grace, cancel) })()
+		result, err = w.attempt(ctx, e, j)
+		if err != nil {
+			after := context.WithoutCancel(ctx)
+			if result = "retried"; ctx.Err() != nil {
+				result = "returned"
+				err = w.s.db.giveBack(after, j.ID)
+			} else {
+				sleep(stop, time.Second)
+			}
+			w.s.log.WarnContext(ctx, "job handed back", "job_id", j.ID, "queue", e.queue, "error", brief(err))
+			w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
+			return w.queues.handBack(after, e)
+		}
+	}
+	w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
+	return w.queues.done(context.WithoutCancel(ctx), e)
+}
+
+// attempt does a job and tells how it ended: completed, failed or duplicate. An error means that it has not ended. The result file is
+// linked into place once, and the row goes from running to ended once: a second worker that does the same job again, because the
+// first was taken for dead, changes neither.
+func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
+	row := jobRow{JobID: j.ID, Queue: e.queue, Worker: w.queues.consumer, Text: j.Text, TraceID: j.TraceID, Status: "completed"}
+	var err error
+	if row.Attempts, err = w.s.db.start(ctx, row); err != nil {
+		return "", err
+	}
+	attrs := []any{"job_id", j.ID, "queue", e.queue, "attempt", row.Attempts}
+	if row.Attempts == 0 {
+		w.s.log.InfoContext(ctx, "job has ended before, nothing to do", attrs...)
+		return "duplicate", nil
+	}
+	w.s.log.InfoContext(ctx, "job started", attrs...)
+	if row.Attempts > maxAttempts {
+		row.Status, row.Result = "failed", fmt.Sprintf("given up after %d attempts", maxAttempts)
+	} else {
+		sum := []byte(j.Text)
+		for range j.Steps {
+			if !sleep(ctx, time.Duration(j.StepMS)*time.Millisecond) {
+				return "", errors.New("the worker is stopping")
+			}
+			next := sha256.Sum256(sum)
+			sum = next[:]
+		}
+		row.Result = hex.EncodeToString(sum)
+		if err := w.write(row); err != nil {
+			return "", err
+		}
+	}
+	first, err := w.s.db.finish(ctx, row)
+	if err != nil || !first {
+		return "duplicate", err
+	}
+	w.s.log.InfoContext(ctx, "job "+row.Status, attrs...)
+	return row.Status, nil
+}
+
+// write puts the result file in place whole, unless there is one: the first result stays.
+func (w *worker) write(row jobRow) error {
+	if w.results == "" {
+		return nil
+	}
+	var text bytes.Buffer
+	_ = json.NewEncoder(&text).Encode(map[string]any{"job_id": row.JobID, "queue": row.Queue, "worker": row.Worker, "attempts": row.Attempts, "result": row.Result})
+	file, err := os.CreateTemp(w.results, ".writing-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(file.Name()) }()
+	_, err = file.Write(text.Bytes())
+	if err = errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	err = os.Link(file.Name(), filepath.Join(w.results, row.JobID+".json"))
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
