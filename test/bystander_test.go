@@ -33,12 +33,12 @@ func plantBystander(ctx context.Context) (*bystander, error) {
 	name := "trading_platform_" + strings.TrimPrefix(runID, "tptest-")
 	b := &bystander{volumes: []string{name + "_pgdata", name + "_redisdata"}}
 	for _, volume := range b.volumes {
-		if _, err := docker("volume", "create", volume); err != nil {
+		if _, err := docker("volume", "create", "--label", bystanderLabel+"="+runID, volume); err != nil {
 			return b, err
 		}
 	}
 	var err error
-	if b.container, err = docker("run", "-d", "--name", name+"_postgres", "-e", "POSTGRES_PASSWORD=of-a-bystander", "--restart", "unless-stopped",
+	if b.container, err = docker("run", "-d", "--name", name+"_postgres", "--label", bystanderLabel+"="+runID, "-e", "POSTGRES_PASSWORD=of-a-bystander", "--restart", "unless-stopped",
 		"-v", b.volumes[0]+":/var/lib/postgresql/data", references["postgres"]); err != nil {
 		return b, err
 	}
@@ -111,6 +111,9 @@ func (b *bystander) remove() error {
 	return errors.Join(errs...)
 }
 
+// bystanderLabel tells whose bystander it is. Nothing looks for it to remove anything.
+const bystanderLabel = "trading-platform.bystander"
+
 // leftBehind is the state, in holdings, of an object of this run.
 const leftBehind = "of this run"
 
@@ -122,6 +125,7 @@ func holdings(ctx context.Context) (map[string]string, error) {
 		switch {
 		case ours(labels):
 			all[what] = leftBehind
+		case labels[bystanderLabel] != "" && labels[bystanderLabel] != runID: // another run's
 		case labels[runLabel] == "" && !strings.HasPrefix(labels[plan.IdentityLabel], "tptest-"):
 			all[what] = state
 		}

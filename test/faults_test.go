@@ -198,19 +198,12 @@ func serviceFaults() []fault {
 			provoke: imageFault("redis", func(l *live) string {
 				return testImage(l.t.(*testing.T), "exits", references["redis"], `ENTRYPOINT ["sh", "-c", "echo could not read the frobnicator; exit 3"]`)
 			}),
-			says: []string{"_redis exited with code 3", "could not read the frobnicator", "docker logs"},
+			says: []string{"_redis restarts over and over", "last exited with code 3", "could not read the frobnicator", "docker logs"},
 		},
 		{
 			name: "image missing", how: "an image of redis that is neither on the engine nor in a registry",
-			provoke: imageFault("redis", func(l *live) string { return l.prefix + "/nowhere:1" }),
-			says:    []string{"/nowhere:1"},
-		},
-		{
-			name: "dependency slow to become healthy", how: "an image of postgres that waits 20 s before it starts", works: true,
-			provoke: imageFault("postgres", func(l *live) string {
-				return testImage(l.t.(*testing.T), "slow", references["postgres"], `ENTRYPOINT ["sh", "-c", "sleep 20; exec docker-entrypoint.sh postgres"]`)
-			}),
-			says: []string{"_postgres: starting"},
+			provoke: imageFault("redis", func(l *live) string { return l.prefix + "/nowhere:latest" }),
+			says:    []string{"/nowhere:latest"},
 		},
 		{
 			name: "clock jumping", how: "the engine, through a proxy that moves its times by an hour while postgres is created, and back", works: true,
@@ -222,6 +215,14 @@ func serviceFaults() []fault {
 				l.touch()
 				return l.wait(l.during("up", "create", "postgres", func(*running) { p.skew.Store(-int64(time.Hour)) }, "DOCKER_HOST="+p.host()))
 			},
+		},
+		{
+			name: "dependency slow to become healthy", how: "an image of postgres that waits 20 s before it starts", works: true,
+			provoke: up(func(l *live) {
+				slow := testImage(l.t.(*testing.T), "slow", references["postgres"], `ENTRYPOINT ["sh", "-c", "sleep 20; exec docker-entrypoint.sh postgres"]`)
+				l.configure(map[string]any{"images": merged(images(), "postgres", slow)})
+			}),
+			says: []string{"_postgres: starting"},
 		},
 	}
 }

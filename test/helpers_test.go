@@ -43,7 +43,7 @@ func merged(m map[string]any, key string, value any) map[string]any {
 func testImage(t *testing.T, name, base, line string) string {
 	t.Helper()
 	tag := runID + "/" + name + ":" + strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
-	t.Cleanup(func() { _, _ = docker("rmi", tag) })
+	t.Cleanup(func() { _, _ = docker("rmi", "-f", tag) })
 	buildImage(t, tag, "FROM "+base+"\n"+line+"\n")
 	return tag
 }
