@@ -46,7 +46,7 @@ func TestFaults(t *testing.T) {
 			"services":   {plainLive, serviceFaults()},
 			"the runner": {plainLive, runnerFaults()},
 			"the state":  {plainLive, stateFaults()},
-			"the engine": {plainLive, engineFaults()},
+			"the engine": {proxiedLive, engineFaults()},
 			"its probe":  {promtailLive, probeFaults()},
 			"its disk":   {diskLive, diskFaults()},
 			"a restart":  {restartLive, restartFaults()},
@@ -82,6 +82,9 @@ func TestFaults(t *testing.T) {
 func (l *live) happens(f fault, table *faultTable) {
 	l.t.Helper()
 	first := f.provoke(l)
+	if d := os.Getenv("FAULTS_DUMP"); d != "" {
+		_ = os.WriteFile(filepath.Join(d, strings.ReplaceAll(f.name, " ", "_")), []byte(first.out), 0o600)
+	}
 	l.t.Cleanup(func() {
 		if l.t.Failed() {
 			l.t.Logf("the first command (%v):\n%s", first.err, first.out)
@@ -206,17 +209,6 @@ func serviceFaults() []fault {
 			says:    []string{"/nowhere:latest"},
 		},
 		{
-			name: "clock jumping", how: "the engine, through a proxy that moves its times by an hour while postgres is created, and back", works: true,
-			provoke: func(l *live) said {
-				p := newProxy(l.t.(*testing.T))
-				l.touch()
-				said := l.wait(l.during("up", "create", "postgres", func(*running) { p.skew.Store(int64(time.Hour)) }, "DOCKER_HOST="+p.host()))
-				require.NoError(l.t, said.err, said.out)
-				l.touch()
-				return l.wait(l.during("up", "create", "postgres", func(*running) { p.skew.Store(-int64(time.Hour)) }, "DOCKER_HOST="+p.host()))
-			},
-		},
-		{
 			name: "dependency slow to become healthy", how: "an image of postgres that waits 20 s before it starts", works: true,
 			provoke: up(func(l *live) {
 				slow := testImage(l.t.(*testing.T), "slow", references["postgres"], `ENTRYPOINT ["sh", "-c", "sleep 20; exec docker-entrypoint.sh postgres"]`)
@@ -329,27 +321,59 @@ func stateFaults() []fault {
 	}
 }
 
+// proxiedLive reaches its engine through a proxy, always.
+func proxiedLive(t *testing.T, clone string) *live {
+	t.Helper()
+	p := newProxy(t)
+	l := newLive(t, clone, nil)
+	l.proxy = p
+	l.env = append(l.env, "DOCKER_HOST="+p.host())
+	return l
+}
+
 func engineFaults() []fault {
 	return []fault{
 		{
-			name: "connection to the engine cut", how: "a proxy between platform and the engine that ends all connections when postgres is created, and lets none through",
+			name: "connection to the engine cut", how: "a proxy before the engine that ends all connections when an up creates postgres, and lets none through",
 			provoke: func(l *live) said {
-				p := newProxy(l.t.(*testing.T))
 				l.touch()
-				return l.wait(l.during("up", "create", "postgres", func(*running) { p.cut() }, "DOCKER_HOST="+p.host()))
+				said := l.wait(l.during("up", "create", "postgres", func(*running) { l.proxy.cut() }))
+				l.proxy.listen()
+				return said
 			},
-			says: []string{"docker daemon"},
+			says: []string{"check if the path is correct and if the daemon is running"},
 		},
 		{
-			name: "connection to the engine cut for a moment", how: "the same, for half a second", works: true,
+			name: "connection to the engine cut for a moment", how: "the same, for half a second while postgres starts", works: true,
 			provoke: func(l *live) said {
-				p := newProxy(l.t.(*testing.T))
 				l.touch()
 				return l.wait(l.during("up", "start", "postgres", func(*running) {
-					p.cut()
+					l.proxy.cut()
 					time.Sleep(500 * time.Millisecond)
-					p.listen()
-				}, "DOCKER_HOST="+p.host()))
+					l.proxy.listen()
+				}))
+			},
+		},
+		{
+			name: "clock jumping", how: "a proxy that moves the times that the engine tells by an hour forward while an up creates postgres, and back in the next", works: true,
+			provoke: func(l *live) said {
+				defer l.proxy.skew.Store(0)
+				for _, by := range []time.Duration{time.Hour, -time.Hour} {
+					l.touch()
+					said := l.wait(l.during("up", "create", "postgres", func(*running) { l.proxy.skew.Store(int64(by)) }))
+					if said.err != nil || by < 0 {
+						return said
+					}
+				}
+				return said{}
+			},
+		},
+		{
+			name: "engine at another address", how: "DOCKER_HOST names another way to the same engine; redis removed by hand", works: true,
+			provoke: func(l *live) said {
+				_, err := l.docker("rm", "-f", l.prefix+"_redis")
+				require.NoError(l.t, err)
+				return l.platform("up", "DOCKER_HOST="+engine.DaemonHost())
 			},
 		},
 	}

@@ -31,6 +31,7 @@ type live struct {
 	*stack
 	env    []string
 	rows   string     // what the databases hold
+	proxy  *proxy     // before its engine, for one that has one
 	disk   string     // where its database's volume is, for one on a disk of its own
 	daemon *ownEngine // the engine, for one with an engine of its own
 }

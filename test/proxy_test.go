@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -71,7 +72,7 @@ func (p *proxy) listen() {
 			}
 			return nil
 		},
-		ErrorLog: nil,
+		ErrorLog: log.New(io.Discard, "", 0), // a cut is what the test is about
 	}
 	listener, err := net.Listen("unix", p.socket)
 	require.NoError(p.t, err)

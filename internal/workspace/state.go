@@ -138,6 +138,10 @@ func alive(l lock) bool {
 	if !processExists(l.PID) {
 		return false
 	}
-	name, err := exec.Command("ps", "-o", "comm=", "-p", strconv.Itoa(l.PID)).Output() //nolint:gosec // a number
-	return err != nil || strings.Contains(string(name), "pulumi")
+	// A zombie has ended: who started it has not asked how, as where process 1 is no init.
+	found, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(l.PID)).Output() //nolint:gosec // a number
+	if gone := new(exec.ExitError); errors.As(err, &gone) {
+		return false
+	}
+	return err != nil || strings.Contains(string(found), "pulumi") && !strings.HasPrefix(string(found), "Z")
 }
