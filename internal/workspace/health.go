@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -27,16 +28,21 @@ const (
 // awaitHealthy returns when every container of the plan is healthy. One that stays
 // unhealthy is restarted once. What does not recover is told with its last words.
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
-	started, restarted := time.Now(), map[string]time.Time{}
+	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
 	for {
 		var faults fault.List
 		waiting := ""
 		for _, s := range p.Services {
 			for _, name := range s.Containers {
 				found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
-				if err != nil {
-					return fmt.Errorf("container %s: %w", name, err)
+				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < patience {
+					waiting = name + " cannot be looked at: " + err.Error() // as while the engine restarts
+					continue
 				}
+				if err != nil {
+					return fmt.Errorf("container %s: %w. Fix: `docker info` must work, then `make up STACK=%s` goes on from here", name, err, r.stack)
+				}
+				answered = time.Now()
 				state, again := found.Container.State, restarted[name]
 				switch {
 				case state.Running && !state.Paused && (state.Health == nil || state.Health.Status == container.Healthy):

@@ -151,10 +151,33 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 			args = append(args, "--refresh")
 		}
 	}
-	if err := r.foreground(ctx, r.PulumiArgs(r.stack, args)); err != nil || command != "up" || p == nil {
+	if err := r.foreground(ctx, r.PulumiArgs(r.stack, args)); err != nil {
+		r.say(r.next(ctx, command))
 		return err
 	}
+	if command != "up" || p == nil {
+		return nil
+	}
 	return r.awaitHealthy(ctx, p)
+}
+
+// next says what to do after a command that Pulumi has told the failure of.
+func (r *run) next(ctx context.Context, command string) string {
+	target := command
+	if command == "destroy" {
+		target = "down"
+	}
+	again := "make " + target + " STACK=" + r.stack
+	if ctx.Err() != nil {
+		return "interrupted. Fix: `" + again + "` goes on from here"
+	}
+	var failed *cliError
+	err := r.runCLI(ctx, nil, r.PulumiArgs(r.stack, []string{"config", "-s", r.stack, "--show-secrets"})...)
+	if errors.As(err, &failed) && strings.Contains(failed.complaint, "incorrect passphrase") {
+		return "the passphrase is not the one that stack " + r.stack + " was made with. Fix: set PULUMI_CONFIG_PASSPHRASE or " +
+			"PULUMI_CONFIG_PASSPHRASE_FILE as then, or unset both to use " + r.passphraseFile()
+	}
+	return command + " did not finish. Fix: see to what is said above, then `" + again + "` goes on from here"
 }
 
 // converge brings the engine closer to the state: containers that an up takes for
