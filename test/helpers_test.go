@@ -40,7 +40,7 @@ func merged(m map[string]any, key string, value any) map[string]any {
 }
 
 // testImage makes an image of a base and a line of Dockerfile, for one test.
-func testImage(t *testing.T, name, base, line string) string {
+func testImage(t testing.TB, name, base, line string) string {
 	t.Helper()
 	tag := runID + "/" + name + ":" + strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
 	t.Cleanup(func() { _, _ = docker("rmi", "-f", tag) })
@@ -49,7 +49,7 @@ func testImage(t *testing.T, name, base, line string) string {
 }
 
 // buildImage builds a Dockerfile that needs no files.
-func buildImage(t *testing.T, tag, dockerfile string) {
+func buildImage(t testing.TB, tag, dockerfile string) {
 	t.Helper()
 	build := exec.Command("docker", "build", "-q", "-t", tag, "-")
 	build.Stdin = strings.NewReader(dockerfile)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,11 +30,12 @@ import (
 // live is a stack of databases with rows in them, run by `platform` in a clone as a user runs it.
 type live struct {
 	*stack
-	env    []string
-	rows   string     // what the databases hold
-	proxy  *proxy     // before its engine, for one that has one
-	disk   string     // where its database's volume is, for one on a disk of its own
-	daemon *ownEngine // the engine, for one with an engine of its own
+	env     []string
+	backend string     // the folder of its state
+	rows    string     // what the databases hold
+	proxy   *proxy     // before its engine, for one that has one
+	disk    string     // where its database's volume is, for one on a disk of its own
+	daemon  *ownEngine // the engine, for one with an engine of its own
 }
 
 // limit is how long a command may take before it counts as hanging.
@@ -50,7 +52,7 @@ func prepareClone(t testing.TB) string {
 // newLive gives a stack in a clone that is not up yet. config is laid over the databases alone, on air-gap images.
 func newLive(t testing.TB, clone string, config map[string]any) *live {
 	t.Helper()
-	l := &live{stack: newPlace(t, "", clone)}
+	l := &live{stack: newPlace(t, "", clone), backend: t.TempDir()}
 	l.name = strings.TrimPrefix(l.prefix, "tptest-")
 	text, err := os.ReadFile(filepath.Join(root, "Pulumi.base.yaml"))
 	require.NoError(t, err)
@@ -59,7 +61,7 @@ func newLive(t testing.TB, clone string, config map[string]any) *live {
 	l.configure(map[string]any{"provider": settings.Offline, "images": images()})
 	l.configure(databases)
 	l.configure(config)
-	l.env = append(environ(shared), "PULUMI_BACKEND_URL=file://"+t.TempDir())
+	l.env = append(environ(shared), "PULUMI_BACKEND_URL=file://"+l.backend)
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, c := range l.containers() {
@@ -94,14 +96,14 @@ type said struct {
 	err error
 }
 
-// line gives the first line that holds a text.
-func (s said) line(text string) string {
+// line gives the last line that a pattern is found in: the first ones are of the progress.
+func (s said) line(pattern string) (found string) {
 	for line := range strings.Lines(s.out) {
-		if strings.Contains(line, text) {
-			return strings.TrimSpace(line)
+		if regexp.MustCompile(pattern).MatchString(line) {
+			found = strings.TrimSpace(line)
 		}
 	}
-	return ""
+	return found
 }
 
 // running is a command that has not been waited for.
@@ -211,14 +213,7 @@ func (l *live) during(command, action, service string, then func(*running), env 
 
 // stateFile is where the stack's state lies.
 func (l *live) stateFile() string {
-	l.t.Helper()
-	for _, e := range l.env {
-		if backend, ok := strings.CutPrefix(e, "PULUMI_BACKEND_URL=file://"); ok && backend != shared {
-			return filepath.Join(backend, ".pulumi", "stacks", settings.Project, l.name+".json")
-		}
-	}
-	require.Fail(l.t, "no backend")
-	return ""
+	return filepath.Join(l.backend, ".pulumi", "stacks", settings.Project, l.name+".json")
 }
 
 // converges asserts what every fault must come to by one `platform up`: exactly the stack's containers, all healthy, no lock,

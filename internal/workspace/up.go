@@ -171,13 +171,27 @@ func (r *run) next(ctx context.Context, command string) string {
 	if ctx.Err() != nil {
 		return "interrupted. Fix: `" + again + "` goes on from here"
 	}
-	var failed *cliError
-	err := r.runCLI(ctx, nil, r.PulumiArgs(r.stack, []string{"config", "-s", r.stack, "--show-secrets"})...)
-	if errors.As(err, &failed) && strings.Contains(failed.complaint, "incorrect passphrase") {
+	if r.wrongPassphrase(ctx) {
 		return "the passphrase is not the one that stack " + r.stack + " was made with. Fix: set PULUMI_CONFIG_PASSPHRASE or " +
 			"PULUMI_CONFIG_PASSPHRASE_FILE as then, or unset both to use " + r.passphraseFile()
 	}
 	return command + " did not finish. Fix: see to what is said above, then `" + again + "` goes on from here"
+}
+
+// wrongPassphrase tells whether the CLI refuses the passphrase. Only what encrypts asks for it.
+func (r *run) wrongPassphrase(ctx context.Context) bool {
+	file, err := readFile(r.StackFile(r.stack))
+	if err != nil {
+		return false
+	}
+	temp := r.StackFile(r.stack) + ".probe"
+	defer func() { _ = os.Remove(temp) }()
+	if writeFile(temp, file) != nil {
+		return false
+	}
+	var failed *cliError
+	err = r.runCLI(ctx, nil, "config", "set", "-s", r.stack, "--config-file", temp, "--secret", "probe", "none")
+	return errors.As(err, &failed) && strings.Contains(failed.complaint, "incorrect passphrase")
 }
 
 // converge brings the engine closer to the state: containers that an up takes for
