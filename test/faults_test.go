@@ -352,7 +352,7 @@ func engineFaults() []fault {
 				l.proxy.listen()
 				return said
 			},
-			says: []string{`(connect|docker API).*/engine\.sock`, "goes on from here"},
+			says: []string{`(connect|docker API).*engine\.sock`, "goes on from here"},
 		},
 		{
 			name: "connection to the engine cut for a moment", how: "the same, for half a second while postgres starts", may: true,
@@ -364,7 +364,7 @@ func engineFaults() []fault {
 					l.proxy.listen()
 				}))
 			},
-			says: []string{`(connect|docker API).*/engine\.sock`, "goes on from here"},
+			says: []string{`(connect|docker API).*engine\.sock`, "goes on from here"},
 		},
 		{
 			name: "clock jumping", how: "a proxy that moves the times that the engine tells by an hour forward while an up creates postgres, and back in the next", works: true,
@@ -462,7 +462,7 @@ func restartFaults() []fault {
 				l.daemon.start()
 			}))
 		},
-		says: []string{`(connect|docker API).*/docker\.sock`, "goes on from here"},
+		says: []string{`(connect|docker API).*docker\.sock`, "goes on from here"},
 	}}
 }
 

@@ -96,6 +96,9 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	} else if err := r.makeStack(ctx); err != nil {
 		return err
 	}
+	if err := r.closeState(); err != nil {
+		return err
+	}
 	var err error
 	if exportErr != nil {
 		r.state = &observe.State{}

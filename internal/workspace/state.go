@@ -30,6 +30,21 @@ func (w *Workspace) local(parts ...string) string {
 	return filepath.Join(append([]string{folder, ".pulumi"}, parts...)...)
 }
 
+// closeState keeps others from reading the local state of the project's stacks, which
+// Pulumi leaves to the umask: its secrets are only as safe as their passphrase.
+func (w *Workspace) closeState() error {
+	for _, kind := range []string{"stacks", "history", "backups"} {
+		folder := w.local(kind, settings.Project)
+		if folder == "" {
+			return nil
+		}
+		if err := errors.Join(os.MkdirAll(folder, 0o700), os.Chmod(folder, 0o700)); err != nil { //nolint:gosec // a folder
+			return err
+		}
+	}
+	return nil
+}
+
 // repairState puts Pulumi's own copy in the place of a state file that was cut short,
 // as by a full disk. What the copy does not know is taken over from the engine.
 func (r *run) repairState() error {

@@ -184,7 +184,7 @@ func (r *run) wrongPassphrase(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	temp := r.StackFile(r.stack) + ".probe"
+	temp := strings.TrimSuffix(r.StackFile(r.stack), ".yaml") + ".probe.yaml"
 	defer func() { _ = os.Remove(temp) }()
 	if writeFile(temp, file) != nil {
 		return false
