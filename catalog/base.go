@@ -12,7 +12,7 @@ func base() []Service {
 				optional("POSTGRES_PASSWORD", "trader"),
 				optional("POSTGRES_DB", "trader"),
 			},
-			Ports:    []Port{{Host: 5433, Container: 5432, Password: "POSTGRES_PASSWORD", URL: "postgresql"}},
+			Ports:    []Port{{Host: 5433, Container: 5432, Guard: "POSTGRES_PASSWORD", URL: "postgresql"}},
 			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
 			Networks: []string{DefaultNetwork},
 			Probe: Probe{
@@ -30,7 +30,7 @@ func base() []Service {
 			Image:    "redis:7-alpine",
 			Command:  []string{"sh", "-c", redisCommand},
 			Env:      []Variable{redisPassword},
-			Ports:    []Port{{Host: 6379, Container: 6379, Password: "REDIS_PASSWORD", URL: "redis"}},
+			Ports:    []Port{{Host: 6379, Container: 6379, Guard: "REDIS_PASSWORD", URL: "redis"}},
 			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
 			Networks: []string{DefaultNetwork},
 			// A loading server answers LOADING with exit code 0, so the answer itself is read.

@@ -139,8 +139,8 @@ type Port struct {
 	// Login says that whoever connects has to log in. Only such a port follows
 	// `bindAddress`: every other one stays on loopback, unless the service is named in `expose`.
 	Login bool
-	// Password names the variable that alone guards the port once it is open; empty where nothing does.
-	Password string
+	// Guard names the variable whose value, a password, alone guards the port once it is open; empty where nothing does.
+	Guard string
 	// When names a variable that must be set for the port to be published; empty publishes always.
 	When string
 	// URL is the scheme for the stack's printed URL of this port; empty prints none.

@@ -262,13 +262,13 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		case p.Login || !address.IsValid() || address.IsLoopback():
 		case !slices.Contains(r.set.Expose, s.Name):
 			address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		case p.Password == "":
+		case p.Guard == "":
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
-		case value(p.Password) == "":
-			r.faults.Add(settings.Project+":expose", settings.SetSecret(r.set.Stack, p.Password)+", or take "+s.Name+" out of expose",
+		case value(p.Guard) == "":
+			r.faults.Add(settings.Project+":expose", settings.SetSecret(r.set.Stack, p.Guard)+", or take "+s.Name+" out of expose",
 				"%s has no password in this stack, so it cannot be opened to %s", s.Name, address)
 		default:
-			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open to whoever reaches %s and knows %s", s.Name, address, p.Password))
+			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open to whoever reaches %s and knows %s", s.Name, address, p.Guard))
 		}
 		for i := range max(1, p.Count) {
 			host := p.Host + i + r.set.PortOffset

@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -87,10 +88,13 @@ func makeFolder(path string, getenv func(string) string) error {
 	if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // services of another user read it
 		return err
 	}
+	if os.Geteuid() != 0 || getenv("SUDO_UID") == "" {
+		return nil // not behind sudo
+	}
 	uid, err := strconv.Atoi(getenv("SUDO_UID"))
 	gid, err2 := strconv.Atoi(getenv("SUDO_GID"))
-	if err != nil || err2 != nil || os.Geteuid() != 0 {
-		return nil // not behind sudo
+	if err := errors.Join(err, err2); err != nil {
+		return err
 	}
 	return os.Chown(path, uid, gid)
 }
