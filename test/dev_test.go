@@ -167,13 +167,10 @@ func testJobFromTheConsole(t *testing.T, s *stack, trace string) {
 
 // testQueueOrder keeps the worker of all queues busy, gives it work for each, the low first, and looks at what it does in which order.
 func testQueueOrder(t *testing.T, s *stack) {
-	const short = `{"job_id": "%s-%d", "text": "in order"}`
-	s.enqueue("backtest_low", `{"job_id": "busy", "text": "in order", "steps": 40, "step_ms": 50}`)
+	s.enqueue("backtest_low", `{"job_id": "busy", "text": "in order", "steps": 100, "step_ms": 50}`)
 	s.eventually("1", "select count(*) from reference_app.jobs where job_id = 'busy' and status = 'running'")
-	for _, queue := range []string{"low", "normal", "high"} {
-		s.enqueue("backtest_"+queue, short, queue, 1)
-		s.enqueue("backtest_"+queue, short, queue, 2)
-	}
+	s.exec("redis", "redis-cli", "eval", `for _, queue in ipairs({"low", "normal", "high"}) do for n = 1, 2 do
+		redis.call("xadd", "backtest_" .. queue, "*", "job", '{"job_id": "' .. queue .. '-' .. n .. '", "text": "in order"}') end end`, "0")
 	s.eventually("7", "select count(*) from reference_app.jobs where status = 'completed' and text = 'in order'")
 	assert.Equal(t, "busy,high-1,high-2,normal-1,normal-2,low-1,low-2",
 		s.sql("select string_agg(job_id, ',' order by started_at) from reference_app.jobs where text = 'in order'"))
