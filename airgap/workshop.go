@@ -64,7 +64,7 @@ func removeStale(cache string) {
 }
 
 func (w *workshop) close() {
-	_ = os.RemoveAll(w.scratch) // nothing that can be mended from here
+	_ = os.RemoveAll(w.scratch) // nothing that can be fixed from here
 }
 
 func (w *workshop) basePath(recipe recipe) string {

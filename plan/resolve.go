@@ -416,15 +416,15 @@ func (s Service) Value(name string) string {
 func (r *resolver) report() {
 	init := "platform init -s " + r.set.Stack + " makes one up, or: "
 	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
-		mend := settings.Set(r.set.Stack, name, "<value>")
+		fix := settings.Set(r.set.Stack, name, "<value>")
 		if catalog.IsSecret(name, "") {
-			mend = settings.SetSecret(r.set.Stack, name)
+			fix = settings.SetSecret(r.set.Stack, name)
 		}
 		if !strings.HasPrefix(name, "AUTH0_") {
-			mend = init + mend
+			fix = init + fix
 		}
 		r.plan.Unset = append(r.plan.Unset, name)
-		r.faults.Add(settings.Project+":"+name, mend, "required by %s, and not set", strings.Join(r.missing[name], ", "))
+		r.faults.Add(settings.Project+":"+name, fix, "required by %s, and not set", strings.Join(r.missing[name], ", "))
 	}
 	why := r.reachable()
 	if why == "" {
@@ -432,13 +432,13 @@ func (r *resolver) report() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.localOnly)) {
 		services := r.localOnly[name]
-		mend := init + settings.SetSecret(r.set.Stack, name)
+		fix := init + settings.SetSecret(r.set.Stack, name)
 		if name == "HMAC_SIGNING_KEYS" || name == "SESSION_ENCRYPTION_KEY" { // fixed in the dev console
-			mend = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
+			fix = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
 		} else {
 			r.plan.Unset = append(r.plan.Unset, name)
 		}
-		r.faults.Add(settings.Project+":"+name, mend,
+		r.faults.Add(settings.Project+":"+name, fix,
 			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)
 	}
 }

@@ -176,19 +176,19 @@ func TestAllThatIsMissingComesInOneError(t *testing.T) {
 	}), nil)
 	require.EqualError(t, err, `7 things are wrong, and nothing was changed:
   1. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set
-     mend: platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET
+     Fix: platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET
   2. trading-platform:AUTH0_CLIENT_ID: required by auth_service, and not set
-     mend: pulumi config set -s test AUTH0_CLIENT_ID <value>
+     Fix: pulumi config set -s test AUTH0_CLIENT_ID <value>
   3. trading-platform:AUTH0_CLIENT_SECRET: required by auth_service, and not set
-     mend: pulumi config set -s test --secret AUTH0_CLIENT_SECRET
+     Fix: pulumi config set -s test --secret AUTH0_CLIENT_SECRET
   4. trading-platform:AUTH0_DOMAIN: required by auth_service, and not set
-     mend: pulumi config set -s test AUTH0_DOMAIN <value>
+     Fix: pulumi config set -s test AUTH0_DOMAIN <value>
   5. trading-platform:SESSION_ENCRYPTION_KEY: required by web_console_oauth2, auth_service, and not set
-     mend: platform init -s test makes one up, or: pulumi config set -s test --secret SESSION_ENCRYPTION_KEY
+     Fix: platform init -s test makes one up, or: pulumi config set -s test --secret SESSION_ENCRYPTION_KEY
   6. trading-platform:WEB_CONSOLE_PASSWORD: required by web_console_oauth2, and not set
-     mend: platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD
+     Fix: platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD
   7. trading-platform:WEB_CONSOLE_USER: required by web_console_oauth2, and not set
-     mend: platform init -s test makes one up, or: pulumi config set -s test WEB_CONSOLE_USER <value>`)
+     Fix: platform init -s test makes one up, or: pulumi config set -s test WEB_CONSOLE_USER <value>`)
 }
 
 func TestWhatInitMustMake(t *testing.T) {
@@ -218,27 +218,27 @@ func TestValuesThatEveryoneKnows(t *testing.T) {
 		assert.Equal(t, map[string]fault.Fault{
 			"POSTGRES_PASSWORD": {
 				Where: "trading-platform:POSTGRES_PASSWORD", What: "postgres" + why,
-				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
 			},
 			"GF_SECURITY_ADMIN_PASSWORD": {
 				Where: "trading-platform:GF_SECURITY_ADMIN_PASSWORD", What: "grafana" + why,
-				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
+				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
 			},
 			"WEB_CONSOLE_PASSWORD": {
 				Where: "trading-platform:WEB_CONSOLE_PASSWORD", What: "web_console_dev" + why,
-				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
+				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
 			},
 			"ALERT_RECIPIENT_HASH_SECRET": {
 				Where: "trading-platform:ALERT_RECIPIENT_HASH_SECRET", What: "alert_worker" + why,
-				Mend: "platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
+				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
 			},
 			"HMAC_SIGNING_KEYS": {
 				Where: "trading-platform:HMAC_SIGNING_KEYS", What: "web_console_dev" + why,
-				Mend: "pulumi config set -s test --secret --path serviceEnv.web_console_dev.HMAC_SIGNING_KEYS",
+				Fix: "pulumi config set -s test --secret --path serviceEnv.web_console_dev.HMAC_SIGNING_KEYS",
 			},
 			"SESSION_ENCRYPTION_KEY": {
 				Where: "trading-platform:SESSION_ENCRYPTION_KEY", What: "web_console_dev" + why,
-				Mend: "pulumi config set -s test --secret --path serviceEnv.web_console_dev.SESSION_ENCRYPTION_KEY",
+				Fix: "pulumi config set -s test --secret --path serviceEnv.web_console_dev.SESSION_ENCRYPTION_KEY",
 			},
 		}, got)
 	})
@@ -282,7 +282,7 @@ func TestExpose(t *testing.T) {
 		assert.Equal(t, map[string]fault.Fault{"expose": {
 			Where: "trading-platform:expose",
 			What:  "redis has no password in this stack, so it cannot be opened to 192.0.2.7",
-			Mend:  "pulumi config set -s test --secret REDIS_PASSWORD, or take redis out of expose",
+			Fix:   "pulumi config set -s test --secret REDIS_PASSWORD, or take redis out of expose",
 		}}, faults(t, c))
 		p := resolve(t, c.with(config{"REDIS_PASSWORD": "p@ss/w%"}))
 		assert.Equal(t, "192.0.2.7", address(p, "redis"))
@@ -369,7 +369,7 @@ func TestABuildContextOutsideOfTheCheckout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := plan.Resolve(load(t, profiles("dev").with(config{"sourceDir": t.TempDir(), "env": `{"QLIB_SOURCE_DIR":"` + folder + `"}`})), nil)
 			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n  1. trading-platform:QLIB_SOURCE_DIR: "+folder+" is not a folder of the checkout, by its path from there\n"+
-				"     mend: copy it into the checkout, or build the image with docker build --build-context qlib_src="+folder+
+				"     Fix: copy it into the checkout, or build the image with docker build --build-context qlib_src="+folder+
 				" and name it: pulumi config set -s test --path images.signal_service <reference>")
 		})
 	}
@@ -379,7 +379,7 @@ func TestAPortPast65535(t *testing.T) {
 	set := load(t, config{"profiles": `["dev"]`, "portOffset": "50000"}.with(own))
 	set.PortOffset = 60000 // more than settings let through
 	p, err := plan.Resolve(set, nil)
-	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, past 65535\n     mend: pulumi config set -s test portOffset 1000")
+	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, past 65535\n     Fix: pulumi config set -s test portOffset 1000")
 	assert.Empty(t, service(t, p, "prometheus").Ports)
 	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_LINKS"), "prometheus")
 

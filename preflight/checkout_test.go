@@ -32,7 +32,7 @@ func TestACheckoutThatIsNotFull(t *testing.T) {
 	missing := func(app, service string) fault.Fault {
 		return fault.Fault{
 			Where: filepath.Join(dir, "apps", app, "Dockerfile"), What: "does not exist, and " + service + " is built from it",
-			Mend: "point sourceDir at a full checkout, or: pulumi config set -s test --path images." + service + " <reference>",
+			Fix: "point sourceDir at a full checkout, or: pulumi config set -s test --path images." + service + " <reference>",
 		}
 	}
 	assert.ElementsMatch(t, fault.List{missing("backtest_worker", "backtest_worker_high"), missing("alert_worker", "alert_worker")},
@@ -71,7 +71,7 @@ func TestBaseImages(t *testing.T) {
 	failing := func(base, services, first, cause string) fault.Fault {
 		return fault.Fault{
 			Where: "image " + base, What: "cannot be had, and " + services + " would be built from it: " + cause,
-			Mend: "docker pull " + base + " must work; or name finished images: pulumi config set -s test --path images." + first + " <reference>",
+			Fix: "docker pull " + base + " must work; or name finished images: pulumi config set -s test --path images." + first + " <reference>",
 		}
 	}
 	const away = "Error response from daemon: the test's engine does not know GET /distribution/"
@@ -101,7 +101,7 @@ func TestBaseImages(t *testing.T) {
 func TestDockerRoot(t *testing.T) {
 	assert.Equal(t, fault.List{{
 		Where: "trading-platform:dockerRoot", What: "is /var/lib/docker, and the engine keeps its containers' logs under /data/docker",
-		Mend: "pulumi config set -s test dockerRoot /data/docker",
+		Fix: "pulumi config set -s test dockerRoot /data/docker",
 	}}, findings(t, &enginetest.Engine{Root: "/data/docker"}, with()))
 	assert.Empty(t, findings(t, &enginetest.Engine{Root: "/data/docker"}, with(map[string]string{"dockerRoot": "/data/docker"})))
 	assert.Empty(t, findings(t, &enginetest.Engine{Root: "/data/docker"}, with(map[string]string{"disabled": `["promtail"]`})), "nobody reads there")

@@ -41,14 +41,14 @@ func TestData(t *testing.T) {
 		return fault.List{{
 			Where: "volume " + pgVolume,
 			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was touched",
-			Mend:  upgrade + "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have,
+			Fix:   upgrade + "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have,
 		}}
 	}
 	redis := func(image, have string) fault.List {
 		return fault.List{{
 			Where: "volume " + rdVolume,
 			What:  "holds data of Redis " + have + ", newer than the image " + image + "; nothing in it was touched",
-			Mend: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start empty beside it: " +
+			Fix: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start empty beside it: " +
 				"pulumi config set -s test --path volumes.redisdata trading_platform_redisdata_new after docker volume create",
 		}}
 	}
@@ -150,7 +150,7 @@ func TestADatabaseThatASecuredStackHasUsed(t *testing.T) {
 		assert.Equal(t, fault.List{{
 			Where: "trading-platform:POSTGRES_PASSWORD",
 			What:  "the secured stack mtls has used the database in volume " + pgVolume + ", and this stack would set the password that everyone knows on it",
-			Mend:  "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+			Fix:   "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
 		}}, findings(t, e(), with()))
 	})
 	t.Run("takes any other", func(t *testing.T) {

@@ -43,7 +43,7 @@ func Connect(ctx context.Context) (*client.Client, engines.Ref, error) {
 	return nil, engines.Ref{}, fault.List{{
 		Where: "Docker engine",
 		What:  "does not answer: " + err.Error(),
-		Mend:  "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
+		Fix:   "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
 	}}
 }
 
@@ -56,7 +56,7 @@ func SameEngine(stack string, home, here engines.Ref) error {
 	return fault.List{{
 		Where: "Docker engine",
 		What:  fmt.Sprintf("stack %s lives on the engine at %s, and docker now leads to another, at %s", stack, home, here),
-		Mend: fmt.Sprintf("go back: unset DOCKER_HOST, or docker context use …, or DOCKER_HOST=%s; to move the stack here on purpose, without its data: "+
+		Fix: fmt.Sprintf("go back: unset DOCKER_HOST, or docker context use …, or DOCKER_HOST=%s; to move the stack here on purpose, without its data: "+
 			"platform init -s %s --move-engine", home.Host, stack),
 	}}
 }
@@ -123,18 +123,18 @@ func (c *check) version() bool {
 }
 
 // owner says whose a thing with these labels is, and the ways out.
-func (c *check) owner(labels map[string]string, remove string) (who, mend string) {
+func (c *check) owner(labels map[string]string, remove string) (who, fix string) {
 	if other := labels[plan.StackLabel]; other == c.plan.Stack {
 		return fmt.Sprintf("a stack %s of another project or user (identity %s)", other, labels[plan.IdentityLabel]),
 			"take that one down, or give this one a namePrefix, portOffset and subnet of its own; if it is this very stack, whose settings were lost: " +
 				c.config("identity", labels[plan.IdentityLabel])
 	} else if other != "" {
-		mend = "make down STACK=" + other + " (its data stays, and this stack goes on with it)"
+		fix = "make down STACK=" + other + " (its data stays, and this stack goes on with it)"
 		if len(c.plan.Profiles) > 0 {
-			mend += fmt.Sprintf("; or have both in one: add %s to profiles in Pulumi.%s.yaml and make up STACK=%s", strings.Join(c.plan.Profiles, ", "), other, other)
+			fix += fmt.Sprintf("; or have both in one: add %s to profiles in Pulumi.%s.yaml and make up STACK=%s", strings.Join(c.plan.Profiles, ", "), other, other)
 		}
-		mend += "; or, for a second stack beside it, give this one a namePrefix, portOffset and subnet of its own"
-		return "stack " + other, mend
+		fix += "; or, for a second stack beside it, give this one a namePrefix, portOffset and subnet of its own"
+		return "stack " + other, fix
 	}
 	if project := labels["com.docker.compose.project"]; project != "" {
 		return "Docker Compose project " + project,
@@ -154,8 +154,8 @@ func (c *check) names(containers []container.Summary) {
 			if i < 0 || c.plan.Owns(containers[i].Labels) {
 				continue
 			}
-			who, mend := c.owner(containers[i].Labels, "docker rm -f "+name)
-			f := fault.Fault{What: who, Mend: mend}
+			who, fix := c.owner(containers[i].Labels, "docker rm -f "+name)
+			f := fault.Fault{What: who, Fix: fix}
 			if len(taken[f]) == 0 {
 				order = append(order, f)
 			}
@@ -167,7 +167,7 @@ func (c *check) names(containers []container.Summary) {
 		if len(taken[f]) > 1 {
 			where = "containers " + strings.Join(taken[f], ", ")
 		}
-		c.faults.Add(where, f.Mend, "taken by %s", f.What)
+		c.faults.Add(where, f.Fix, "taken by %s", f.What)
 	}
 }
 
@@ -262,8 +262,8 @@ func (c *check) networks() error {
 				continue // of another name or subnet: the next up replaces it
 			}
 			if have.Name == want.Name {
-				who, mend := c.owner(have.Labels, "docker network rm "+have.Name)
-				c.faults.Add("network "+want.Name, mend, "taken by %s", who)
+				who, fix := c.owner(have.Labels, "docker network rm "+have.Name)
+				c.faults.Add("network "+want.Name, fix, "taken by %s", who)
 				continue
 			}
 			if want.Subnet == "" {

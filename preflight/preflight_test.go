@@ -114,14 +114,14 @@ func TestVersion(t *testing.T) {
 		want        fault.List
 	}{
 		"too old for the provider": {"1.39", "", fault.List{{
-			Where: "Docker engine", What: "speaks API 1.39 only; 1.40 is needed", Mend: "install Docker 19.03 or newer",
+			Where: "Docker engine", What: "speaks API 1.39 only; 1.40 is needed", Fix: "install Docker 19.03 or newer",
 		}}},
 		"the oldest": {"1.40", "", nil},
 		"as set up":  {"1.44", "1.44", nil},
 		"newer":      {"1.47", "1.44", nil},
 		"older than set": {"1.41", "1.44", fault.List{{
 			Where: "trading-platform:engineApi", What: "the stack was set up for API 1.44, and this engine speaks 1.41",
-			Mend: "pulumi config set -s test engineApi '1.41', or: platform init -s test",
+			Fix: "pulumi config set -s test engineApi '1.41', or: platform init -s test",
 		}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestConnect(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 		_, _, err := preflight.Connect(context.Background())
 		require.ErrorContains(t, err, "Docker engine: does not answer: ")
-		require.ErrorContains(t, err, "mend: start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work")
+		require.ErrorContains(t, err, "Fix: start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work")
 	})
 	t.Run("an address that is none", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "nonsense")
@@ -183,7 +183,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_postgres", stack("dev")), running("trading_platform_redis", stack("dev"))},
 			fault.List{{
 				Where: "containers trading_platform_postgres, trading_platform_redis", What: "taken by stack dev",
-				Mend: downDev + "; or have both in one: add workers to profiles in Pulumi.dev.yaml and make up STACK=dev; or, for a second stack beside it, " + anotherPrefix,
+				Fix: downDev + "; or have both in one: add workers to profiles in Pulumi.dev.yaml and make up STACK=dev; or, for a second stack beside it, " + anotherPrefix,
 			}},
 		},
 		"another stack, with nothing to add": {
@@ -191,7 +191,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_redis", stack("dev"))},
 			fault.List{{
 				Where: "container trading_platform_redis", What: "taken by stack dev",
-				Mend: downDev + "; or, for a second stack beside it, " + anotherPrefix,
+				Fix: downDev + "; or, for a second stack beside it, " + anotherPrefix,
 			}},
 		},
 		"the old Compose stack": {
@@ -199,7 +199,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_postgres", project("my-trading"))},
 			fault.List{{
 				Where: "container trading_platform_postgres", What: "taken by Docker Compose project my-trading",
-				Mend: "docker compose -p my-trading down (without -v: the volumes stay, and are taken over)",
+				Fix: "docker compose -p my-trading down (without -v: the volumes stay, and are taken over)",
 			}},
 		},
 		"anything else": {
@@ -207,7 +207,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_redis", nil)},
 			fault.List{{
 				Where: "container trading_platform_redis", What: "taken by something else",
-				Mend: "docker rm -f trading_platform_redis; or pulumi config set -s test namePrefix <another>",
+				Fix: "docker rm -f trading_platform_redis; or pulumi config set -s test namePrefix <another>",
 			}},
 		},
 		"a replica's": {
@@ -215,7 +215,7 @@ func TestContainerNames(t *testing.T) {
 			[]container.Summary{running("trading_platform_alert_worker_2", nil)},
 			fault.List{{
 				Where: "container trading_platform_alert_worker_2", What: "taken by something else",
-				Mend: "docker rm -f trading_platform_alert_worker_2; or pulumi config set -s test namePrefix <another>",
+				Fix: "docker rm -f trading_platform_alert_worker_2; or pulumi config set -s test namePrefix <another>",
 			}},
 		},
 		"one that only begins like ours": {nil, []container.Summary{running("trading_platform_redis_exporter", nil)}, nil},
@@ -233,7 +233,7 @@ func TestPorts(t *testing.T) {
 		if container, is := strings.CutPrefix(by, "container "); is {
 			stop = "docker stop " + container
 		}
-		return fault.List{{Where: where, What: "taken by " + by, Mend: stop + ", or pulumi config set -s test portOffset 1000"}}
+		return fault.List{{Where: where, What: "taken by " + by, Fix: stop + ", or pulumi config set -s test portOffset 1000"}}
 	}
 	for name, test := range map[string]struct {
 		config map[string]string
@@ -306,23 +306,23 @@ func TestNetworks(t *testing.T) {
 	}{
 		"a name of another stack": {nil, net4("trading_platform_default", "172.19.0.0/16", stack("dev")), fault.List{{
 			Where: "network trading_platform_default", What: "taken by stack dev",
-			Mend: downDev + "; or, for a second stack beside it, " + anotherPrefix,
+			Fix: downDev + "; or, for a second stack beside it, " + anotherPrefix,
 		}}},
 		"a name of the old Compose stack": {nil, net4("trading_platform_default", "", project("trading_platform")), fault.List{{
 			Where: "network trading_platform_default", What: "taken by Docker Compose project trading_platform",
-			Mend: "docker compose -p trading_platform down (without -v: the volumes stay, and are taken over)",
+			Fix: "docker compose -p trading_platform down (without -v: the volumes stay, and are taken over)",
 		}}},
 		"a name of anything else": {nil, net4("trading_platform_default", "", nil), fault.List{{
 			Where: "network trading_platform_default", What: "taken by something else",
-			Mend: "docker network rm trading_platform_default; or pulumi config set -s test namePrefix <another>",
+			Fix: "docker network rm trading_platform_default; or pulumi config set -s test namePrefix <another>",
 		}}},
 		"a subnet": {nil, net4("vpn", "172.28.0.0/16", nil), fault.List{{
 			Where: "subnet 172.28.0.0/16 of network trading_platform_trading_platform", What: "overlaps 172.28.0.0/16 of network vpn",
-			Mend: "pulumi config set -s test subnet 172.29.0.0/16 (any free one), or: docker network rm vpn",
+			Fix: "pulumi config set -s test subnet 172.29.0.0/16 (any free one), or: docker network rm vpn",
 		}}},
 		"a part of the subnet": {nil, net4("vpn", "172.28.5.0/24", nil), fault.List{{
 			Where: "subnet 172.28.0.0/16 of network trading_platform_trading_platform", What: "overlaps 172.28.5.0/24 of network vpn",
-			Mend: "pulumi config set -s test subnet 172.29.0.0/16 (any free one), or: docker network rm vpn",
+			Fix: "pulumi config set -s test subnet 172.29.0.0/16 (any free one), or: docker network rm vpn",
 		}}},
 		"another subnet":     {nil, net4("vpn", "172.29.0.0/16", nil), nil},
 		"an IPv6 subnet":     {nil, net4("six", "fd00::/64", nil), nil},
@@ -354,14 +354,14 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 			Where: "volume trading_platform_pgdata",
 			What: "is not there yet, while the old Compose project my-trading left its data in my-trading_pgdata: " +
 				"the stack would start with an empty database beside a full one",
-			Mend: "pulumi config set -s test --path volumes.pgdata my-trading_pgdata && pulumi config set -s test --path volumes.redisdata my-trading_redisdata" +
+			Fix: "pulumi config set -s test --path volumes.pgdata my-trading_pgdata && pulumi config set -s test --path volumes.redisdata my-trading_redisdata" +
 				" && pulumi config set -s test --path volumes.backtest_data my-trading_backtest_data; or, to leave it alone: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
 		}}},
 		"under another name than its project's": {nil, old("shop_", "pgdata", "lokidata", "promtaildata"), fault.List{{
 			Where: "volume trading_platform_pgdata",
 			What: "is not there yet, while the old Compose project my-trading left its data in shop_pgdata: " +
 				"the stack would start with an empty database beside a full one",
-			Mend: "pulumi config set -s test --path volumes.pgdata shop_pgdata && pulumi config set -s test --path volumes.lokidata shop_lokidata" +
+			Fix: "pulumi config set -s test --path volumes.pgdata shop_pgdata && pulumi config set -s test --path volumes.lokidata shop_lokidata" +
 				" && pulumi config set -s test --path volumes.promtaildata shop_promtaildata; or, to leave it alone: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
 		}}},
 		"taken over":            {map[string]string{"volumes": `{"pgdata":"my-trading_pgdata"}`}, old("my-trading_", "pgdata"), nil},
@@ -373,7 +373,7 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 		"not PostgreSQL's":      {nil, old("my-trading_", "redisdata", "lokidata", "promtaildata"), nil},
 		"nothing to take over": {map[string]string{"volumes": `{"pgdata":"my-tradin_pgdata"}`}, nil, fault.List{{
 			Where: "trading-platform:volumes.pgdata", What: "there is no volume my-tradin_pgdata to take over",
-			Mend: "docker volume ls, and name one of those, or: pulumi config rm -s test --path volumes.pgdata",
+			Fix: "docker volume ls, and name one of those, or: pulumi config rm -s test --path volumes.pgdata",
 		}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,8 +31,8 @@ type decoder struct {
 }
 
 // fault notes what is wrong with a key.
-func (d *decoder) fault(key, mend, what string, args ...any) {
-	d.faults.Add(Project+":"+key, mend, what, args...)
+func (d *decoder) fault(key, fix, what string, args ...any) {
+	d.faults.Add(Project+":"+key, fix, what, args...)
 }
 
 // wrong notes a value of the wrong type.

@@ -24,7 +24,7 @@ func assertFaults(t *testing.T, err error) {
 	var list fault.List
 	require.True(t, errors.As(err, &list), "%v", err)
 	for _, f := range list {
-		assert.True(t, strings.HasPrefix(f.Where, settings.Project+":") && f.What != "" && f.Mend != "", "%+v", f)
+		assert.True(t, strings.HasPrefix(f.Where, settings.Project+":") && f.What != "" && f.Fix != "", "%+v", f)
 	}
 }
 

@@ -141,7 +141,7 @@ func Path(root, home, path string) string {
 	return filepath.Join(root, path)
 }
 
-// Set gives the `pulumi config set` command for a key, as a mend.
+// Set gives the `pulumi config set` command for a key, as a fix.
 func Set(stack, key, value string) string {
 	return strings.TrimSpace("pulumi config set -s " + stack + " " + key + " " + value)
 }

@@ -102,8 +102,8 @@ func TestValidSettings(t *testing.T) {
 func TestFaults(t *testing.T) {
 	set := "pulumi config set -s dev "
 	for name, test := range map[string]struct {
-		key, value        string
-		where, what, mend string
+		key, value       string
+		where, what, fix string
 	}{
 		"profiles, no list": {"profiles", "dev", "profiles", `"dev" is not a list of profile names`, "pulumi config rm -s dev profiles && " + set + "--path 'profiles[0]' dev"},
 		"profiles, unknown": {"profiles", `["worker"]`, "profiles", `no profile "worker"; did you mean workers?`, "one of dev, workers, mtls, oauth2, manual"},
@@ -191,10 +191,10 @@ func TestFaults(t *testing.T) {
 			require.Len(t, faults, 1, "%v", err)
 			assert.Equal(t, "trading-platform:"+test.where, faults[0].Where)
 			assert.Equal(t, test.what, faults[0].What)
-			if test.mend == "" { // a long list of names
-				assert.Contains(t, faults[0].Mend, "one of postgres, redis, ")
+			if test.fix == "" { // a long list of names
+				assert.Contains(t, faults[0].Fix, "one of postgres, redis, ")
 			} else {
-				assert.Equal(t, test.mend, faults[0].Mend)
+				assert.Equal(t, test.fix, faults[0].Fix)
 			}
 		})
 	}
@@ -207,17 +207,17 @@ func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
 	})
 	require.EqualError(t, err, `6 things are wrong, and nothing was changed:
   1. trading-platform:POSTGRES_PASWORD: no such variable; did you mean POSTGRES_PASSWORD?
-     mend: pulumi config rm -s dev POSTGRES_PASWORD
+     Fix: pulumi config rm -s dev POSTGRES_PASWORD
   2. trading-platform:foo: no such setting
-     mend: pulumi config rm -s dev foo
+     Fix: pulumi config rm -s dev foo
   3. trading-platform:portOffset: "many" is not a whole number
-     mend: pulumi config set -s dev portOffset 0
+     Fix: pulumi config set -s dev portOffset 0
   4. trading-platform:profiles: no profile "prod"
-     mend: one of dev, workers, mtls, oauth2, manual
+     Fix: one of dev, workers, mtls, oauth2, manual
   5. trading-platform:replicas.alert_worker: "1000" is not a number from 1 to 99 (to have none, name it in `+"`disabled`"+`)
-     mend: pulumi config set -s dev --path replicas.alert_worker 1
+     Fix: pulumi config set -s dev --path replicas.alert_worker 1
   6. trading-platform:retainVolumes: "no" is not true or false
-     mend: pulumi config set -s dev retainVolumes true`)
+     Fix: pulumi config set -s dev retainVolumes true`)
 }
 
 // What comes after settings must be able to work with what a wrong value leaves.
@@ -309,7 +309,7 @@ func TestAnEnvFileThatCannotBeReadIsNotShown(t *testing.T) {
 			_, err := load(map[string]string{"envFile": path})
 			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n"+
 				"  1. trading-platform:envFile: "+path+" cannot be read as a dotenv file\n"+
-				"     mend: write NAME=value lines, quotes closed")
+				"     Fix: write NAME=value lines, quotes closed")
 		})
 	}
 }
@@ -345,10 +345,10 @@ func TestVersion(t *testing.T) {
 	assert.False(t, settings.Version{}.AtLeast(1, 40), "of an unknown engine nothing is taken for granted")
 }
 
-// The list of names in a mend is the whole list.
+// The list of names in a fix is the whole list.
 func TestAnUnknownServiceNamesAllThatThereAre(t *testing.T) {
 	_, err := load(map[string]string{"disabled": `["x"]`})
 	var faults fault.List
 	require.ErrorAs(t, err, &faults)
-	assert.Len(t, strings.Split(faults[0].Mend, ", "), 23)
+	assert.Len(t, strings.Split(faults[0].Fix, ", "), 23)
 }

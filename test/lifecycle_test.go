@@ -128,8 +128,8 @@ func TestServicesThatFail(t *testing.T) {
 
 	s.configure(map[string]any{"images": images()})
 	s.up()
-	assert.Equal(t, "healthy", string(s.inspect("redis").State.Health.Status), "mended, the next up goes green")
-	s.unchanged("after the mend")
+	assert.Equal(t, "healthy", string(s.inspect("redis").State.Health.Status), "fixed, the next up goes green")
+	s.unchanged("after the fix")
 }
 
 func TestAServiceThatNeverTurnsHealthy(t *testing.T) {

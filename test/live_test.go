@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"regexp"
 	"strings"
 	"sync"
@@ -117,7 +118,7 @@ type running struct {
 func (l *live) start(command string, env ...string) *running {
 	l.t.Helper()
 	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), append(strings.Fields(command), "-s", l.name)...), out: &bytes.Buffer{}, done: make(chan error, 1)}
-	r.cmd.Dir, r.cmd.Env = l.dir, append(l.env, env...)
+	r.cmd.Dir, r.cmd.Env = l.dir, slices.Concat(l.env, env)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.WaitDelay = time.Second // what a killed command's children still hold open is not waited for
 	require.NoError(l.t, r.cmd.Start())

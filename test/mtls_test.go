@@ -131,11 +131,11 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 	}{
 		"missing": {
 			func(t *testing.T) string { return t.TempDir() },
-			[]string{"4 things are wrong", "ca.crt: it is missing", "server.crt: it is missing", "server.key: it is missing", "dhparam.pem: it is missing", "mend: platform certs -s mtls"},
+			[]string{"4 things are wrong", "ca.crt: it is missing", "server.crt: it is missing", "server.key: it is missing", "dhparam.pem: it is missing", "Fix: platform certs -s mtls"},
 		},
 		"expired": {
 			func(t *testing.T) string { return makeCerts(t, time.Now().AddDate(-2, 0, 0)) },
-			[]string{"server.crt: it expired on " + time.Now().AddDate(-2, 0, 397).Format("2006"), "mend: platform certs -s mtls"},
+			[]string{"server.crt: it expired on " + time.Now().AddDate(-2, 0, 397).Format("2006"), "Fix: platform certs -s mtls"},
 		},
 		"with the key of another": {
 			func(t *testing.T) string {
@@ -171,7 +171,7 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 		require.Error(t, err)
 		assert.Contains(t, out, "server.key: others than its owner can read it")
 		assert.Contains(t, out, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443 and want nginx's fixed address")
-		assert.Contains(t, out, "mend: give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
+		assert.Contains(t, out, "Fix: give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
 	})
 	assert.Empty(t, s.names(), "nothing was made")
 	assert.Empty(t, s.networks())

@@ -114,7 +114,7 @@ func TestPlanWithFaults(t *testing.T) {
 	out, err := platform(t, "plan", "-s", "manual")
 	assert.Contains(t, out, "Stack manual: 7 services")
 	require.ErrorContains(t, err, "trading-platform:WEB_CONSOLE_PASSWORD: required by web_console, and not set")
-	require.ErrorContains(t, err, "mend: platform init -s manual makes one up, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
+	require.ErrorContains(t, err, "Fix: platform init -s manual makes one up, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
 	assert.True(t, strings.HasPrefix(err.Error(), "2 things are wrong"), err.Error())
 }
 
@@ -196,7 +196,7 @@ func TestDoctor(t *testing.T) {
 		_, err := platform(t, "doctor", "-s", "manual")
 		require.ErrorContains(t, err, "3 things are wrong")
 		require.ErrorContains(t, err, "Docker engine: does not answer: ")
-		require.ErrorContains(t, err, "mend: start Docker")
+		require.ErrorContains(t, err, "Fix: start Docker")
 	})
 }
 

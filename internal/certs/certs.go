@@ -38,7 +38,7 @@ const (
 
 // Options say what Ensure is to have in the folder.
 type Options struct {
-	// Stack is named in the commands that errors give as the mend.
+	// Stack is named in the commands that errors give as the fix.
 	Stack string
 	// Names are the DNS names and IP addresses that the server certificate covers. At least one. A name may begin with
 	// "*.". When the certificate that is there covers fewer, it is renewed with these.
@@ -183,12 +183,12 @@ func (m *maker) decideCA() {
 	case ca.crt == nil:
 		why = m.newOrForced()
 	case !ca.crt.IsCA:
-		m.faults.Add(m.path("ca.crt"), m.mend("--force"), "it is no certificate of an authority")
+		m.faults.Add(m.path("ca.crt"), m.fix("--force"), "it is no certificate of an authority")
 		return
 	case ca.key != nil:
 		why = m.ending(ca.crt)
 	case m.Now.After(ca.crt.NotAfter):
-		m.faults.Add(m.path("ca.crt"), "put the authority's new certificate there, or for a local one: "+m.mend("--force"), "it expired on %s, and ca.key is not there to renew it", ca.crt.NotAfter.Format(time.DateOnly))
+		m.faults.Add(m.path("ca.crt"), "put the authority's new certificate there, or for a local one: "+m.fix("--force"), "it expired on %s, and ca.key is not there to renew it", ca.crt.NotAfter.Format(time.DateOnly))
 		return
 	}
 	m.ca = ca
@@ -233,7 +233,7 @@ func (m *maker) decideLeaf(name string, template *x509.Certificate, unfit func(*
 		return leaf, false
 	}
 	if m.ca.crt != nil && m.ca.key == nil {
-		m.faults.Add(m.path(name+".crt"), "let the authority sign it, or make a local authority: "+m.mend("--force"), "it needs to be made (%s), and ca.key is not there to sign it", why)
+		m.faults.Add(m.path(name+".crt"), "let the authority sign it, or make a local authority: "+m.fix("--force"), "it needs to be made (%s), and ca.key is not there to sign it", why)
 		return nil, false
 	}
 	m.steps = append(m.steps, func() ([]Made, error) { return m.sign(leaf, template, leafLife, why) })
@@ -368,17 +368,17 @@ type folder struct {
 // path gives the place of a file by its slash-separated name.
 func (f *folder) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
 
-// mend is the command that makes the certificates of the stack.
-func (f *folder) mend(arguments ...string) string {
+// fix is the command that makes the certificates of the stack.
+func (f *folder) fix(arguments ...string) string {
 	return strings.Join(append([]string{"platform certs -s " + f.stack}, arguments...), " ")
 }
 
 // redo is the command that makes one pair anew. That of the authority takes everything else along.
 func (f *folder) redo(name string) string {
 	if name == "ca" {
-		return f.mend("--force")
+		return f.fix("--force")
 	}
-	return fmt.Sprintf("rm -f %q %q && %s", f.path(name+".crt"), f.path(name+".key"), f.mend())
+	return fmt.Sprintf("rm -f %q %q && %s", f.path(name+".crt"), f.path(name+".key"), f.fix())
 }
 
 // pair is a certificate and its key, as far as they are there. Files are named after it.

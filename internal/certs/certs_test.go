@@ -291,7 +291,7 @@ func TestClientBundleOpensWithItsPassword(t *testing.T) {
 	assert.GreaterOrEqual(t, len(strings.TrimSpace(string(password))), 26)
 }
 
-// Each way to break a folder, what Check says of it, and that doing what it says mends it.
+// Each way to break a folder, what Check says of it, and that doing what it says fixes it.
 func TestFaults(t *testing.T) {
 	remove := func(name string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, name))) }
@@ -316,40 +316,40 @@ func TestFaults(t *testing.T) {
 		names []string
 		where string
 		what  string
-		mend  string
+		fix   string
 	}{
 		"server certificate missing": {
-			spoil: remove("server.crt"), where: "server.crt", what: "it is missing", mend: "platform certs -s mtls",
+			spoil: remove("server.crt"), where: "server.crt", what: "it is missing", fix: "platform certs -s mtls",
 		},
 		"server key missing": {
-			spoil: remove("server.key"), where: "server.key", what: "it is missing", mend: "rm -f SERVER && platform certs -s mtls",
+			spoil: remove("server.key"), where: "server.key", what: "it is missing", fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"authority missing": {
 			spoil: func(t *testing.T, dir string) { remove("ca.crt")(t, dir); remove("ca.key")(t, dir) },
-			where: "ca.crt", what: "it is missing", mend: "put back the one that signed server.crt, or: platform certs -s mtls --force",
+			where: "ca.crt", what: "it is missing", fix: "put back the one that signed server.crt, or: platform certs -s mtls --force",
 		},
 		"Diffie-Hellman group missing": {
-			spoil: remove("dhparam.pem"), where: "dhparam.pem", what: "it is missing", mend: "platform certs -s mtls",
+			spoil: remove("dhparam.pem"), where: "dhparam.pem", what: "it is missing", fix: "platform certs -s mtls",
 		},
 		"Diffie-Hellman group unreadable": {
-			spoil: put("dhparam.pem", "nothing"), where: "dhparam.pem", what: "it holds no Diffie-Hellman group", mend: "rm -f DH && platform certs -s mtls",
+			spoil: put("dhparam.pem", "nothing"), where: "dhparam.pem", what: "it holds no Diffie-Hellman group", fix: "rm -f DH && platform certs -s mtls",
 		},
 		"not in PEM": {
-			spoil: put("server.crt", "nothing"), where: "server.crt", what: "it is not in PEM format", mend: "rm -f SERVER && platform certs -s mtls",
+			spoil: put("server.crt", "nothing"), where: "server.crt", what: "it is not in PEM format", fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"no certificate": {
 			spoil: put("server.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), where: "server.crt", what: "it holds no certificate",
-			mend: "rm -f SERVER && platform certs -s mtls",
+			fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"no key": {
 			spoil: put("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), where: "server.key", what: "it holds no private key without a password",
-			mend: "rm -f SERVER && platform certs -s mtls",
+			fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"key of another certificate": {
-			spoil: foreign("server.key"), where: "server.key", what: "it is not the key of server.crt", mend: "rm -f SERVER && platform certs -s mtls",
+			spoil: foreign("server.key"), where: "server.key", what: "it is not the key of server.crt", fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"certificate of another authority": {
-			spoil: foreign("server.crt", "server.key"), where: "server.crt", what: "it is not signed by ca.crt", mend: "rm -f SERVER && platform certs -s mtls",
+			spoil: foreign("server.crt", "server.key"), where: "server.crt", what: "it is not signed by ca.crt", fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"an authority that is none": {
 			spoil: func(t *testing.T, dir string) {
@@ -357,22 +357,22 @@ func TestFaults(t *testing.T) {
 				put("ca.crt", files["clients/trader.crt"])(t, dir)
 				put("ca.key", files["clients/trader.key"])(t, dir)
 			},
-			where: "ca.crt", what: "it is no certificate of an authority", mend: "platform certs -s mtls --force",
+			where: "ca.crt", what: "it is no certificate of an authority", fix: "platform certs -s mtls --force",
 		},
 		"expired": {
-			now: now.Add(leafLife + 24*time.Hour), where: "server.crt", what: "it expired on " + now.Add(leafLife).UTC().Format(time.DateOnly), mend: "platform certs -s mtls",
+			now: now.Add(leafLife + 24*time.Hour), where: "server.crt", what: "it expired on " + now.Add(leafLife).UTC().Format(time.DateOnly), fix: "platform certs -s mtls",
 		},
 		"not yet valid": {
-			now: now.Add(-time.Hour), where: "ca.crt", what: "it is not valid before", mend: "set this machine's clock, or: platform certs -s mtls --force",
+			now: now.Add(-time.Hour), where: "ca.crt", what: "it is not valid before", fix: "set this machine's clock, or: platform certs -s mtls --force",
 		},
 		"name not covered": {
-			names: append([]string{"other.example", "10.0.0.1"}, names...), where: "server.crt", what: "it does not cover other.example, 10.0.0.1", mend: "platform certs -s mtls",
+			names: append([]string{"other.example", "10.0.0.1"}, names...), where: "server.crt", what: "it does not cover other.example, 10.0.0.1", fix: "platform certs -s mtls",
 		},
 		"key open to others": {
 			spoil: func(t *testing.T, dir string) {
 				require.NoError(t, os.Chmod(filepath.Join(dir, "server.key"), 0o640))
 			},
-			where: "server.key", what: "others than its owner can read it", mend: "platform certs -s mtls",
+			where: "server.key", what: "others than its owner can read it", fix: "platform certs -s mtls",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -393,28 +393,28 @@ func TestFaults(t *testing.T) {
 			found := slices.IndexFunc(faults, func(f fault.Fault) bool { return strings.HasPrefix(f.What, c.what) })
 			require.GreaterOrEqual(t, found, 0, "%v", err)
 			assert.Equal(t, filepath.Join(dir, c.where), faults[found].Where)
-			mend := strings.NewReplacer(
+			fix := strings.NewReplacer(
 				"SERVER", fmt.Sprintf("%q %q", filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")),
 				"DH", fmt.Sprintf("%q", filepath.Join(dir, "dhparam.pem")),
-			).Replace(c.mend)
-			assert.Equal(t, mend, faults[found].Mend)
+			).Replace(c.fix)
+			assert.Equal(t, fix, faults[found].Fix)
 
 			o := options()
 			o.Now, o.Names = at, wanted
 			before := content(t, dir)
 			if _, err = Ensure(dir, o); err != nil {
-				assert.NotEqual(t, "platform certs -s mtls", c.mend)
+				assert.NotEqual(t, "platform certs -s mtls", c.fix)
 				assert.Equal(t, before, content(t, dir), "a run that fails writes nothing")
 			}
-			if _, list, ok := strings.Cut(faults[found].Mend, "rm -f "); ok {
+			if _, list, ok := strings.Cut(faults[found].Fix, "rm -f "); ok {
 				for _, file := range strings.Fields(strings.Split(list, "&&")[0]) {
 					os.Remove(strings.Trim(file, `"`))
 				}
 			}
-			o.Force = strings.HasSuffix(c.mend, "--force")
+			o.Force = strings.HasSuffix(c.fix, "--force")
 			_, err = Ensure(dir, o)
 			require.NoError(t, err)
-			assert.NoError(t, check(dir, "mtls", wanted, at), "what the mend says mends it")
+			assert.NoError(t, check(dir, "mtls", wanted, at), "what the fix says fixes it")
 		})
 	}
 }
@@ -428,7 +428,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	require.ErrorAs(t, err, &faults)
 	assert.Len(t, faults, 4)
 	for _, f := range faults {
-		assert.Equal(t, "platform certs -s oauth2", f.Mend)
+		assert.Equal(t, "platform certs -s oauth2", f.Fix)
 	}
 }
 

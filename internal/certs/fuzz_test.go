@@ -43,7 +43,7 @@ func FuzzCheck(f *testing.F) {
 			var list fault.List
 			require.True(t, errors.As(err, &list), "%v", err)
 			for _, one := range list {
-				assert.True(t, one.Where != "" && one.What != "" && one.Mend != "", "%+v", one)
+				assert.True(t, one.Where != "" && one.What != "" && one.Fix != "", "%+v", one)
 			}
 		}
 		files, err := Load(dir)

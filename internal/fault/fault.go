@@ -1,5 +1,5 @@
 // Package fault collects everything that is wrong, so that a user sees all of it
-// at once, each with where it is and what mends it.
+// at once, each with where it is and what fixes it.
 package fault
 
 import (
@@ -14,7 +14,7 @@ import (
 type Fault struct {
 	Where string // the setting, variable or service, e.g. "trading-platform:portOffset"
 	What  string // what is wrong with it
-	Mend  string // the command or setting that mends it
+	Fix   string // the command or setting that fixes it
 }
 
 // List is a set of faults that is an error when it is not empty. Use Err to
@@ -22,8 +22,8 @@ type Fault struct {
 type List []Fault
 
 // Add appends a fault; what is formatted with args.
-func (l *List) Add(where, mend, what string, args ...any) {
-	*l = append(*l, Fault{Where: where, Mend: mend, What: fmt.Sprintf(what, args...)})
+func (l *List) Add(where, fix, what string, args ...any) {
+	*l = append(*l, Fault{Where: where, Fix: fix, What: fmt.Sprintf(what, args...)})
 }
 
 // Gather takes in the faults of an error. An error that is none of ours comes back.
@@ -58,8 +58,8 @@ func (l List) Lines() string {
 	var b strings.Builder
 	for i, f := range l {
 		fmt.Fprintf(&b, "\n  %d. %s: %s", i+1, f.Where, f.What)
-		if f.Mend != "" {
-			fmt.Fprintf(&b, "\n     mend: %s", f.Mend)
+		if f.Fix != "" {
+			fmt.Fprintf(&b, "\n     Fix: %s", f.Fix)
 		}
 	}
 	return b.String()

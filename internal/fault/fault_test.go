@@ -17,14 +17,14 @@ func TestErrorText(t *testing.T) {
 		want string
 	}{
 		"one": {
-			fault.List{{Where: "port 80", What: "taken", Mend: "stop it"}},
-			"One thing is wrong, and nothing was changed:\n  1. port 80: taken\n     mend: stop it",
+			fault.List{{Where: "port 80", What: "taken", Fix: "stop it"}},
+			"One thing is wrong, and nothing was changed:\n  1. port 80: taken\n     Fix: stop it",
 		},
 		"several are numbered": {
-			fault.List{{Where: "a", What: "wrong", Mend: "x"}, {Where: "b", What: "missing", Mend: "y"}},
-			"2 things are wrong, and nothing was changed:\n  1. a: wrong\n     mend: x\n  2. b: missing\n     mend: y",
+			fault.List{{Where: "a", What: "wrong", Fix: "x"}, {Where: "b", What: "missing", Fix: "y"}},
+			"2 things are wrong, and nothing was changed:\n  1. a: wrong\n     Fix: x\n  2. b: missing\n     Fix: y",
 		},
-		"without a mend": {
+		"without a fix": {
 			fault.List{{Where: "a", What: "wrong"}},
 			"One thing is wrong, and nothing was changed:\n  1. a: wrong",
 		},
@@ -44,7 +44,7 @@ func TestAnEmptyListIsNoError(t *testing.T) {
 func TestAddFormatsWhatIsWrongAndNothingElse(t *testing.T) {
 	var list fault.List
 	list.Add("50% of it", "100% sure", "%d of %d", 1, 2)
-	assert.Equal(t, fault.List{{Where: "50% of it", What: "1 of 2", Mend: "100% sure"}}, list)
+	assert.Equal(t, fault.List{{Where: "50% of it", What: "1 of 2", Fix: "100% sure"}}, list)
 }
 
 func TestGather(t *testing.T) {

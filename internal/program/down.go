@@ -45,7 +45,7 @@ func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root strin
 	f := fault.Fault{
 		Where: "stack " + p.Stack,
 		What:  "the state has these as running, and the engine does not: " + strings.Join(down, ", "),
-		Mend:  "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi refresh -s " + p.Stack + ", then pulumi up -s " + p.Stack,
+		Fix:   "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi refresh -s " + p.Stack + ", then pulumi up -s " + p.Stack,
 	}
 	if ctx.DryRun() {
 		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` brings them back; this preview does not show it.", nil)

@@ -201,7 +201,7 @@ func sameProvider(last outputs, set *settings.Settings) error {
 	return fault.List{{
 		Where: settings.Project + ":provider",
 		What:  fmt.Sprintf("the stack was made with the %s docker provider, and cannot go on with the %s one", last.Provider, set.Provider),
-		Mend: fmt.Sprintf("go back: %s; or move over, keeping the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
+		Fix: fmt.Sprintf("go back: %s; or move over, keeping the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
 			settings.Set(set.Stack, "provider", last.Provider), settings.Set(set.Stack, "provider", last.Provider), set.Stack,
 			settings.Set(set.Stack, "provider", set.Provider), set.Stack),
 	}}

@@ -108,13 +108,13 @@ func TestFourFaultsGiveOneErrorAndNothingIsRegistered(t *testing.T) {
 			})
 			require.ErrorContains(t, err, `4 things are wrong, and nothing was changed:
   1. trading-platform:portOfset: no such setting; did you mean portOffset?
-     mend: pulumi config rm -s dev portOfset
+     Fix: pulumi config rm -s dev portOfset
   2. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set
-     mend: platform init -s dev makes one up, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
+     Fix: platform init -s dev makes one up, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
   3. container trading_platform_redis: taken by something else
-     mend: docker rm -f trading_platform_redis; or pulumi config set -s dev namePrefix <another>
+     Fix: docker rm -f trading_platform_redis; or pulumi config set -s dev namePrefix <another>
   4. port `+l.Addr().String()+` of grafana: taken by a program on this host
-     mend: stop it (sudo ss -ltnp 'sport = :`+strconv.Itoa(l.Addr().(*net.TCPAddr).Port)+`' tells which), or pulumi config set -s dev portOffset 1000`)
+     Fix: stop it (sudo ss -ltnp 'sport = :`+strconv.Itoa(l.Addr().(*net.TCPAddr).Port)+`' tells which), or pulumi config set -s dev portOffset 1000`)
 			assert.Empty(t, m.all, "nothing is registered")
 		})
 	}
@@ -149,7 +149,7 @@ func TestTheProviderIsRemembered(t *testing.T) {
 		"the same, offline":  {made("offline"), "offline", ""},
 		"official, then offline": {made("official"), "offline", `One thing is wrong, and nothing was changed:
   1. trading-platform:provider: the stack was made with the official docker provider, and cannot go on with the offline one
-     mend: go back: pulumi config set -s dev provider official; or move over, keeping the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
+     Fix: go back: pulumi config set -s dev provider official; or move over, keeping the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
 		"offline, then official": {made("offline"), "official", `the stack was made with the offline docker provider, and cannot go on with the official one`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,7 @@ func TestCertificates(t *testing.T) {
 		_, _, err := stack.Resolve(source(secured()))
 		require.EqualError(t, err, `One thing is wrong, and nothing was changed:
   1. trading-platform:certsDir: nginx needs certificates, and the stack names no folder with any
-     mend: platform init -s mtls, or: pulumi config set -s mtls certsDir <folder> && platform certs -s mtls`)
+     Fix: platform init -s mtls, or: pulumi config set -s mtls certsDir <folder> && platform certs -s mtls`)
 	})
 	t.Run("an empty folder", func(t *testing.T) {
 		config := secured()

@@ -171,7 +171,7 @@ func (r *run) leave(ctx context.Context, home engines.Ref) error {
 			if err != nil || len(left.Items) > 0 {
 				return fault.List{{
 					Where: "stack " + r.stack, What: fmt.Sprintf("has %d containers on the engine at %s", len(left.Items), home),
-					Mend: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then this again", home.Host, r.stack),
+					Fix: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then this again", home.Host, r.stack),
 				}}
 			}
 		}

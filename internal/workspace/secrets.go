@@ -25,7 +25,7 @@ func (r *run) unfit(ctx context.Context) ([]string, error) {
 	if err != nil || p == nil {
 		return nil, err
 	}
-	const password = "POSTGRES_PASSWORD"
+	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
 	postgres, ok := p.Lookup("postgres")
 	if !ok || slices.Contains(p.Unset, password) || !slices.Contains(catalog.LocalOnly[password], postgres.Value(password)) {
 		return nil, nil
@@ -73,11 +73,11 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []string,
 			" (to see one: pulumi config get -s " + name + " <NAME>)")
 	}
 	for _, variable := range unknown {
-		mend := settings.Set(name, variable, "<value>")
+		fix := settings.Set(name, variable, "<value>")
 		if catalog.IsSecret(variable, "") {
-			mend = settings.SetSecret(name, variable)
+			fix = settings.SetSecret(name, variable)
 		}
-		say("still to be set: " + mend)
+		say("still to be set: " + fix)
 	}
 	return nil
 }

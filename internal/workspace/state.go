@@ -113,7 +113,7 @@ func (r *run) clearLock() error {
 			return fault.List{{
 				Where: "stack " + r.stack,
 				What:  fmt.Sprintf("another run has it locked: process %d of %s on %s, since %s", l.PID, l.Username, l.Hostname, since),
-				Mend:  "wait until it has ended; or, if it hangs: kill " + strconv.Itoa(l.PID) + " on that machine, then this again",
+				Fix:   "wait until it has ended; or, if it hangs: kill " + strconv.Itoa(l.PID) + " on that machine, then this again",
 			}}
 		}
 		if err := errors.Join(os.Remove(file), removeIfThere(file+".attrs")); err != nil {

@@ -138,7 +138,7 @@ func (w *Workspace) ensurePassphrase(name string, made bool) error {
 	return fault.List{{
 		Where: "stack " + name,
 		What:  fmt.Sprintf("its state in %s is encrypted, and the passphrase is not in %s", w.Backend, w.passphraseFile()),
-		Mend:  find,
+		Fix:   find,
 	}}
 }
 
