@@ -456,9 +456,12 @@ func TestOutputs(t *testing.T) {
 		return nil
 	}, pulumi.WithMocks("trading-platform", "test", &monitor{}))
 	require.NoError(t, err)
-	mu.Lock()
-	defer mu.Unlock()
-	require.Len(t, got, 4)
+	// The program does not wait for an output that depends on no resource.
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(got) == 4
+	}, 10*time.Second, time.Millisecond)
 	assert.Equal(t, p.URLs(), got["urls"])
 	var containers []string
 	for _, s := range p.Services {
