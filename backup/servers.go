@@ -238,12 +238,12 @@ func pipe(from func(io.Writer) error, to func(io.Reader) error) error {
 	var both errgroup.Group
 	both.Go(func() error {
 		err := from(w)
-		w.CloseWithError(err)
+		_ = w.CloseWithError(err)
 		return err
 	})
 	both.Go(func() error {
 		err := to(r)
-		r.CloseWithError(err)
+		_ = r.CloseWithError(err)
 		return err
 	})
 	return both.Wait()
