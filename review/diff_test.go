@@ -322,3 +322,10 @@ func TestALongReportFitsAComment(t *testing.T) {
 	assert.Less(t, out.Len(), 65536)
 	assert.Contains(t, out.String(), "… cut: `platform plan --all --diff <ref>` prints all of it.")
 }
+
+func TestTheUnplannedPlacesExist(t *testing.T) {
+	for _, place := range unplanned {
+		_, err := os.Stat(filepath.Join("..", place))
+		assert.NoError(t, err)
+	}
+}

@@ -1,6 +1,6 @@
 // Package review tells what a change of the project does to its stacks before it
-// reaches one: the difference between the plans of two git revisions, which needs no
-// engine, and a preview of every stack from nothing, which changes none.
+// reaches one: it compares the plans of two git revisions, which needs no engine. Its
+// folder preview holds the other half, a preview of every stack.
 package review
 
 import (

@@ -199,8 +199,9 @@ var faultLine = regexp.MustCompile(`(?m)^ {2}[0-9]+\. (.*)$`)
 func (r *revision) plan(ctx context.Context, stack string) (*Snapshot, error) {
 	files := filepath.Join(r.temp, "files", stack)
 	cmd := exec.CommandContext(ctx, filepath.Join(r.temp, "platform"), "plan", "-s", stack, "-o", "json", "--files", files)
-	// An empty home of Pulumi's has no settings of this machine that could cover the tracked file.
-	cmd.Dir, cmd.Env = r.root, append(withoutPulumi(os.Environ()), "PULUMI_HOME="+filepath.Join(r.temp, "home"))
+	// A home and a backend that are empty have no settings of this machine that could cover the tracked file.
+	cmd.Dir, cmd.Env = r.root, append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "PULUMI_") }),
+		"PULUMI_HOME="+filepath.Join(r.temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(r.temp, "state"))
 	var printed, said strings.Builder
 	cmd.Stdout, cmd.Stderr = &printed, &said
 	failed := cmd.Run()
@@ -215,9 +216,4 @@ func (r *revision) plan(ctx context.Context, stack string) (*Snapshot, error) {
 		snapshot.Faults = append(snapshot.Faults, found[1])
 	}
 	return snapshot, nil
-}
-
-// withoutPulumi leaves out of an environment what it says of the user's own Pulumi.
-func withoutPulumi(environ []string) []string {
-	return slices.DeleteFunc(environ, func(e string) bool { return strings.HasPrefix(e, "PULUMI_") })
 }

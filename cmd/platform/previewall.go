@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"strings"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
-
-	"trading-platform/review"
 )
 
 func previewAllCommand() *cobra.Command {
@@ -27,20 +27,29 @@ for a stack does not count.`,
 		if err != nil {
 			return err
 		}
-		var failed []string
-		err = review.Previews(cmd.Context(), w, say, func(r review.Preview) {
-			if r.Err != nil {
-				failed = append(failed, r.Stack)
-			}
-			if *verbose && r.Err == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), r.Output)
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), r)
-		})
-		if err == nil && len(failed) > 0 {
-			err = errors.New("the preview failed for: " + strings.Join(failed, ", "))
+		temp, err := os.MkdirTemp("", "platform-preview-*")
+		if err != nil {
+			return err
 		}
-		return err
+		defer func() { _ = os.RemoveAll(temp) }()
+		program := filepath.Join(temp, "preview")
+		// Without the stamp of version control, which asks git for its state.
+		build := exec.CommandContext(cmd.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "./review/preview")
+		build.Dir = w.Root
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building the program: %w\n%s", err, out)
+		}
+		preview := exec.CommandContext(cmd.Context(), program)
+		if *verbose {
+			preview.Args = append(preview.Args, "-v")
+		}
+		preview.Dir, preview.Stdout, preview.Stderr = w.Root, cmd.OutOrStdout(), cmd.ErrOrStderr()
+		preview.Cancel = func() error { return preview.Process.Signal(os.Interrupt) } // it cleans up
+		preview.WaitDelay = 20 * time.Second
+		if err := preview.Run(); err != nil {
+			return exitCode(1) // it has said why
+		}
+		return nil
 	}
 	return cmd
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/internal/workspace"
 	"trading-platform/review"
 )
 
@@ -235,10 +236,11 @@ func TestAMachinesOwnSettingsDoNotCount(t *testing.T) {
 	t.Parallel()
 	c := newClone(t)
 	home := t.TempDir()
-	own := filepath.Join(home, "trading-platform", "file", "Pulumi.dev.yaml")
+	backend := "file://" + home
+	own := (&workspace.Workspace{Backend: backend}).StackFile("dev")
 	require.NoError(t, os.MkdirAll(filepath.Dir(own), 0o700))
 	require.NoError(t, os.WriteFile(own, []byte("config:\n  trading-platform:profiles: [workers]\n  trading-platform:POSTGRES_PASSWORD: "+canary+"\n"), 0o600))
-	env := []string{"PULUMI_HOME=" + home, "PULUMI_BACKEND_URL=file://~"}
+	env := []string{"PULUMI_HOME=" + home, "PULUMI_BACKEND_URL=" + backend}
 	plan, said, _ := c.run(env, "plan", "-s", "dev")
 	require.Contains(t, plan, "profiles: dev, workers", "the machine's own settings do count for a plan: %s", said)
 	out, said, code := c.run(env, "plan", "-s", "dev", "--diff", "HEAD")

@@ -1,4 +1,7 @@
-package review
+// Command preview previews every stack that has a file in the clone, as if none of it
+// existed yet. `platform preview-all` compiles and runs it: with Pulumi's Automation API
+// and SDK it is twice as large as everything else in that command.
+package main
 
 import (
 	"context"
@@ -6,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -30,21 +35,14 @@ import (
 	"trading-platform/settings"
 )
 
-// Preview is the preview of one stack.
-type Preview struct {
-	Stack   string
-	Output  string        // all that pulumi printed
-	Creates int           // resources
-	Took    time.Duration // without what is prepared for it
-	Err     error         // nil when the stack could come up; else with all that pulumi printed
-}
-
-// String gives the result in a line; a failed one with what pulumi printed.
-func (p Preview) String() string {
-	if p.Err != nil {
-		return p.Stack + ": " + p.Err.Error()
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, len(os.Args) > 1 && os.Args[1] == "-v")
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
+		os.Exit(1)
 	}
-	return fmt.Sprintf("%s: would create %d resources (%.1fs)", p.Stack, p.Creates, p.Took.Seconds())
 }
 
 // previews is what the previews of one run share.
@@ -55,13 +53,18 @@ type previews struct {
 	provider, api string // the docker provider, the engine's API
 }
 
-// Previews previews every stack that has a file in the clone as if none of it existed
-// yet, several at a time, and hands each result to done. It needs an engine, and
-// changes nothing on it: state, settings, secrets and certificates are made for the run
-// and deleted after it, and this machine's own stacks do not matter. It sets what
-// Pulumi needs in the environment of this process. The error is for what keeps all
-// stacks from being previewed.
-func Previews(ctx context.Context, w *workspace.Workspace, say func(string), done func(Preview)) error {
+// run previews the stacks of the clone in the current folder, several at a time. It needs
+// an engine, and changes nothing on it: state, settings, secrets and certificates are
+// made for the run and deleted after it, and this machine's own stacks do not matter.
+func run(ctx context.Context, verbose bool) error {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	w, err := workspace.Open(root)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "platform-preview-*")
 	if err != nil {
 		return err
@@ -76,38 +79,45 @@ func Previews(ctx context.Context, w *workspace.Workspace, say func(string), don
 		return err
 	}
 	p := &previews{w: w, dir: dir, api: ping.APIVersion}
-	if err := w.EnsurePulumi(ctx, say); err != nil {
+	if err := errors.Join(w.EnsurePulumi(ctx, say), ctx.Err()); err != nil {
 		return err
 	}
-	if err := p.setUp(ctx, say); err != nil {
+	if err := p.setUp(ctx); err != nil {
 		return err
-	}
-	var sources []settings.Source
-	for _, name := range w.Stacks() {
-		src, err := p.configure(name)
-		if err != nil {
-			return fmt.Errorf("stack %s: %w", name, err)
-		}
-		sources = append(sources, src)
 	}
 	var group errgroup.Group
 	var one sync.Mutex
+	var failed []string
 	group.SetLimit(max(2, runtime.NumCPU()))
-	for _, src := range sources {
+	for _, stack := range w.Stacks() {
 		group.Go(func() error {
-			result := Preview{Stack: src.Stack}
-			result.Err = p.preview(ctx, src, &result)
+			started := time.Now()
+			result, err := p.preview(ctx, stack)
 			one.Lock()
 			defer one.Unlock()
-			done(result)
+			if err != nil {
+				failed = append(failed, stack)
+				fmt.Printf("%s: %v\n", stack, err)
+				return nil
+			}
+			if verbose {
+				fmt.Println(result.StdOut)
+			}
+			fmt.Printf("%s: would create %d resources (%.1fs)\n", stack, result.ChangeSummary[apitype.OpCreate], time.Since(started).Seconds())
 			return nil
 		})
 	}
-	return errors.Join(group.Wait(), ctx.Err())
+	_ = group.Wait()
+	if ctx.Err() == nil && len(failed) > 0 {
+		return errors.New("the preview failed for: " + strings.Join(failed, ", "))
+	}
+	return ctx.Err()
 }
 
+func say(text string) { fmt.Fprintln(os.Stderr, "platform: "+text) }
+
 // setUp makes a home and a backend for Pulumi that hold nothing but a provider.
-func (p *previews) setUp(ctx context.Context, say func(string)) error {
+func (p *previews) setUp(ctx context.Context) error {
 	// The Automation API hands this process' environment to the CLI. What it says of the
 	// user's own Pulumi must not count.
 	for _, e := range os.Environ() {
@@ -196,7 +206,11 @@ func noPreflight(context.Context) (*client.Client, engine.Ref, error) {
 }
 
 // preview creates the stack in the run's own backend and previews it. The program runs in this process.
-func (p *previews) preview(ctx context.Context, src settings.Source, result *Preview) error {
+func (p *previews) preview(ctx context.Context, stack string) (result auto.PreviewResult, err error) {
+	src, err := p.configure(stack)
+	if err != nil {
+		return result, err
+	}
 	file, handed := config.Map{}, map[string]string{}
 	for key, value := range src.Config {
 		handed[settings.Project+":"+key] = value
@@ -206,11 +220,11 @@ func (p *previews) preview(ctx context.Context, src settings.Source, result *Pre
 	}
 	text, err := json.Marshal(handed)
 	project, loadErr := pulumiworkspace.LoadProject(filepath.Join(p.w.Root, "Pulumi.yaml"))
-	dir := filepath.Join(p.dir, "stacks", src.Stack)
+	dir := filepath.Join(p.dir, "stacks", stack)
 	err = errors.Join(err, loadErr, os.MkdirAll(dir, 0o700),
 		os.Symlink(filepath.Join(p.w.Root, "apps"), filepath.Join(dir, "apps"))) // where the provider looks for the reference app
 	if err != nil {
-		return err
+		return result, err
 	}
 	run := func(ctx *pulumi.Context) error {
 		getenv := func(name string) string {
@@ -221,14 +235,11 @@ func (p *previews) preview(ctx context.Context, src settings.Source, result *Pre
 		}
 		return program.Run(ctx, program.Host{Root: p.w.Root, Getenv: getenv, Engine: noPreflight, Export: program.Export})
 	}
-	made, err := auto.NewStackInlineSource(ctx, src.Stack, settings.Project, run, auto.Project(*project), auto.WorkDir(dir), auto.Pulumi(p.pulumi),
-		auto.Stacks(map[string]pulumiworkspace.ProjectStack{src.Stack: {Config: file}}))
+	made, err := auto.NewStackInlineSource(ctx, stack, settings.Project, run, auto.Project(*project), auto.WorkDir(dir), auto.Pulumi(p.pulumi),
+		auto.Stacks(map[string]pulumiworkspace.ProjectStack{stack: {Config: file}}))
 	if err != nil {
-		return err
+		return result, err
 	}
-	started := time.Now()
 	// Never with a refresh: even in a preview the official plugin then removes stopped containers.
-	previewed, err := made.Preview(ctx, optpreview.Color("never"))
-	result.Output, result.Creates, result.Took = previewed.StdOut, previewed.ChangeSummary[apitype.OpCreate], time.Since(started)
-	return err
+	return made.Preview(ctx, optpreview.Color("never"))
 }
