@@ -6,8 +6,8 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"trading-platform/internal/program"
 	"trading-platform/preflight"
+	"trading-platform/program"
 )
 
 func main() {

@@ -19,7 +19,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
-	"trading-platform/internal/fault"
+	"trading-platform/fault"
 	"trading-platform/plan"
 )
 

@@ -27,7 +27,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/certs"
+	"trading-platform/certs"
 )
 
 // The tests in this file run nginx itself, on loopback, in front of a console that tells what reached it.

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"trading-platform/catalog"
+	"trading-platform/fault"
 	"trading-platform/infra"
-	"trading-platform/internal/fault"
 	"trading-platform/settings"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trading-platform/catalog"
-	"trading-platform/internal/fault"
+	"trading-platform/fault"
 	"trading-platform/plan"
 	"trading-platform/settings"
 )

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/enginetest"
-	"trading-platform/internal/fault"
+	"trading-platform/engine/enginetest"
+	"trading-platform/fault"
 	"trading-platform/preflight"
 )
 

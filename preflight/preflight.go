@@ -17,8 +17,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
-	engines "trading-platform/internal/engine"
-	"trading-platform/internal/fault"
+	engines "trading-platform/engine"
+	"trading-platform/fault"
 	"trading-platform/plan"
 	"trading-platform/settings"
 )

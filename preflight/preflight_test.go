@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/engine"
-	"trading-platform/internal/enginetest"
-	"trading-platform/internal/fault"
+	"trading-platform/engine"
+	"trading-platform/engine/enginetest"
+	"trading-platform/fault"
 	"trading-platform/plan"
 	"trading-platform/preflight"
 	"trading-platform/settings"

@@ -16,12 +16,12 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 	"golang.org/x/sync/errgroup"
 
-	"trading-platform/internal/workspace"
+	"trading-platform/workspace"
 )
 
 // unplanned are the places that decide what Pulumi makes of a plan: an edit there
 // shows in no plan.
-var unplanned = []string{"components", "internal/program", "internal/dockerprovider", "main.go", "go.mod"}
+var unplanned = []string{"components", "program", "provider", "main.go", "go.mod"}
 
 // Diff gives what changes from a git revision to the checkout as it is, edits that are
 // not committed included. Each side's plans come from its own code, because the catalog

@@ -18,8 +18,8 @@ import (
 	"github.com/joho/godotenv"
 
 	"trading-platform/catalog"
-	"trading-platform/internal/engine"
-	"trading-platform/internal/fault"
+	"trading-platform/engine"
+	"trading-platform/fault"
 )
 
 // decoder reads typed values out of a source. A wrong one is noted as a fault

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/fault"
+	"trading-platform/fault"
 	"trading-platform/settings"
 )
 

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"trading-platform/catalog"
-	"trading-platform/internal/engine"
-	"trading-platform/internal/fault"
+	"trading-platform/engine"
+	"trading-platform/fault"
 )
 
 // Project is the name of the Pulumi project and the namespace of its config keys.

@@ -25,9 +25,9 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"trading-platform/airgap"
-	resolver "trading-platform/internal/stack"
 	"trading-platform/plan"
 	"trading-platform/settings"
+	resolver "trading-platform/stack"
 )
 
 // What all tests share, made once by TestMain.
@@ -73,7 +73,7 @@ func run(m *testing.M) (int, error) {
 	plugin := filepath.Join(shared, "pulumi-resource-docker")
 	for _, step := range [][]string{
 		{"tools/build", "pulumi"},
-		{"go", "build", "-ldflags", "-X trading-platform/internal/dockerprovider.Version=" + settings.OfflineVersion, "-o", plugin, "./cmd/pulumi-resource-docker"},
+		{"go", "build", "-ldflags", "-X trading-platform/provider.Version=" + settings.OfflineVersion, "-o", plugin, "./cmd/pulumi-resource-docker"},
 		{"tools/bin/pulumi", "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", plugin},
 	} {
 		cmd := exec.Command(step[0], step[1:]...)

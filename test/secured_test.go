@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/certs"
+	"trading-platform/certs"
 	"trading-platform/settings"
 )
 

@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/certs"
-	"trading-platform/internal/fault"
+	"trading-platform/certs"
+	"trading-platform/fault"
 	"trading-platform/settings"
 )
 

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"trading-platform/backup"
-	"trading-platform/internal/stack"
-	"trading-platform/internal/workspace"
+	"trading-platform/stack"
+	"trading-platform/workspace"
 )
 
 // openData opens the stack's engine and settings for a command that handles data. A stack with

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/fault"
-	"trading-platform/internal/stack"
+	"trading-platform/fault"
 	"trading-platform/preflight"
+	"trading-platform/stack"
 )
 
 func doctorCommand() *cobra.Command {

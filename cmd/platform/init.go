@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/workspace"
+	"trading-platform/workspace"
 )
 
 func initCommand() *cobra.Command {

@@ -16,8 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/workspace"
 	"trading-platform/settings"
+	"trading-platform/workspace"
 )
 
 func main() { os.Exit(run()) }

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/enginetest"
-	"trading-platform/internal/fault"
+	"trading-platform/engine/enginetest"
+	"trading-platform/fault"
 )
 
 // tempClone makes a clone that holds what the command reads, on a machine without

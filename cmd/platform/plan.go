@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/stack"
 	"trading-platform/plan"
 	"trading-platform/review"
+	"trading-platform/stack"
 )
 
 func planCommand() *cobra.Command {

@@ -8,7 +8,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/stack"
+	"trading-platform/stack"
 )
 
 func statusCommand() *cobra.Command {

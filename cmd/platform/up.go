@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/internal/workspace"
+	"trading-platform/workspace"
 )
 
 // actCommands are the commands that act on a stack. Each is init, the pulumi command

@@ -8,7 +8,7 @@ import (
 	"os"
 	"strings"
 
-	"trading-platform/internal/dockerprovider"
+	"trading-platform/provider"
 )
 
 func main() {
@@ -16,7 +16,7 @@ func main() {
 	if n := len(os.Args); n > 1 && !strings.HasPrefix(os.Args[n-1], "-") {
 		address = os.Args[n-1]
 	}
-	if err := dockerprovider.Serve(address, os.Stdout); err != nil {
+	if err := provider.Serve(address, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

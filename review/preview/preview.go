@@ -26,13 +26,13 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	"golang.org/x/sync/errgroup"
 
-	"trading-platform/internal/certs"
-	"trading-platform/internal/engine"
-	"trading-platform/internal/program"
-	"trading-platform/internal/stack"
-	"trading-platform/internal/workspace"
+	"trading-platform/certs"
+	"trading-platform/engine"
 	"trading-platform/preflight"
+	"trading-platform/program"
 	"trading-platform/settings"
+	"trading-platform/stack"
+	"trading-platform/workspace"
 )
 
 func main() {

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trading-platform/catalog"
-	"trading-platform/internal/workspace"
+	"trading-platform/workspace"
 )
 
 func TestEveryStackIsPreviewedAndNothingIsLeft(t *testing.T) {

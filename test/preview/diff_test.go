@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/internal/workspace"
 	"trading-platform/review"
+	"trading-platform/workspace"
 )
 
 // canary is a secret that may appear nowhere.

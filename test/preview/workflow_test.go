@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"trading-platform/internal/workspace"
+	"trading-platform/workspace"
 )
 
 const workflowFile = ".github/workflows/preview.yml"

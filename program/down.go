@@ -1,0 +1,86 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"trading-platform/fault"
+	"trading-platform/observe"
+	"trading-platform/plan"
+)
+
+// notDown refuses an up that would change nothing and call a stack up whose
+// containers do not run: Pulumi compares with its state, and looks at the engine
+// only in a refresh. `platform up` has put such things right before it runs Pulumi,
+// and says so.
+func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
+	if host.Getenv(observe.Done) != "" {
+		return nil
+	}
+	if all, err := runs(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
+		return err
+	}
+	export, err := host.Export(ctx.Context(), root, fmt.Sprintf("%s/%s/%s", ctx.Organization(), ctx.Project(), ctx.Stack()))
+	if err != nil {
+		return err
+	}
+	state, err := observe.ReadState(export)
+	if err != nil {
+		return err
+	}
+	found, err := observe.Look(ctx.Context(), engine, p, state)
+	if err != nil {
+		return err
+	}
+	down := found.Down()
+	if len(down) == 0 {
+		return nil // a refresh has taken them out of the state since
+	}
+	f := fault.Fault{
+		Where: "stack " + p.Stack,
+		What:  "the state has these as running, and the engine does not: " + strings.Join(down, ", "),
+		Fix:   "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi refresh -s " + p.Stack + ", then pulumi up -s " + p.Stack,
+	}
+	if ctx.DryRun() {
+		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` brings them back; this preview does not show it.", nil)
+	}
+	return fault.List{f}
+}
+
+// runs tells whether all the named containers of a stack run.
+func runs(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{
+		Filters: client.Filters{}.Add("label", plan.StackLabel+"="+stack).Add("status", "running", "restarting"),
+	})
+	if err != nil {
+		return false, fmt.Errorf("asking the engine for the stack's containers: %w", err)
+	}
+	have := map[string]bool{}
+	for _, c := range containers.Items {
+		have[observe.Name(c)] = true
+	}
+	for _, name := range names {
+		if !have[name] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Export runs `pulumi stack export`.
+func Export(ctx context.Context, root, stack string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "pulumi", "stack", "export", "-s", stack)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		return nil, fmt.Errorf("reading the state of stack %s: %w\n%s", stack, err, failed.Stderr)
+	}
+	return out, err
+}

@@ -1,0 +1,208 @@
+// Package program is what `pulumi` runs: it reads the settings, resolves the plan,
+// looks whether the engine can take it, and only then registers anything.
+package program
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"trading-platform/components"
+	engines "trading-platform/engine"
+	"trading-platform/fault"
+	"trading-platform/plan"
+	"trading-platform/preflight"
+	"trading-platform/settings"
+	"trading-platform/stack"
+)
+
+// Host is what the program needs from around it.
+type Host struct {
+	// Root is the project's folder, where Pulumi does not say it; empty for the current one.
+	Root   string
+	Getenv func(string) string
+	// Engine opens the engine for the preflight. Its error is not the program's:
+	// the provider will say better what is wrong.
+	Engine func(context.Context) (*client.Client, engines.Ref, error)
+	// Export gives the stack's state as `pulumi stack export` prints it.
+	Export func(ctx context.Context, root, stack string) ([]byte, error)
+}
+
+// Run is the Pulumi program.
+func Run(ctx *pulumi.Context, host Host) error {
+	// An old language host does not say; it runs the program in the project's folder.
+	root, err := filepath.Abs(cmp.Or(ctx.RootDirectory(), host.Root, "."))
+	if err != nil {
+		return err
+	}
+	src, err := settings.FromProgram(ctx.Stack(), root, host.Getenv)
+	if err != nil {
+		return err
+	}
+	last, err := lastOutputs(ctx)
+	if err != nil {
+		return err
+	}
+	if src.Config["identity"] == "" {
+		home, err := stack.Home(host.Getenv)
+		if err != nil {
+			return err
+		}
+		src.Config["identity"] = stack.DefaultIdentity(stack.Backend(host.Getenv, home), ctx.Organization(), ctx.Stack())
+	}
+	var faults fault.List
+	p, set, err := stack.Resolve(src)
+	if err := faults.Gather(err); err != nil {
+		return err
+	}
+	if err := faults.Gather(sameProvider(last, set)); err != nil {
+		return err
+	}
+	home := set.Engine
+	if home == (engines.Ref{}) {
+		home = last.Engine
+	}
+	buildPlatform := "linux/" + runtime.GOARCH
+	engine, here, err := host.Engine(ctx.Context())
+	if err == nil {
+		defer func() { _ = engine.Close() }()
+		if err := faults.Gather(preflight.SameEngine(ctx.Stack(), home, here)); err != nil {
+			return err
+		}
+		home = here
+		if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
+			buildPlatform = "linux/" + v.Arch // the engine can be on another machine than this
+		}
+		if err := faults.Gather(preflight.Check(ctx.Context(), engine, p, set, last.Volumes)); err != nil {
+			return errors.Join(faults.Err(), err)
+		}
+		if err := faults.Gather(notDown(ctx, host, engine, root, p, last)); err != nil {
+			return errors.Join(faults.Err(), err)
+		}
+	} else if home.Host == "" {
+		if home.Host, err = engines.Address(); err != nil {
+			return err
+		}
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	if !ctx.DryRun() {
+		if engine != nil {
+			made, err := preflight.MakeFolders(engine, p, host.Getenv)
+			if err != nil {
+				return err
+			}
+			if len(made) > 0 {
+				if err := ctx.Log.Info("made folders of the checkout that did not exist, empty: "+strings.Join(made, ", "), nil); err != nil {
+					return err
+				}
+			}
+		}
+		for _, open := range p.Open {
+			if err := ctx.Log.Warn(open, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return standUp(ctx, p, home, buildPlatform)
+}
+
+// standUp registers the platform under the provider that the stack is made with.
+func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
+	var version []pulumi.ResourceOption
+	if p.Provider == settings.Offline {
+		version = append(version, pulumi.Version(settings.OfflineVersion))
+	}
+	// The address is spelt out, so that it stands in the state and destroy, which runs no
+	// program, goes to the same engine whatever DOCKER_HOST says then.
+	provider, err := docker.NewProvider(ctx, "docker", &docker.ProviderArgs{Host: pulumi.String(engine.Host)}, version...)
+	if err != nil {
+		return err
+	}
+	platform, err := components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p, BuildPlatform: buildPlatform}, pulumi.Provider(provider))
+	if err != nil {
+		return err
+	}
+	for name, output := range platform.Outputs() {
+		ctx.Export(name, output)
+	}
+	ctx.Export("provider", pulumi.String(p.Provider))
+	ctx.Export("identity", pulumi.String(p.Identity))
+	ctx.Export("engine", pulumi.ToStringMap(map[string]string{"id": engine.ID, "host": engine.Host}))
+	return nil
+}
+
+// outputs are what the stack's last run remembers for the next.
+type outputs struct {
+	Provider   string
+	Engine     engines.Ref
+	Containers []string          // names
+	Volumes    map[string]string // names by the catalog's
+}
+
+// lastOutputs reads the stack's own last outputs; a new stack has none.
+func lastOutputs(ctx *pulumi.Context) (outputs, error) {
+	args := struct {
+		Name string `pulumi:"name"`
+	}{fmt.Sprintf("%s/%s/%s", ctx.Organization(), ctx.Project(), ctx.Stack())}
+	var read struct {
+		Outputs map[string]any `pulumi:"outputs"`
+	}
+	// A local backend writes the stack's file as the run goes on, and reads it half written when we ask just then.
+	err := ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read)
+	for try := 0; err != nil && try < 10; try++ {
+		time.Sleep(100 * time.Millisecond)
+		err = ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read)
+	}
+	if err != nil {
+		return outputs{}, fmt.Errorf("reading the stack's own last outputs: %w", err)
+	}
+	out := outputs{Volumes: texts(read.Outputs["volumes"])}
+	out.Provider, _ = read.Outputs["provider"].(string)
+	engine := texts(read.Outputs["engine"])
+	out.Engine = engines.Ref{ID: engine["id"], Host: engine["host"]}
+	containers, _ := read.Outputs["containers"].([]any)
+	for _, c := range containers {
+		if name, ok := c.(string); ok {
+			out.Containers = append(out.Containers, name)
+		}
+	}
+	return out, nil
+}
+
+// texts gives the texts of a map.
+func texts(value any) map[string]string {
+	out := map[string]string{}
+	object, _ := value.(map[string]any)
+	for key, v := range object {
+		if text, ok := v.(string); ok {
+			out[key] = text
+		}
+	}
+	return out
+}
+
+// sameProvider refuses to run a stack with a provider other than the one that made
+// it: neither can read the other's state.
+func sameProvider(last outputs, set *settings.Settings) error {
+	if last.Provider == "" || last.Provider == set.Provider {
+		return nil
+	}
+	return fault.List{{
+		Where: settings.Project + ":provider",
+		What:  fmt.Sprintf("the stack was made with the %s docker provider, and cannot go on with the %s one", last.Provider, set.Provider),
+		Fix: fmt.Sprintf("go back: %s; or move over, keeping the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
+			settings.Set(set.Stack, "provider", last.Provider), settings.Set(set.Stack, "provider", last.Provider), set.Stack,
+			settings.Set(set.Stack, "provider", set.Provider), set.Stack),
+	}}
+}

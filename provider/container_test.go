@@ -1,0 +1,555 @@
+package provider
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil/rpcerror"
+	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// probed is a container as an engine shows it.
+func probed(state container.State, restarts int) container.InspectResponse {
+	return container.InspectResponse{
+		ID: "c1", Image: "sha256:one", State: &state, RestartCount: restarts,
+		Config: &container.Config{
+			Env: []string{"PATH=/bin", "A=1", "B=2"}, Labels: map[string]string{"a": "1", "b": "2", "image": "own"},
+			Healthcheck: &container.HealthConfig{Test: []string{"CMD", "probe"}},
+		},
+	}
+}
+
+func health(status container.HealthStatus, streak int, outputs ...string) *container.Health {
+	h := &container.Health{Status: status, FailingStreak: streak}
+	for i, output := range outputs {
+		h.Log = append(h.Log, &container.HealthcheckResult{Start: time.Unix(int64(i), 0), ExitCode: 1, Output: output})
+	}
+	return h
+}
+
+var (
+	starting = probed(container.State{Status: "running", Running: true, Health: health(container.Starting, 0)}, 0)
+	healthy  = probed(container.State{Status: "running", Running: true, Health: health(container.Healthy, 0)}, 0)
+	exited   = probed(container.State{Status: "exited", ExitCode: 137}, 0)
+	created  = probed(container.State{Status: "created"}, 0)
+	paused   = probed(container.State{Status: "paused", Running: true, Paused: true, Health: health(container.Healthy, 0)}, 0)
+)
+
+// initFailure takes apart Pulumi's answer for a resource that exists and did not come up.
+func initFailure(t *testing.T, err error) (*pulumirpc.ErrorResourceInitFailed, resource.PropertyMap) {
+	t.Helper()
+	detailed, ok := rpcerror.FromError(err)
+	require.True(t, ok, "%v", err)
+	require.Len(t, detailed.Details(), 1)
+	failed, ok := detailed.Details()[0].(*pulumirpc.ErrorResourceInitFailed)
+	require.True(t, ok)
+	recorded, err := plugin.UnmarshalProperties(failed.GetProperties(), plugin.MarshalOptions{KeepSecrets: true})
+	require.NoError(t, err)
+	return failed, recorded
+}
+
+func TestCreateWaits(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		looks   []container.InspectResponse // the first is from before the start
+		happens []happening
+		changes map[string]any
+		log     string
+		want    []string // of the failure; none is success
+		state   string
+		within  time.Duration
+	}{
+		"no longer than an event takes": {
+			looks: []container.InspectResponse{starting, starting, starting, healthy},
+			happens: []happening{
+				{after: 100 * time.Millisecond, action: events.ActionStart}, {after: 150 * time.Millisecond, action: events.ActionHealthStatusHealthy},
+			},
+			within: 250 * time.Millisecond,
+		},
+		"and tells the exit code of the last exit's event": {
+			looks: []container.InspectResponse{
+				starting, starting, probed(container.State{Status: "restarting", Running: true, Restarting: true}, 3),
+			},
+			happens: []happening{{after: 200 * time.Millisecond, action: events.ActionDie, exitCode: "42"}},
+			want:    []string{"restarts over and over: 3 times in 0s, last exited with code 42"}, state: "exited with code 42", within: 200 * time.Millisecond,
+		},
+		"until it is healthy": {looks: []container.InspectResponse{starting, starting, starting, healthy}, within: 2 * time.Second},
+		"not past an exit": {
+			looks:   []container.InspectResponse{starting, starting, probed(container.State{Status: "exited", ExitCode: 3}, 0)},
+			changes: map[string]any{"restart": nil},
+			log:     "one\nfatal: no database, password hunter2secret\n",
+			want: []string{
+				"container stack_db exited with code 3 1s after its start", "fatal: no database, password [secret]",
+				"docker logs stack_db", "the next `pulumi up` replaces it",
+			},
+			state: "exited with code 3 1s after its start", within: time.Second,
+		},
+		"out of memory": {
+			looks:   []container.InspectResponse{starting, probed(container.State{Status: "exited", ExitCode: 137, OOMKilled: true}, 0)},
+			changes: map[string]any{"restart": nil},
+			want:    []string{"exited with code 137 (out of memory: raise the service's memory limit)", "its log is empty"},
+			state:   "exited with code 137",
+		},
+		"not past a failing probe": {
+			looks: []container.InspectResponse{
+				starting, starting,
+				probed(container.State{Running: true, Health: health(container.Unhealthy, 3, "connection refused")}, 0),
+			},
+			want: []string{"is unhealthy", "its last probe: connection refused"}, state: "is unhealthy", within: time.Second,
+		},
+		"not past three restarts": {
+			looks: []container.InspectResponse{
+				starting,
+				probed(container.State{Status: "restarting", Running: true, Restarting: true, ExitCode: 2, Health: health(container.Unhealthy, 0)}, 1),
+				probed(container.State{Status: "running", Running: true, Health: health(container.Starting, 0)}, 2),
+				probed(container.State{Status: "restarting", Running: true, Restarting: true, ExitCode: 2}, 3),
+			},
+			want: []string{"restarts over and over: 3 times in 2s, last exited with code 2"}, state: "restarts over and over", within: 2 * time.Second,
+		},
+		"one restart is none too many": {
+			looks: []container.InspectResponse{
+				starting, probed(container.State{Status: "restarting", Running: true, Restarting: true, ExitCode: 2}, 1),
+				probed(container.State{Running: true, Health: health(container.Healthy, 0)}, 1),
+			},
+			within: time.Second,
+		},
+		"no longer than its limit": {
+			looks: []container.InspectResponse{starting, probed(container.State{Running: true, Health: health(container.Starting, 0, "not yet")}, 0)},
+			want:  []string{"did not turn healthy within 30s", "its last probe: not yet"}, state: "did not turn healthy", within: 30 * time.Second,
+		},
+		"for a moment, without wait": {
+			looks: []container.InspectResponse{starting, starting}, changes: map[string]any{"wait": nil}, within: time.Second,
+		},
+		"not for what need not run": {
+			looks: []container.InspectResponse{starting}, changes: map[string]any{"wait": nil, "mustRun": false},
+		},
+		"not for a job that ended well": {
+			looks:   []container.InspectResponse{starting, starting, probed(container.State{Status: "exited"}, 0)},
+			changes: map[string]any{"mustRun": false}, within: time.Second,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e := &fakeEngine{inspect: c.looks, log: c.log, happens: c.happens}
+				p := withEngine(e)
+				defer func() { require.NoError(t, p.Close()) }()
+				inputs := properties(merged(merged(containerInputs, map[string]any{
+					"envs": []any{"A=1", resource.MakeSecret(resource.NewProperty("PASSWORD=hunter2secret"))},
+				}), c.changes))
+				before := time.Now()
+				resp, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: inputs})
+				assert.Equal(t, c.within, time.Since(before))
+				assert.Empty(t, e.removed)
+				if len(c.want) == 0 {
+					require.NoError(t, err)
+					assert.Equal(t, resource.ID("c1"), resp.ID)
+					assert.NotContains(t, resp.Properties, resource.PropertyKey(failedKey))
+					assert.True(t, resp.Properties["envs"].ContainsSecrets())
+					return
+				}
+				failed, recorded := initFailure(t, err)
+				for _, want := range c.want {
+					assert.Contains(t, failed.GetReasons()[0], want)
+				}
+				assert.NotContains(t, failed.GetReasons()[0], "hunter2secret")
+				assert.Equal(t, "c1", failed.GetId())
+				assert.Contains(t, recorded[failedKey].StringValue(), c.state)
+				assert.True(t, recorded["envs"].ContainsSecrets())
+				assert.True(t, recorded.HasValue(markerKey))
+			})
+		})
+	}
+}
+
+func TestCancelEndsTheWaitAndTheNextRunTakesItUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := &fakeEngine{inspect: []container.InspectResponse{starting}}
+		p := withEngine(e)
+		go func() {
+			time.Sleep(5500 * time.Millisecond)
+			_ = p.SignalCancellation(context.Background())
+		}()
+		before := time.Now()
+		_, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+		assert.Equal(t, 5500*time.Millisecond, time.Since(before))
+		failed, recorded := initFailure(t, err)
+		assert.Contains(t, failed.GetReasons()[0], "still starting when the run was cancelled")
+		assert.NotContains(t, recorded, resource.PropertyKey(failedKey))
+		assert.Contains(t, objectOf(recorded[driftKey]), resource.PropertyKey("health"))
+
+		e = &fakeEngine{inspect: []container.InspectResponse{starting, starting, healthy}}
+		resp, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
+			Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(containerInputs),
+		})
+		require.NoError(t, err)
+		assert.Equal(t, 3, e.looks)
+		assert.NotContains(t, resp.Properties, resource.PropertyKey(driftKey))
+	})
+}
+
+func TestCreateHandsTheEngineTheContainer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
+		_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(
+			merged(containerInputs, map[string]any{
+				"uploads": []any{
+					map[string]any{"file": "/etc/db.conf", "content": "x"},
+					map[string]any{"file": "/bin/run", "contentBase64": "/wA=", "executable": true},
+					map[string]any{"file": "/k", "content": "key", "permissions": "0600"},
+				},
+				"shmSize": 8, "hosts": []any{map[string]any{"host": "h", "ip": "10.0.0.1"}}, "stopTimeout": 7,
+				"capabilities": map[string]any{"adds": []any{"CAP_NET_ADMIN"}}, "init": true,
+				"securityOpts": []any{"no-new-privileges:true"},
+				"ulimits":      []any{map[string]any{"name": "nofile", "soft": 1024, "hard": 2048}},
+			}))})
+		require.NoError(t, err)
+		made := e.created
+		assert.Equal(t, "stack_db", made.Name)
+		assert.Equal(t, []string{"A=1", "B=2"}, made.Config.Env)
+		assert.Equal(t, 90*time.Second, made.Config.Healthcheck.Interval)
+		assert.Len(t, made.Config.Labels[hashLabel], 64)
+		delete(made.Config.Labels, hashLabel)
+		assert.Equal(t, map[string]string{"a": "1", "b": "2"}, made.Config.Labels)
+		assert.Equal(t, []string{"no-new-privileges:true"}, made.HostConfig.SecurityOpt)
+		assert.Equal(t, &container.Ulimit{Name: "nofile", Soft: 1024, Hard: 2048}, made.HostConfig.Ulimits[0])
+		assert.Equal(t, 7, *made.Config.StopTimeout)
+		assert.Equal(t, []string{"data:/data", "/h:/c:ro"}, made.HostConfig.Binds)
+		assert.Equal(t, int64(64<<20), made.HostConfig.Memory)
+		assert.Equal(t, int64(8<<20), made.HostConfig.ShmSize)
+		assert.Equal(t, []string{"h:10.0.0.1"}, made.HostConfig.ExtraHosts)
+		assert.Equal(t, []string{"CAP_NET_ADMIN"}, made.HostConfig.CapAdd)
+		assert.Equal(t, container.NetworkMode("one"), made.HostConfig.NetworkMode)
+		assert.Equal(t, "10.9.0.2", made.NetworkingConfig.EndpointsConfig["one"].IPAMConfig.IPv4Address.String())
+		assert.Equal(t, []string{"two"}, e.connected)
+		for p, bindings := range made.HostConfig.PortBindings {
+			assert.Equal(t, "5432/tcp 127.0.0.1 5433", fmt.Sprint(p, " ", bindings[0].HostIP, " ", bindings[0].HostPort))
+		}
+
+		files := map[string]string{}
+		for r := tar.NewReader(bytes.NewReader(e.uploaded)); ; {
+			header, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			require.NoError(t, err)
+			content, err := io.ReadAll(r)
+			require.NoError(t, err)
+			files[header.Name] = fmt.Sprintf("%o %q", header.Mode, content)
+		}
+		assert.Equal(t, map[string]string{
+			"etc/db.conf": `644 "x"`, "bin/run": `755 "\xff\x00"`, "k": `600 "key"`,
+		}, files)
+	})
+}
+
+func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	noProbe := probed(container.State{Status: "created"}, 0)
+	noProbe.Config.Healthcheck = nil
+	cases := map[string]struct {
+		engine  *fakeEngine
+		changes map[string]any
+		want    []string
+		removed int
+	}{
+		"name taken": {
+			engine: &fakeEngine{orphan: &container.InspectResponse{Name: "/stack_db", Config: &container.Config{}}},
+			want:   []string{"container stack_db: the name is taken", "docker rm -f stack_db", "namePrefix"},
+		},
+		"image gone": {
+			engine: &fakeEngine{createErr: cerrdefs.ErrNotFound}, want: []string{"`pulumi refresh`"},
+		},
+		"port taken": {
+			engine: &fakeEngine{
+				inspect:  []container.InspectResponse{created},
+				startErr: fmt.Errorf("Bind for 127.0.0.1:5433 failed: port is already allocated"),
+			},
+			want: []string{"container stack_db: Bind for 127.0.0.1:5433", "portOffset"}, removed: 1,
+		},
+		"nothing to wait for": {
+			engine:  &fakeEngine{inspect: []container.InspectResponse{noProbe}},
+			changes: map[string]any{"healthcheck": nil},
+			want:    []string{"wait is set, but neither the service nor its image has a healthcheck"}, removed: 1,
+		},
+		"startInterval on an old engine": {
+			engine: &fakeEngine{version: "1.41"},
+			changes: map[string]any{"healthcheck": map[string]any{
+				"tests": []any{"CMD", "probe"}, "startInterval": "1s",
+			}},
+			want: []string{"startInterval needs Docker Engine 25 (API 1.44), this engine speaks API 1.41", "platform init"},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := withEngine(c.engine).Create(t.Context(), plugin.CreateRequest{
+				Type: containerToken, Properties: properties(merged(containerInputs, c.changes)),
+			})
+			for _, want := range c.want {
+				require.ErrorContains(t, err, want)
+			}
+			assert.Len(t, c.engine.removed, c.removed)
+			if detailed, ok := rpcerror.FromError(err); ok {
+				assert.Empty(t, detailed.Details(), "nothing exists, nothing is recorded")
+			}
+		})
+	}
+}
+
+func TestReadMarksWhatDrifted(t *testing.T) {
+	t.Parallel()
+	other := probed(container.State{Running: true}, 0)
+	other.Image = "sha256:two"
+	other.Config.Env = []string{"A=secretly other"}
+	other.Config.Labels = map[string]string{"a": "1"}
+	cases := map[string]struct {
+		found    container.InspectResponse
+		recorded map[string]any
+		changes  map[string]any
+		want     map[string]string
+	}{
+		"nothing":                       {found: healthy},
+		"restarting is not stopped":     {found: probed(container.State{Restarting: true}, 1)},
+		"stopped":                       {found: exited, want: map[string]string{"running": "exit code 137"}},
+		"paused":                        {found: paused, want: map[string]string{"running": "paused"}},
+		"stopped, and may be":           {found: exited, changes: map[string]any{"mustRun": false}},
+		"environment, labels and image": {found: other, want: map[string]string{"envs": "differ: A, B", "labels": "differ: b", "image": "sha256:two"}},
+		"still starting since a cancelled run": {
+			found: starting, recorded: map[string]any{driftKey: map[string]any{"health": "cancelled"}}, want: map[string]string{"health": "cancelled"},
+		},
+		"healthy since a cancelled run": {found: healthy, recorded: map[string]any{driftKey: map[string]any{"health": "cancelled"}}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inputs := properties(merged(containerInputs, c.changes))
+			recorded := properties(merged(merged(merged(containerInputs, c.changes), map[string]any{
+				markerKey: Version, containerImageKey: "sha256:one",
+			}), c.recorded))
+			resp, err := withEngine(&fakeEngine{inspect: []container.InspectResponse{c.found}}).Read(t.Context(), plugin.ReadRequest{
+				Type: containerToken, ID: "c1", Inputs: inputs, State: recorded,
+			})
+			require.NoError(t, err)
+			assert.Equal(t, resource.ID("c1"), resp.ID)
+			assert.Equal(t, inputs, resp.Inputs)
+			drift := objectOf(resp.Outputs[driftKey])
+			assert.Len(t, drift, len(c.want), "%v", drift)
+			for key, want := range c.want {
+				assert.Contains(t, drift[resource.PropertyKey(key)].StringValue(), want)
+				assert.NotContains(t, drift[resource.PropertyKey(key)].StringValue(), "secretly")
+			}
+			if len(c.want) == 0 {
+				delete(recorded, driftKey)
+				assert.Equal(t, recorded, resp.Outputs, "a read that finds nothing leaves the state as it was")
+			}
+		})
+	}
+}
+
+func TestReadKeepsAFailure(t *testing.T) {
+	t.Parallel()
+	recorded := properties(merged(merged(containerInputs, ourState), map[string]any{failedKey: "is unhealthy"}))
+	resp, err := withEngine(&fakeEngine{inspect: []container.InspectResponse{healthy}}).Read(t.Context(), plugin.ReadRequest{
+		Type: containerToken, ID: "c1", Inputs: properties(containerInputs), State: recorded,
+	})
+	require.NoError(t, err)
+	assert.Equal(t, "is unhealthy", resp.Outputs[failedKey].StringValue())
+}
+
+func TestWhatIsGone(t *testing.T) {
+	t.Parallel()
+	p := withEngine(&fakeEngine{gone: true})
+	recorded := properties(merged(containerInputs, ourState))
+	read, err := p.Read(t.Context(), plugin.ReadRequest{Type: containerToken, ID: "c1", Inputs: properties(containerInputs), State: recorded})
+	require.NoError(t, err)
+	assert.Empty(t, read.ID)
+	_, err = p.Delete(t.Context(), plugin.DeleteRequest{Type: containerToken, ID: "c1", Inputs: properties(containerInputs), Outputs: recorded})
+	require.NoError(t, err)
+	_, err = p.Update(t.Context(), plugin.UpdateRequest{Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(containerInputs)})
+	assert.ErrorContains(t, err, "Fix: `pulumi refresh`")
+}
+
+func TestUpdateResumesAPausedContainer(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{inspect: []container.InspectResponse{paused, healthy}}
+	_, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
+		Type: containerToken, ID: "c1", NewInputs: properties(containerInputs),
+		OldOutputs: properties(merged(merged(containerInputs, ourState), map[string]any{driftKey: map[string]any{"running": "paused"}})),
+	})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"unpause c1"}, e.calls)
+}
+
+// One failed answer of the engine is no fact about the container.
+func TestWaitAsksAgain(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		fails  func(look int) error
+		want   string
+		failed bool
+		within time.Duration
+	}{
+		"after a connection that broke": {
+			fails: func(look int) error {
+				if look == 2 || look == 3 {
+					return errEngine
+				}
+				return nil
+			},
+			within: 2 * time.Second,
+		},
+		"until the limit, and can go on then": {
+			fails: func(look int) error {
+				if look > 1 {
+					return errEngine
+				}
+				return nil
+			},
+			want: "could not be inspected within 30s: engine says no", within: 30 * time.Second,
+		},
+		"not for a container that is gone": {
+			fails: func(look int) error {
+				if look > 1 {
+					return cerrdefs.ErrNotFound
+				}
+				return nil
+			},
+			want: "was removed while it started", failed: true,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e := &fakeEngine{inspect: []container.InspectResponse{starting, starting, starting, healthy}, inspectErr: c.fails}
+				before := time.Now()
+				_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+				assert.Equal(t, c.within, time.Since(before))
+				assert.Empty(t, e.removed)
+				if c.want == "" {
+					require.NoError(t, err)
+					return
+				}
+				failed, recorded := initFailure(t, err)
+				assert.Contains(t, failed.GetReasons()[0], c.want)
+				assert.Equal(t, c.failed, recorded.HasValue(failedKey), "only what failed is replaced")
+				assert.Equal(t, !c.failed, objectOf(recorded[driftKey]).HasValue("health"))
+			})
+		})
+	}
+}
+
+// The engine restarts what exits by itself: one that is down was stopped, perhaps with its engine.
+func TestStoppedWhileItStartedIsTakenUp(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{inspect: []container.InspectResponse{starting, exited}}
+	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+	failed, recorded := initFailure(t, err)
+	assert.Contains(t, failed.GetReasons()[0], "was stopped while it started (exited with code 137)")
+	assert.False(t, recorded.HasValue(failedKey))
+}
+
+// A start whose answer got lost may have started a database that writes its first files.
+func TestStartWithoutAnAnswerIsTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]*fakeEngine{
+		"it runs": {inspect: []container.InspectResponse{created, healthy}, startErr: errEngine},
+		"nobody knows": {inspect: []container.InspectResponse{created}, startErr: errEngine, inspectErr: func(look int) error {
+			if look > 1 {
+				return errEngine
+			}
+			return nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+			failed, recorded := initFailure(t, err)
+			assert.Contains(t, failed.GetReasons()[0], "may not have started: engine says no")
+			assert.Empty(t, e.removed)
+			assert.False(t, recorded.HasValue(failedKey))
+		})
+	}
+}
+
+func TestDeleteGivesTheGraceTime(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{}
+	inputs := properties(containerInputs)
+	_, err := withEngine(e).Delete(t.Context(), plugin.DeleteRequest{
+		Type: containerToken, ID: "c1", Inputs: inputs, Outputs: properties(merged(containerInputs, ourState)),
+	})
+	require.NoError(t, err)
+	require.Len(t, e.stopped, 1)
+	assert.Equal(t, 60, *e.stopped[0].Timeout)
+	require.Len(t, e.removed, 1)
+	assert.True(t, e.removed[0].RemoveVolumes, "anonymous volumes go, as with the official plugin")
+}
+
+func TestUpdateTouchesOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
+	recorded := properties(merged(containerInputs, ourState))
+	cases := map[string]struct {
+		changes map[string]any
+		updates int
+	}{
+		"state only":   {map[string]any{"waitTimeout": 99}, 0},
+		"memory":       {map[string]any{"memory": 96, "memorySwap": -1}, 1},
+		"a new policy": {map[string]any{"restart": nil}, 1},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
+			_, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
+				Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(merged(containerInputs, c.changes)),
+			})
+			require.NoError(t, err)
+			assert.Len(t, e.updated, c.updates)
+			if name == "memory" {
+				assert.Equal(t, int64(-1), e.updated[0].Resources.MemorySwap)
+			}
+			if name == "a new policy" {
+				assert.Equal(t, container.RestartPolicyDisabled, e.updated[0].RestartPolicy.Name)
+			}
+		})
+	}
+}
+
+func TestPreviewsAskTheEngineNothing(t *testing.T) {
+	t.Parallel()
+	p := withEngine(nil)
+	created, err := p.Create(t.Context(), plugin.CreateRequest{Type: remoteImageToken, Preview: true, Properties: properties(map[string]any{"name": "a"})})
+	require.NoError(t, err)
+	assert.True(t, created.Properties["imageId"].IsComputed())
+	updated, err := p.Update(t.Context(), plugin.UpdateRequest{
+		Type: remoteImageToken, Preview: true, NewInputs: properties(map[string]any{"name": "a", "keepLocally": true}),
+		OldOutputs: properties(map[string]any{"name": "a", "imageId": "sha256:one", markerKey: "1"}),
+	})
+	require.NoError(t, err)
+	assert.Equal(t, "sha256:one", updated.Properties["imageId"].StringValue(), "no change is announced downstream")
+	rebuilt, err := p.Update(t.Context(), plugin.UpdateRequest{
+		Type: imageToken, Preview: true, NewInputs: properties(map[string]any{"imageName": "a"}),
+		OldOutputs: properties(map[string]any{"imageName": "a", "repoDigest": "sha256:one", markerKey: "1"}),
+	})
+	require.NoError(t, err)
+	assert.True(t, rebuilt.Properties["repoDigest"].IsComputed())
+}

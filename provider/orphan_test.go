@@ -1,0 +1,282 @@
+package provider
+
+import (
+	"testing"
+	"testing/synctest"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/plan"
+)
+
+// labelled are containerInputs that belong to a stack.
+var labelled = merged(containerInputs, map[string]any{"labels": []any{
+	map[string]any{"label": stackLabel, "value": "dev"}, map[string]any{"label": identityLabel, "value": "id-1"},
+}})
+
+// madeBy is the container that a create with these inputs makes, as it runs.
+func madeBy(t *testing.T, inputs map[string]any) *container.InspectResponse {
+	t.Helper()
+	e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
+	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(inputs)})
+	require.NoError(t, err)
+	config := *healthy.Config
+	config.Labels = e.created.Config.Labels
+	return &container.InspectResponse{
+		ID: "o1", Name: "/stack_db", Image: "sha256:one", State: healthy.State, Config: &config,
+		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"one": {}, "two": {}}},
+	}
+}
+
+func TestOrphanedContainer(t *testing.T) {
+	t.Parallel()
+	labels := func(stack, identity string) func(*container.InspectResponse) {
+		return func(c *container.InspectResponse) {
+			c.Config.Labels = map[string]string{stackLabel: stack, identityLabel: identity}
+			if identity == "" {
+				delete(c.Config.Labels, identityLabel)
+			}
+		}
+	}
+	state := func(s container.State) func(*container.InspectResponse) {
+		return func(c *container.InspectResponse) { c.State = &s }
+	}
+	same := []string(nil)
+	replaced := []string{"stop o1", "remove o1", "create stack_db", "start c1"}
+	cases := map[string]struct {
+		made     map[string]any // nil: what is wanted
+		changed  func(*container.InspectResponse)
+		startErr error
+		calls    []string
+		err      string
+	}{
+		"exactly what is wanted":            {calls: same},
+		"stopped":                           {changed: state(container.State{Status: "exited", ExitCode: 137, Health: health(container.Unhealthy, 0)}), calls: []string{"start o1"}},
+		"paused":                            {changed: func(c *container.InspectResponse) { c.State = paused.State }, calls: []string{"unpause o1"}},
+		"cut before its start":              {changed: state(container.State{Status: "created"}), calls: replaced},
+		"unhealthy":                         {changed: state(container.State{Running: true, Health: health(container.Unhealthy, 3)}), calls: replaced},
+		"of another image":                  {changed: func(c *container.InspectResponse) { c.Image = "sha256:two" }, calls: replaced},
+		"of another password":               {made: map[string]any{"envs": []any{"A=1", "B=3"}}, calls: replaced},
+		"of another file":                   {made: map[string]any{"uploads": []any{map[string]any{"file": "/etc/db.conf", "content": "y"}}}, calls: replaced},
+		"with another waitTimeout":          {made: map[string]any{"waitTimeout": 31}, calls: same},
+		"disconnected":                      {changed: func(c *container.InspectResponse) { delete(c.NetworkSettings.Networks, "two") }, calls: replaced},
+		"which cannot be started":           {changed: state(container.State{Status: "exited"}), startErr: errEngine, calls: append([]string{"start o1"}, replaced...)},
+		"of an older version":               {changed: labels("dev", ""), calls: replaced},
+		"of another stack":                  {changed: labels("other", "id-1"), err: "the name is taken"},
+		"of another user's stack":           {changed: labels("dev", "id-2"), err: "the name is taken"},
+		"of nobody":                         {changed: labels("", ""), err: "the name is taken"},
+		"whose engine does not know it yet": {changed: func(c *container.InspectResponse) { c.Image = "" }, calls: replaced},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e := &fakeEngine{
+					orphan: madeBy(t, merged(labelled, c.made)), startErr: c.startErr,
+					inspect: []container.InspectResponse{healthy}, images: map[string]string{"sha256:one": "sha256:one"},
+				}
+				if c.changed != nil {
+					c.changed(e.orphan)
+				}
+				resp, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(labelled)})
+				if c.err != "" {
+					require.ErrorContains(t, err, c.err)
+					assert.Empty(t, e.calls)
+					return
+				}
+				require.NoError(t, err)
+				assert.Equal(t, c.calls, e.calls)
+				assert.Equal(t, "sha256:one", resp.Properties[containerImageKey].StringValue())
+				assert.False(t, resp.Properties.HasValue(driftKey))
+				if len(c.calls) == len(replaced) {
+					assert.Equal(t, resource.ID("c1"), resp.ID)
+					assert.Equal(t, 60, *e.stopped[0].Timeout, "its grace time")
+				}
+			})
+		})
+	}
+}
+
+// A resource with a new name in the program is created first, and the old one deleted then.
+func TestRenamedResourceKeepsTheContainer(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{orphan: madeBy(t, labelled), inspect: []container.InspectResponse{healthy}, images: map[string]string{"sha256:one": "sha256:one"}}
+	p := withEngine(e)
+	_, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, URN: "new", Properties: properties(labelled)})
+	require.NoError(t, err)
+	old := plugin.DeleteRequest{Type: containerToken, URN: "old", ID: "o1", Inputs: properties(labelled), Outputs: properties(merged(labelled, ourState))}
+	_, err = p.Delete(t.Context(), old)
+	require.NoError(t, err)
+	assert.Empty(t, e.calls)
+	old.URN = "new"
+	_, err = p.Delete(t.Context(), old)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"stop o1", "remove o1"}, e.calls)
+}
+
+func TestOrphanedNetwork(t *testing.T) {
+	t.Parallel()
+	inputs := map[string]any{"name": "net", "labels": labelled["labels"], "ipamConfigs": []any{map[string]any{"subnet": "10.9.0.0/24"}}}
+	made := &fakeEngine{gone: false}
+	made.networkInspect = func(name string) (network.Inspect, error) {
+		if name == "net" {
+			return network.Inspect{}, cerrdefs.ErrNotFound
+		}
+		return network.Inspect{Network: network.Network{ID: name, Driver: "bridge"}}, nil
+	}
+	_, err := withEngine(made).Create(t.Context(), plugin.CreateRequest{Type: networkToken, Properties: properties(inputs)})
+	require.NoError(t, err)
+	require.Equal(t, []string{"create net"}, made.calls)
+
+	ours, foreign := labelMap(arguments[containerArgs](properties(labelled)).Labels), map[string]string{}
+	cases := map[string]struct {
+		labels   map[string]string
+		attached map[string]string // the labels of the container that is attached
+		calls    []string
+		err      string
+	}{
+		"exactly what is wanted":                   {labels: made.networkLabels, attached: ours},
+		"other than wanted":                        {labels: ours, calls: []string{"remove o1", "create net"}},
+		"other than wanted, with our container":    {labels: ours, attached: ours, calls: []string{"disconnect c1 from o1", "remove o1", "create net"}},
+		"other than wanted, with another's in it":  {labels: ours, attached: foreign, err: "still used by containers that are not this stack's: db"},
+		"of another stack":                         {labels: map[string]string{stackLabel: "other"}, err: "not this stack's"},
+		"of another user's stack of the same name": {labels: map[string]string{stackLabel: "dev", identityLabel: "id-2"}, err: "not this stack's"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			attached := healthy
+			attached.Config = &container.Config{Labels: c.attached}
+			e := &fakeEngine{inspect: []container.InspectResponse{attached}}
+			e.networkInspect = func(name string) (network.Inspect, error) {
+				if name != "net" {
+					return network.Inspect{Network: network.Network{ID: name, Driver: "bridge", Scope: "local"}}, nil
+				}
+				found := network.Inspect{Network: network.Network{ID: "o1", Driver: "bridge", Scope: "local", Labels: c.labels}}
+				if c.attached != nil {
+					found.Containers = map[string]network.EndpointResource{"c1": {Name: "db"}}
+				}
+				return found, nil
+			}
+			resp, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: networkToken, Properties: properties(inputs)})
+			assert.Equal(t, c.calls, e.calls)
+			if c.err != "" {
+				require.ErrorContains(t, err, c.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, "local", resp.Properties["scope"].StringValue())
+			assert.Equal(t, c.calls == nil, resp.ID == "o1")
+		})
+	}
+}
+
+func TestNetworkThatCannotBeInspectedIsNotLost(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{networkInspect: func(name string) (network.Inspect, error) {
+		if name == "net" {
+			return network.Inspect{}, cerrdefs.ErrNotFound
+		}
+		return network.Inspect{}, errEngine
+	}}
+	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: networkToken, Properties: properties(map[string]any{"name": "net"})})
+	require.ErrorIs(t, err, errEngine)
+	assert.Equal(t, []string{"create net", "remove n1"}, e.calls)
+}
+
+func TestAnotherEngineIsRefused(t *testing.T) {
+	t.Parallel()
+	recorded := func(id string) resource.PropertyMap {
+		return properties(merged(merged(containerInputs, ourState), map[string]any{engineKey: id}))
+	}
+	inputs, ctx := properties(containerInputs), t.Context()
+	calls := map[string]func(p *Provider, recorded resource.PropertyMap) error{
+		"read": func(p *Provider, recorded resource.PropertyMap) error {
+			_, err := p.Read(ctx, plugin.ReadRequest{Type: containerToken, ID: "c1", Inputs: inputs, State: recorded})
+			return err
+		},
+		"update": func(p *Provider, recorded resource.PropertyMap) error {
+			_, err := p.Update(ctx, plugin.UpdateRequest{Type: containerToken, ID: "c1", NewInputs: inputs, OldOutputs: recorded})
+			return err
+		},
+		"delete": func(p *Provider, recorded resource.PropertyMap) error {
+			_, err := p.Delete(ctx, plugin.DeleteRequest{Type: containerToken, ID: "c1", Inputs: inputs, Outputs: recorded})
+			return err
+		},
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &fakeEngine{id: "THIS", gone: true}
+			p := withEngine(e)
+			err := call(p, recorded("THAT"))
+			for _, want := range []string{"lives on the Docker engine THAT", "(unix:///fake.sock) is THIS", "nothing was touched", "`DOCKER_HOST`", "`docker context use`", "`platform down`"} {
+				require.ErrorContains(t, err, want)
+			}
+			require.EqualError(t, call(p, recorded("THAT")), "it lives on the other Docker engine too, and was not touched")
+			assert.Empty(t, e.calls)
+			if name != "update" { // one that is gone cannot be updated
+				require.NoError(t, call(p, recorded("THIS")), "gone counts as deleted on the right engine")
+			}
+		})
+	}
+	t.Run("a state of an older version learns its engine", func(t *testing.T) {
+		t.Parallel()
+		p := withEngine(&fakeEngine{id: "THIS", inspect: []container.InspectResponse{healthy}})
+		resp, err := p.Read(ctx, plugin.ReadRequest{
+			Type: containerToken, ID: "c1", Inputs: inputs, State: properties(merged(containerInputs, ourState)),
+		})
+		require.NoError(t, err)
+		assert.Equal(t, "THIS", resp.Outputs[engineKey].StringValue())
+	})
+	t.Run("a preview keeps what is recorded", func(t *testing.T) {
+		t.Parallel()
+		resp, err := withEngine(nil).Update(ctx, plugin.UpdateRequest{Type: containerToken, Preview: true, NewInputs: inputs, OldOutputs: recorded("THAT")})
+		require.NoError(t, err)
+		assert.Equal(t, "THAT", resp.Properties[engineKey].StringValue())
+	})
+}
+
+// A container that was created by its image's name stays as it is while the name means
+// the same image; the label that names the image's id replaces it when it does not.
+func TestContainerByItsImagesName(t *testing.T) {
+	t.Parallel()
+	byName := func(id string) map[string]any {
+		return merged(containerInputs, map[string]any{"image": "postgres:16", "labels": []any{map[string]any{"label": "image", "value": id}}})
+	}
+	found := healthy
+	config := *healthy.Config
+	config.Image, config.Labels = "postgres:16", map[string]string{"image": "sha256:one"}
+	found.Config = &config
+	e := &fakeEngine{inspect: []container.InspectResponse{found}}
+	p := withEngine(e)
+	made, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(byName("sha256:one"))})
+	require.NoError(t, err)
+	assert.Equal(t, "postgres:16", e.created.Config.Image, "what `docker ps` shows")
+	assert.Equal(t, "sha256:one", made.Properties[containerImageKey].StringValue())
+	read, err := p.Read(t.Context(), plugin.ReadRequest{Type: containerToken, ID: "c1", Inputs: properties(byName("sha256:one")), State: made.Properties})
+	require.NoError(t, err)
+	for id, want := range map[string][]string{"sha256:one": nil, "sha256:two": {"labels"}} {
+		diff, err := p.Diff(t.Context(), plugin.DiffRequest{
+			Type: containerToken, OldInputs: read.Inputs, OldOutputs: read.Outputs, NewInputs: properties(byName(id)),
+		})
+		require.NoError(t, err)
+		var got []string
+		for path, d := range diff.DetailedDiff {
+			got = append(got, path)
+			assert.True(t, d.Kind.IsReplace())
+		}
+		assert.Equal(t, want, got)
+	}
+}
+
+func TestLabelsAreThePlans(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, []string{plan.StackLabel, plan.IdentityLabel}, []string{stackLabel, identityLabel})
+}

@@ -1,0 +1,46 @@
+package provider
+
+import (
+	"fmt"
+
+	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
+
+	engines "trading-platform/engine"
+)
+
+// credentials are what `docker login` stored for a registry, in the docker CLI's
+// config.json or its credential helper. Without an entry they are empty, and the pull
+// is anonymous.
+func credentials(domain string) (registry.AuthConfig, error) {
+	file, err := config.Load(engines.ConfigDir())
+	if err != nil {
+		return registry.AuthConfig{}, err
+	}
+	if domain == "registry-1.docker.io" { // BuildKit's name for Docker Hub
+		domain = "docker.io"
+	}
+	found, err := file.GetAuthConfig(domain)
+	if err != nil {
+		return registry.AuthConfig{}, fmt.Errorf("credentials of %s: %w\nFix: `docker login`, or correct %s", domain, err, file.GetFilename())
+	}
+	return registry.AuthConfig{
+		Username: found.Username, Password: found.Password, Auth: found.Auth, ServerAddress: found.ServerAddress,
+		IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
+	}, nil
+}
+
+// registryAuth is the header that pulls an image; "" pulls it anonymously.
+func registryAuth(image string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return "", err
+	}
+	found, err := credentials(reference.Domain(named))
+	if err != nil || found.Username == "" && found.IdentityToken == "" && found.RegistryToken == "" {
+		return "", err
+	}
+	return authconfig.Encode(found)
+}

@@ -1,0 +1,111 @@
+package provider
+
+import (
+	"testing"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		token  string
+		engine *fakeEngine
+		inputs map[string]any
+		want   []string // none: no error
+	}{
+		"a network with containers": {
+			networkToken, &fakeEngine{networkRemoveErr: cerrdefs.ErrPermissionDenied, attached: []string{"web", "db"}},
+			map[string]any{"name": "net"},
+			[]string{"network net is still used by containers that are not this stack's: db, web", "docker rm -f db web", "docker network disconnect -f net"},
+		},
+		"a network that is gone": {networkToken, &fakeEngine{networkRemoveErr: cerrdefs.ErrNotFound}, map[string]any{"name": "net"}, nil},
+		"a volume with containers": {
+			volumeToken, &fakeEngine{volumeRemoveErr: cerrdefs.ErrConflict, attached: []string{"db"}},
+			map[string]any{"name": "data"}, []string{"volume data is still used by db", "docker rm -f db"},
+		},
+		"a volume that is gone": {volumeToken, &fakeEngine{volumeRemoveErr: cerrdefs.ErrNotFound}, map[string]any{"name": "data"}, nil},
+		"an image in use stays": {remoteImageToken, &fakeEngine{imageRemoveErr: cerrdefs.ErrConflict}, map[string]any{"name": "a"}, nil},
+		"an image to keep":      {remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a", "keepLocally": true}, nil},
+		"an image that cannot be removed": {
+			remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a"}, []string{"image a: engine says no"},
+		},
+		"a built image stays for the next build": {imageToken, &fakeEngine{}, map[string]any{"imageName": "a"}, nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := withEngine(c.engine).Delete(t.Context(), plugin.DeleteRequest{
+				Type: typeToken(c.token), ID: "id", Inputs: properties(c.inputs), Outputs: properties(merged(c.inputs, ourState)),
+			})
+			if len(c.want) == 0 {
+				require.NoError(t, err)
+			}
+			for _, want := range c.want {
+				require.ErrorContains(t, err, want)
+			}
+		})
+	}
+}
+
+func TestNetworkOfThatNameExists(t *testing.T) {
+	t.Parallel()
+	_, err := withEngine(&fakeEngine{}).Create(t.Context(), plugin.CreateRequest{
+		Type: networkToken, Properties: properties(map[string]any{"name": "net"}),
+	})
+	require.ErrorContains(t, err, "network net exists already and is not this stack's")
+	require.ErrorContains(t, err, "docker network rm net")
+}
+
+func TestRemoteImage(t *testing.T) {
+	t.Parallel()
+	create := func(e *fakeEngine) (plugin.CreateResponse, error) {
+		return withEngine(e).Create(t.Context(), plugin.CreateRequest{
+			Type: remoteImageToken, Properties: properties(map[string]any{"name": "registry.example.com/app:1"}),
+		})
+	}
+	t.Run("is not pulled when it is there", func(t *testing.T) {
+		t.Parallel()
+		e := &fakeEngine{images: map[string]string{"registry.example.com/app:1": "sha256:here"}}
+		resp, err := create(e)
+		require.NoError(t, err)
+		assert.Equal(t, "sha256:here", resp.Properties["imageId"].StringValue())
+		assert.Empty(t, e.pulled)
+	})
+	t.Run("is pulled when it is not", func(t *testing.T) {
+		t.Parallel()
+		e := &fakeEngine{images: map[string]string{}}
+		resp, err := create(e)
+		require.NoError(t, err)
+		assert.Equal(t, resource.ID("sha256:pulled"), resp.ID)
+	})
+	t.Run("says what to do when it cannot be had", func(t *testing.T) {
+		t.Parallel()
+		_, err := create(&fakeEngine{images: map[string]string{}, pullErr: errEngine})
+		for _, want := range []string{
+			"image registry.example.com/app:1 could not be pulled from registry.example.com: engine says no", "`images.<service>`", "`platform init`",
+		} {
+			require.ErrorContains(t, err, want)
+		}
+	})
+}
+
+func TestImageThatWasPrunedIsGone(t *testing.T) {
+	t.Parallel()
+	inputs := map[string]any{"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": "."}}
+	for name, images := range map[string]map[string]string{"there": {"sha256:built": "sha256:built"}, "pruned": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := withEngine(&fakeEngine{images: images}).Read(t.Context(), plugin.ReadRequest{
+				Type: imageToken, ID: "app:dev", Inputs: properties(inputs),
+				State: properties(merged(inputs, map[string]any{markerKey: "1", "repoDigest": "sha256:built"})),
+			})
+			require.NoError(t, err)
+			assert.Equal(t, name == "pruned", resp.ID == "")
+		})
+	}
+}

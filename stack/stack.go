@@ -1,0 +1,66 @@
+// Package stack resolves a stack's config all the way to its plan, the way the
+// program and the platform command both need it.
+package stack
+
+import (
+	"slices"
+
+	"trading-platform/catalog"
+	"trading-platform/certs"
+	"trading-platform/fault"
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+// Resolve turns a stack's config into its plan, with the certificates that it
+// uploads. As plan.Resolve does, it gives a plan with its fault.List, as far as it
+// goes; any other error comes without one.
+func Resolve(src settings.Source) (*plan.Plan, *settings.Settings, error) {
+	var faults fault.List
+	set, err := settings.Load(src)
+	if err := faults.Gather(err); err != nil {
+		return nil, nil, err
+	}
+	files, err := readCerts(set)
+	if err := faults.Gather(err); err != nil {
+		return nil, nil, err
+	}
+	p, err := plan.Resolve(set, files)
+	if err := faults.Gather(err); err != nil {
+		return nil, nil, err
+	}
+	return p, set, faults.Err()
+}
+
+// NeedsCerts tells whether a stack has nginx, which shows certificates.
+func NeedsCerts(set *settings.Settings) bool {
+	return slices.ContainsFunc(catalog.Services(), func(s catalog.Service) bool {
+		return s.Tier == catalog.Proxy && slices.Contains(set.Profiles, s.Profile) && !slices.Contains(set.Disabled, s.Name)
+	})
+}
+
+// readCerts gives the certificate files of a stack that has nginx, checked.
+func readCerts(set *settings.Settings) (map[string]string, error) {
+	if !NeedsCerts(set) {
+		return nil, nil
+	}
+	if set.CertsDir == "" {
+		return nil, fault.List{{
+			Where: settings.Project + ":certsDir",
+			What:  "nginx needs certificates, and the stack names no folder with any",
+			Fix:   "platform init -s " + set.Stack + ", or: " + settings.Set(set.Stack, "certsDir", "<folder>") + " && platform certs -s " + set.Stack,
+		}}
+	}
+	if err := certs.Check(set.CertsDir, set.Stack, set.ServerNames()); err != nil {
+		return nil, err
+	}
+	files, err := certs.Load(set.CertsDir)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for name, content := range files {
+		out[name] = string(content)
+	}
+	return out, nil
+}

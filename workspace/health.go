@@ -1,0 +1,109 @@
+package workspace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"trading-platform/fault"
+	"trading-platform/plan"
+)
+
+const (
+	// lookEvery is the time between two looks at containers that are not healthy yet.
+	lookEvery = 500 * time.Millisecond
+	// patience is how long an unhealthy container may take to recover by itself, as when
+	// what it needs was just started: three beats of its probe.
+	patience = 45 * time.Second
+)
+
+// awaitHealthy returns when every container of the plan is healthy. One that stays
+// unhealthy is restarted once. What does not recover is told with its last words.
+func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
+	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
+	for {
+		var faults fault.List
+		waiting := ""
+		for _, s := range p.Services {
+			for _, name := range s.Containers {
+				found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < patience {
+					waiting = name + " cannot be looked at: " + err.Error() // as while the engine restarts
+					continue
+				}
+				if err != nil {
+					return fmt.Errorf("container %s: %w. Fix: `docker info` must work, then `make up STACK=%s` goes on from here", name, err, r.stack)
+				}
+				answered = time.Now()
+				state, again := found.Container.State, restarted[name]
+				switch {
+				case state.Running && !state.Paused && (state.Health == nil || state.Health.Status == container.Healthy):
+					continue
+				case again.IsZero() && state.Health != nil && state.Health.Status == container.Unhealthy && time.Since(started) > patience:
+					r.say(name + " stays unhealthy: restarting it")
+					grace := int(s.Grace.Seconds())
+					if _, err := r.engine.ContainerRestart(ctx, name, client.ContainerRestartOptions{Timeout: &grace}); err != nil {
+						return fmt.Errorf("container %s: %w", name, err)
+					}
+					restarted[name] = time.Now()
+				case time.Since(later(started, again)) > s.Probe.WaitTimeout(), !again.IsZero() && state.Health.Status == container.Unhealthy:
+					faults.Add("container "+name, "docker logs "+name+", and when the cause is gone: make up STACK="+r.stack,
+						"%s%s", condition(state), r.lastWords(ctx, name, state))
+					continue
+				}
+				waiting = name + " is " + condition(state)
+			}
+		}
+		if waiting == "" {
+			if len(faults) > 0 {
+				return errors.New("the stack is not healthy:" + faults.Lines())
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("interrupted: %s", waiting)
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func condition(state *container.State) string {
+	if state.Running && !state.Paused && state.Health != nil {
+		return string(state.Health.Status)
+	}
+	return string(state.Status)
+}
+
+// lastWords are the last probe's output and the end of the log.
+func (r *run) lastWords(ctx context.Context, name string, state *container.State) string {
+	text := ""
+	if state.Health != nil && len(state.Health.Log) > 0 {
+		text += "; its last probe: " + strings.TrimSpace(state.Health.Log[len(state.Health.Log)-1].Output)
+	}
+	stream, err := r.engine.ContainerLogs(ctx, name, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
+	if err != nil {
+		return text
+	}
+	defer func() { _ = stream.Close() }()
+	var log bytes.Buffer
+	if _, err := stdcopy.StdCopy(&log, &log, stream); err != nil {
+		return text
+	}
+	return text + "\n     last lines of its log:\n       " + strings.ReplaceAll(strings.TrimSpace(log.String()), "\n", "\n       ")
+}

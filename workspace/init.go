@@ -1,0 +1,387 @@
+package workspace
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/moby/client"
+	"go.yaml.in/yaml/v3"
+
+	engines "trading-platform/engine"
+	"trading-platform/fault"
+	"trading-platform/observe"
+	"trading-platform/plan"
+	"trading-platform/preflight"
+	"trading-platform/settings"
+	stacks "trading-platform/stack"
+)
+
+// OfficialVersion is the docker plugin that the SDK in go.mod asks for.
+const OfficialVersion = "4.11.2"
+
+// InitOptions are what a user may ask of Init.
+type InitOptions struct {
+	// MoveEngine moves a stack from the engine that it lives on to the one that docker
+	// leads to now. Its volumes stay behind.
+	MoveEngine bool
+}
+
+// Init puts in place what a stack needs on this machine, and says what it did.
+// What is there already is left as it is; choices once made are kept.
+func (w *Workspace) Init(ctx context.Context, stack string, options InitOptions, say func(string)) error {
+	r, err := w.prepare(ctx, stack, options, say)
+	if err != nil {
+		return err
+	}
+	return r.engine.Close()
+}
+
+// run is what the steps of one command on one stack share.
+type run struct {
+	*Workspace
+	stack  string
+	engine *client.Client
+	here   engines.Ref
+	state  *observe.State
+	say    func(string)
+}
+
+// prepare is Init, and gives what it found out on the way.
+func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptions, say func(string)) (*run, error) {
+	if !exists(w.trackedFile(stack)) && !exists(w.StackFile(stack)) {
+		return nil, fmt.Errorf("no stack file Pulumi.%s.yaml; stacks here: %s (a new one is a copy of one of them)",
+			stack, strings.Join(w.Stacks(), ", "))
+	}
+	engine, here, err := preflight.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Workspace: w, stack: stack, engine: engine, here: here, say: say}
+	if err := r.init(ctx, options); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return r, nil
+}
+
+func (r *run) init(ctx context.Context, options InitOptions) error {
+	if err := r.EnsurePulumi(ctx, r.say); err != nil {
+		return err
+	}
+	if err := r.repairState(); err != nil {
+		return err
+	}
+	export, exportErr := r.output(ctx, "stack", "export", "-s", r.stack)
+	if exportErr != nil && !strings.Contains(exportErr.Error(), "no stack named") {
+		return exportErr
+	}
+	fresh := !exists(r.passphraseFile())
+	if err := r.ensurePassphrase(r.stack, exportErr == nil); err != nil {
+		return err
+	}
+	if fresh && exists(r.passphraseFile()) {
+		r.say("made a passphrase for the secrets in the state: " + r.passphraseFile())
+	}
+	if exportErr == nil && exists(r.StackFile(r.stack)) {
+		if err := r.Refresh(r.stack); err != nil {
+			return err
+		}
+	} else if err := r.makeStack(ctx); err != nil {
+		return err
+	}
+	if err := r.closeState(); err != nil {
+		return err
+	}
+	var err error
+	if exportErr != nil {
+		r.state = &observe.State{}
+	} else if r.state, err = observe.ReadState(export); err != nil {
+		return err
+	}
+	file, err := r.load(r.stack)
+	if err != nil {
+		return err
+	}
+	if err := r.settle(ctx, file, options); err != nil {
+		return err
+	}
+	if err := r.choose(ctx, r.engine, r.stack, file, r.say); err != nil {
+		return err
+	}
+	if err := r.makeCerts(r.stack, file, r.say); err != nil {
+		return err
+	}
+	if err := r.takeOver(ctx, file); err != nil {
+		return err
+	}
+	more, err := r.unfit(ctx)
+	if err != nil {
+		return err
+	}
+	return r.makeSecrets(ctx, r.stack, more, r.say)
+}
+
+// settle records which engine the stack lives on and what tells it from others there,
+// and refuses another engine. The file is saved with the choices that come next.
+func (r *run) settle(ctx context.Context, f stackFile, options InitOptions) error {
+	home := recorded(f, r.state)
+	if options.MoveEngine && home.ID != r.here.ID {
+		if err := r.leave(ctx, home); err != nil {
+			return err
+		}
+	} else if err := preflight.SameEngine(r.stack, home, r.here); err != nil {
+		return err
+	}
+	f.set("engine", map[string]any{"id": r.here.ID, "host": r.here.Host})
+	if f.get("identity") == nil {
+		identity, _ := r.state.Outputs["identity"].(string)
+		f.set("identity", cmp.Or(identity, stacks.DefaultIdentity(r.Backend, "organization", r.stack)))
+	}
+	return nil
+}
+
+// recorded is the engine that a stack lives on, by its settings or its last outputs.
+func recorded(f stackFile, state *observe.State) engines.Ref {
+	for _, value := range []any{f.get("engine"), state.Outputs["engine"]} {
+		engine, _ := value.(map[string]any)
+		id, _ := engine["id"].(string)
+		host, _ := engine["host"].(string)
+		if id != "" {
+			return engines.Ref{ID: id, Host: host}
+		}
+	}
+	return engines.Ref{}
+}
+
+// leave empties the state of a stack whose engine is left behind. Where that engine
+// still answers and runs the stack, it has to be taken down there first.
+func (r *run) leave(ctx context.Context, home engines.Ref) error {
+	if old, err := engines.Open(home.Host, ""); err == nil {
+		defer func() { _ = old.Close() }()
+		same, err := engines.Identify(ctx, old, home.Host)
+		if err == nil && same.ID == home.ID {
+			left, err := old.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", plan.StackLabel+"="+r.stack)})
+			if err != nil || len(left.Items) > 0 {
+				return fault.List{{
+					Where: "stack " + r.stack, What: fmt.Sprintf("has %d containers on the engine at %s", len(left.Items), home),
+					Fix: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then this again", home.Host, r.stack),
+				}}
+			}
+		}
+	}
+	empty, err := json.Marshal(map[string]any{"version": 3, "deployment": map[string]any{}})
+	if err != nil {
+		return err
+	}
+	if err := r.runCLI(ctx, bytes.NewReader(empty), "stack", "import", "-s", r.stack, "--force"); err != nil {
+		return err
+	}
+	r.state = &observe.State{}
+	r.say(fmt.Sprintf("moved stack %s to the engine at %s; its volumes stay on %s", r.stack, r.here, home))
+	return nil
+}
+
+// Stacks lists the stacks that have a file in the clone.
+func (w *Workspace) Stacks() []string {
+	files, _ := filepath.Glob(filepath.Join(w.Root, "Pulumi.*.yaml"))
+	var names []string
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), "Pulumi."), ".yaml"))
+	}
+	return names
+}
+
+// EnsurePulumi builds the CLI and its language host where the machine has none.
+func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
+	if w.Pulumi != "" && w.Own {
+		return nil
+	}
+	if w.Pulumi == "" {
+		say("no pulumi on PATH: building one from source, once")
+	}
+	build := exec.CommandContext(ctx, filepath.Join(w.Root, "tools", "build"), "pulumi")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building pulumi failed: %w; see above, or install it: https://www.pulumi.com/docs/install", err)
+	}
+	w.Pulumi, w.Own = w.findPulumi()
+	return nil
+}
+
+// makeStack makes the stack and its own file. `pulumi stack init` writes the
+// stack's salt into the project's folder, so it runs in an empty one.
+func (r *run) makeStack(ctx context.Context) error {
+	w, stack := r.Workspace, r.stack
+	temp, err := os.MkdirTemp("", "trading-platform-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(temp) }()
+	project, err := os.ReadFile(filepath.Join(w.Root, "Pulumi.yaml"))
+	if err != nil {
+		return err
+	}
+	tracked, err := readFile(w.trackedFile(stack))
+	if err != nil {
+		return err
+	}
+	own, err := readFile(w.StackFile(stack))
+	if err != nil {
+		return err
+	}
+	from := tracked
+	if own != nil {
+		from = own
+	}
+	scratch := filepath.Join(temp, "Pulumi."+stack+".yaml")
+	if err := errors.Join(writeFile(filepath.Join(temp, "Pulumi.yaml"), project), writeFile(scratch, from)); err != nil {
+		return err
+	}
+	err = w.runCLI(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
+	var failed *cliError
+	if errors.As(err, &failed) && strings.Contains(failed.complaint, "already exists") {
+		// Made by plain pulumi: its salt is in the state, and asking for the config writes it down.
+		cmd := w.command(ctx, "-C", temp, "config", "-s", stack)
+		cmd.Env = append(cmd.Env, "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER=true")
+		if out, runErr := cmd.CombinedOutput(); runErr != nil {
+			err = fmt.Errorf("reading the config of stack %s: %w\n%s", stack, runErr, out)
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	made, err := os.ReadFile(scratch)
+	if err != nil {
+		return err
+	}
+	r.say("stack " + stack + ": its own settings and secrets lie in " + w.StackFile(stack))
+	if own != nil { // and what the tracked file has gained since then comes over
+		return errors.Join(writeFile(w.StackFile(stack), made), w.Refresh(stack))
+	}
+	return errors.Join(writeFile(w.lastTracked(stack), tracked), writeFile(w.StackFile(stack), made))
+}
+
+// stackFile is a stack's own file, taken apart.
+type stackFile map[string]any
+
+func (w *Workspace) load(stack string) (stackFile, error) {
+	text, err := os.ReadFile(w.StackFile(stack))
+	if err != nil {
+		return nil, err
+	}
+	// Not into a stackFile: the library would make the maps inside of that type as well.
+	f := map[string]any{}
+	err = yaml.Unmarshal(text, &f)
+	return f, err
+}
+
+func (w *Workspace) save(stack string, f stackFile) error {
+	text, err := yaml.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return writeFile(w.StackFile(stack), text)
+}
+
+// config gives the file's config map.
+func (f stackFile) config() map[string]any {
+	c, ok := f["config"].(map[string]any)
+	if !ok {
+		c = map[string]any{}
+		f["config"] = c
+	}
+	return c
+}
+
+func (f stackFile) get(key string) any        { return f.config()[settings.Project+":"+key] }
+func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+key] = value }
+
+// choose settles, once, which provider and which images the stack is made with,
+// and puts them in place. The engine's API version is written down once as well: a
+// newer one would replace every container, which only the user asks for.
+func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
+	ping, err := engine.Ping(ctx, client.PingOptions{})
+	if err != nil {
+		return err
+	}
+	if known := f.get("engineApi"); known == nil {
+		f.set("engineApi", ping.APIVersion)
+	} else if known != ping.APIVersion {
+		say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
+			ping.APIVersion, stack, known, settings.Set(stack, "engineApi", "'"+ping.APIVersion+"'")))
+	}
+	first := f.get("provider") == nil
+	if first {
+		f.set("provider", w.chooseProvider(ctx, say))
+	}
+	if f.get("provider") == settings.Offline {
+		if err := w.installProvider(ctx, say); err != nil {
+			return err
+		}
+	}
+	if first && !registryAnswers(ctx, engine) || f.airgapped() {
+		if err := w.useAirgap(stack, f, say); err != nil {
+			return err
+		}
+	}
+	// To an interrupted run nothing answers, and what it chose for that would be kept.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := w.save(stack, f); err != nil {
+		return err
+	}
+	return w.makeImages(ctx, engine, stack, say)
+}
+
+// chooseProvider takes the official plugin where a user's own Pulumi can have it.
+func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string {
+	if !w.Own {
+		say("provider: offline, because this machine brought no Pulumi of its own")
+		return settings.Offline
+	}
+	if err := w.runCLI(ctx, nil, "plugin", "install", "resource", "docker", OfficialVersion); err != nil {
+		say("provider: offline, because the official docker plugin cannot be downloaded here")
+		return settings.Offline
+	}
+	say("provider: official, the docker plugin " + OfficialVersion)
+	return settings.Official
+}
+
+// installProvider builds our plugin and gives it to Pulumi, when it is another than the one there.
+func (w *Workspace) installProvider(ctx context.Context, say func(string)) error {
+	// Not in bin itself, which `platform env` puts on PATH: Pulumi takes a plugin from there for any version.
+	binary := filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
+	if err := w.BuildProvider(ctx, binary, settings.OfflineVersion); err != nil {
+		return err
+	}
+	built, err := os.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	installed, _ := os.ReadFile(filepath.Join(w.Home, "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker"))
+	if bytes.Equal(built, installed) {
+		return nil
+	}
+	say("installing the offline docker provider " + settings.OfflineVersion)
+	return w.runCLI(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
+}
+
+// BuildProvider compiles our plugin, which says that it is of the given version.
+func (w *Workspace) BuildProvider(ctx context.Context, binary, version string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X trading-platform/provider.Version="+version, "-o", binary, "./cmd/pulumi-resource-docker")
+	build.Dir = w.Root
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the offline docker provider: %w\n%s", err, out)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package workspace
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+
+	"trading-platform/catalog"
+	"trading-platform/certs"
+	"trading-platform/preflight"
+	"trading-platform/settings"
+	"trading-platform/stack"
+)
+
+// unfit names the secrets whose shipped value does not do on this machine: one that
+// everyone knows never goes over a database that a secured stack has used.
+func (r *run) unfit(ctx context.Context) ([]string, error) {
+	p, err := r.plan(r.stack)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
+	postgres, ok := p.Lookup("postgres")
+	if !ok || slices.Contains(p.Unset, password) || !slices.Contains(catalog.LocalOnly[password], postgres.Value(password)) {
+		return nil, nil
+	}
+	if secured, err := preflight.SecuredDatabase(ctx, r.engine, p); err != nil || !secured {
+		return nil, err
+	}
+	r.say("a secured stack has used this database, so stack " + r.stack + " gets a password of its own for it")
+	return []string{password}, nil
+}
+
+// makeSecrets makes up what the stack needs and nobody has to choose. Only what
+// somebody else gave the user is asked for, and only where there is somebody to ask.
+func (w *Workspace) makeSecrets(ctx context.Context, name string, more []string, say func(string)) error {
+	p, err := w.plan(name)
+	if err != nil || p == nil {
+		return err
+	}
+	var made, unknown []string
+	for _, variable := range slices.Concat(p.Unset, more) {
+		value := ""
+		switch {
+		case strings.HasPrefix(variable, "AUTH0_"):
+			value = ask(variable)
+		case variable == "WEB_CONSOLE_USER":
+			value = "admin"
+		case strings.HasSuffix(variable, "_PASSWORD"):
+			value = base64.URLEncoding.EncodeToString([]byte(Random()))[:32] // fit for a URL and a shell
+		default:
+			value = Random()
+		}
+		if value == "" {
+			unknown = append(unknown, variable)
+			continue
+		}
+		// Over standard input: an argument would stand in the list of processes.
+		err := w.runCLI(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
+		if err != nil {
+			return err
+		}
+		made = append(made, variable)
+	}
+	if len(made) > 0 {
+		say("made as secrets of stack " + name + ": " + strings.Join(made, ", ") +
+			" (to see one: pulumi config get -s " + name + " <NAME>)")
+	}
+	for _, variable := range unknown {
+		fix := settings.Set(name, variable, "<value>")
+		if catalog.IsSecret(variable, "") {
+			fix = settings.SetSecret(name, variable)
+		}
+		say("still to be set: " + fix)
+	}
+	return nil
+}
+
+// makeCerts makes the certificates of a stack that has nginx, and renews them in time.
+func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error {
+	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
+	if err != nil {
+		return err
+	}
+	set, _ := settings.Load(src) // the program says what is wrong with the settings
+	if !stack.NeedsCerts(set) {
+		return nil
+	}
+	if set.CertsDir == "" {
+		set.CertsDir = w.CertsDir(name)
+		f.set("certsDir", set.CertsDir)
+		if err := w.save(name, f); err != nil {
+			return err
+		}
+	}
+	var clients []string
+	if slices.Contains(set.Profiles, "mtls") {
+		clients = []string{"admin"}
+	}
+	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: clients})
+	if err == nil && len(report.Made) > 0 {
+		say(report.String())
+	}
+	return err
+}
+
+// takeOver asks once whether the data of an old Compose stack is this stack's now, and
+// remembers the answer. Where there is nobody to ask, the program says what to set.
+func (r *run) takeOver(ctx context.Context, f stackFile) error {
+	src, err := r.Source(r.stack)
+	if err != nil {
+		return err
+	}
+	p, set, _ := stack.Resolve(src)
+	if p == nil || !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil
+	}
+	found, err := preflight.OldCompose(ctx, r.engine, p, set)
+	if err != nil {
+		return err
+	}
+	for _, old := range found {
+		answer := ask(fmt.Sprintf("The old Compose project %s has data in %s and %d more volumes. Take them over, with their data? yes or no",
+			old.Project, old.Volumes["pgdata"], len(old.Volumes)-1))
+		if strings.HasPrefix(strings.ToLower(answer), "y") {
+			f.set("volumes", old.Volumes)
+			return r.save(r.stack, f)
+		}
+		ignored, _ := f.get("ignoreCompose").([]any)
+		f.set("ignoreCompose", append(ignored, old.Project))
+		if err := r.save(r.stack, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask reads a value from the terminal, a secret one without showing it; empty where there is none.
+func ask(variable string) string {
+	terminal := int(os.Stdin.Fd())
+	if !term.IsTerminal(terminal) {
+		return ""
+	}
+	fmt.Fprintf(os.Stderr, "%s: ", variable)
+	if catalog.IsSecret(variable, "") {
+		text, _ := term.ReadPassword(terminal)
+		fmt.Fprintln(os.Stderr)
+		return strings.TrimSpace(string(text))
+	}
+	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	return strings.TrimSpace(line)
+}
