@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
 	"trading-platform/plan"
@@ -136,7 +137,9 @@ func holdings(ctx context.Context) (map[string]string, error) {
 	}
 	for _, c := range containers.Items {
 		found, err := engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-		if err != nil {
+		if cerrdefs.IsNotFound(err) {
+			continue // it went meanwhile, and was none to stay
+		} else if err != nil {
 			return nil, err
 		}
 		state := found.Container.State

@@ -105,7 +105,7 @@ func (l *live) happens(f fault, table *faultTable) {
 	for _, text := range says {
 		line := first.line(text)
 		assert.NotEmpty(l.t, line, "the first command says nothing of %q", text)
-		seen = append(seen, line[:min(len(line), 200)])
+		seen = append(seen, line)
 	}
 	if f.loses != "" {
 		l.fill()
@@ -323,6 +323,7 @@ func stateFaults() []fault {
 					require.NoError(l.t, os.Remove(file))
 				}
 			}),
+			says: []string{"its own settings and secrets lie in"},
 		},
 		{
 			name: "wrong passphrase", how: "PULUMI_CONFIG_PASSPHRASE set to another",
@@ -387,6 +388,7 @@ func engineFaults() []fault {
 				require.NoError(l.t, err)
 				return l.platform("up", "DOCKER_HOST="+engine.DaemonHost())
 			},
+			says: []string{"_redis is gone from the engine"},
 		},
 	}
 }
@@ -468,7 +470,8 @@ func restartFaults() []fault {
 
 var (
 	changed  = regexp.MustCompile(`(?m)^ +(?:[-+~]+ )?(\d+ (?:created|updated|replaced|deleted|unchanged))$`)
-	changing = regexp.MustCompile(`\d+(\.\d+)?m?s\b|\d\d:\d\d:\d\d on \d+ \w+|process \d+|\S*/(?:tmp|var)/\S+`)
+	changing = regexp.MustCompile(`\d{4}-\d\d-\d\d [\d:.]+ UTC |\d+(\.\d+)?m?s\b|, \d\d:\d\d:\d\d on \d+ \w+|, since \d\d:\d\d:\d\d on \d+ \w+|[^\s"]*(?:/|%2F)(?:tmp|var)(?:/|%2F)[^\s";]+`)
+	numbers  = regexp.MustCompile(`(process|kill) \d+`)
 )
 
 // summary is what an up did, by Pulumi's own count.
@@ -481,8 +484,11 @@ func summary(s said) string {
 }
 
 func (f *faultTable) add(l *live, row faultRow) {
-	row.seen = strings.ReplaceAll(changing.ReplaceAllString(row.seen, "…"), l.prefix, "trading_platform")
-	row.seen = strings.ReplaceAll(row.seen, l.name, "dev")
+	row.seen = numbers.ReplaceAllString(changing.ReplaceAllString(row.seen, "…"), "$1 …")
+	row.seen = strings.NewReplacer(l.prefix, "trading_platform", l.name, "dev", "platform: ", "", "/testfaults-on-", "/").Replace(row.seen)
+	if row.seen == "" {
+		row.seen = "nothing out of the ordinary"
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.rows == nil {
