@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -33,7 +34,10 @@ type Findings struct {
 }
 
 // Network is a network on the engine.
-type Network struct{ ID, Name string }
+type Network struct {
+	ID, Name string
+	Created  time.Time
+}
 
 // Name is a container's name without Docker's slash.
 func Name(c container.Summary) string {
@@ -83,7 +87,7 @@ func Look(ctx context.Context, engine client.APIClient, p *plan.Plan, state *Sta
 	}
 	for _, n := range networks.Items {
 		if p.Owns(n.Labels) && !known(state.Networks, n.ID) {
-			f.Networks = append(f.Networks, Network{n.ID, n.Name})
+			f.Networks = append(f.Networks, Network{n.ID, n.Name, n.Created})
 		}
 	}
 	for _, r := range state.Volumes {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,10 @@ func (w *Workspace) prepared(ctx context.Context, stack string, args []string, s
 	defer func() { _ = r.engine.Close() }()
 	return r.act(ctx, args[0], append(args, "-s", stack))
 }
+
+// lockless is for how long something that the state does not know may belong to a run
+// whose lock is not on this machine.
+const lockless = 15 * time.Minute
 
 // acting are the commands of the CLI that act on the engine, by what they do.
 var acting = map[string]string{
@@ -226,9 +231,17 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 	// The offline provider takes over what is exactly as wanted. The official one
 	// stumbles over the name.
 	wanted := func(name string) bool { return up && p.Provider == settings.Offline && p.Has(name) }
+	// Where the lock of a run elsewhere cannot be seen, what is new may be that run's.
+	foreign := func(name string, made time.Time) bool {
+		fresh := r.local() == "" && time.Since(made) < lockless
+		if fresh {
+			r.say(name + " is not in the state and was made just now: left alone, since another run may be at it")
+		}
+		return fresh
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, c := range found.Containers {
-		if name := observe.Name(c); !wanted(name) {
+		if name := observe.Name(c); !wanted(name) && !foreign(name, time.Unix(c.Created, 0)) {
 			r.say(name + " was left behind by a run that was cut short: removing it")
 			group.Go(func() error { return r.removeContainer(ctx, p, c.ID, name) })
 		}
@@ -237,7 +250,7 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 		return err
 	}
 	for _, n := range found.Networks {
-		if wanted(n.Name) {
+		if wanted(n.Name) || foreign("network "+n.Name, n.Created) {
 			continue
 		}
 		r.say("network " + n.Name + " was left behind by a run that was cut short: removing it")

@@ -1,0 +1,49 @@
+package workspace
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"trading-platform/engine/enginetest"
+	"trading-platform/observe"
+	"trading-platform/plan"
+	"trading-platform/settings"
+)
+
+// A run on another machine locks a stack in a bucket where this one cannot see it, and
+// what that run has just made is in no state yet.
+func TestWhatAnotherRunMayJustHaveMadeIsLeftAlone(t *testing.T) {
+	for name, test := range map[string]struct {
+		backend string
+		made    time.Time
+		removed bool
+	}{
+		"state in a bucket, made just now":  {"s3://states", time.Now(), false},
+		"state in a bucket, made long ago":  {"s3://states", time.Now().Add(-time.Hour), true},
+		"local state, whose lock was clear": {"file:///states", time.Now(), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := clone(t)
+			w.Backend = test.backend
+			c, err := client.New(client.WithHost((&enginetest.Engine{}).Start(t)))
+			require.NoError(t, err)
+			said := ""
+			r := &run{Workspace: w, stack: "dev", engine: c, say: func(line string) { said += line + "\n" }}
+			found := &observe.Findings{Containers: []container.Summary{{ID: "c1", Names: []string{"/x_redis"}, Created: test.made.Unix()}}}
+			err = r.converge(context.Background(), &plan.Plan{Provider: settings.Official}, found, true)
+			if test.removed {
+				require.ErrorContains(t, err, "container x_redis: ", "the stand-in for an engine stops nothing")
+				assert.Contains(t, said, "x_redis was left behind by a run that was cut short: removing it")
+				return
+			}
+			require.NoError(t, err)
+			assert.Contains(t, said, "x_redis is not in the state and was made just now: left alone")
+		})
+	}
+}
