@@ -366,6 +366,7 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 		}}},
 		"taken over":            {map[string]string{"volumes": `{"pgdata":"my-trading_pgdata"}`}, old("my-trading_", "pgdata"), nil},
 		"left alone":            {map[string]string{"ignoreCompose": `["my-trading"]`}, old("my-trading_", "pgdata", "redisdata", "lokidata"), nil},
+		"all left alone":        {map[string]string{"ignoreCompose": `["*"]`}, old("my-trading_", "pgdata", "redisdata", "lokidata"), nil},
 		"of another program":    {nil, old("blog_", "pgdata", "redisdata", "uploads"), nil},
 		"under our very name":   {nil, old("trading_platform_", "pgdata", "redisdata", "lokidata"), nil},
 		"ours is there already": {nil, append(old("my-trading_", "pgdata", "redisdata", "lokidata"), volume.Volume{Name: "trading_platform_pgdata"}), nil},

@@ -94,7 +94,7 @@ func OldCompose(ctx context.Context, engine client.APIClient, p *plan.Plan, set 
 const oldVolumes = 3
 
 func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Settings) []OldStack {
-	if want := p.Volume("pgdata"); want.TakeOver || all[want.Name] != nil {
+	if want := p.Volume("pgdata"); want.TakeOver || all[want.Name] != nil || slices.Contains(set.IgnoreCompose, "*") {
 		return nil
 	}
 	projects := map[string]map[string]string{}

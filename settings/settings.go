@@ -45,7 +45,7 @@ type Settings struct {
 
 	Identity      string                      // identity: tells this stack from others of its name, on an engine that they share
 	Engine        engine.Ref                  // engine: the one that the stack lives on; zero until `platform init` or an up has recorded it
-	IgnoreCompose []string                    // ignoreCompose: old Compose projects whose data this stack does not take over
+	IgnoreCompose []string                    // ignoreCompose: old Compose projects whose data this stack does not take over; "*" is all
 	Profiles      []string                    // profiles: what the stack adds to the base
 	NamePrefix    string                      // namePrefix: first part of every name on the engine
 	BindAddress   netip.Addr                  // bindAddress: host address of the published ports that have a login

@@ -177,7 +177,7 @@ func TestBackup(t *testing.T) {
 // TestComposeAndBack has a stack take over the volumes of the old Compose stack, and that stack its data back.
 func TestComposeAndBack(t *testing.T) {
 	t.Parallel()
-	l := newLive(t, prepareClone(t), nil)
+	l := newLive(t, prepareClone(t), map[string]any{"ignoreCompose": nil})
 	project := strings.ToLower(l.prefix) + "old"
 	for _, key := range []string{"pgdata", "redisdata", "prometheusdata"} {
 		_, err := docker("volume", "create", "--label", plan.IdentityLabel+"="+l.prefix, "--label", "com.docker.compose.project="+project,

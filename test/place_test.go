@@ -53,7 +53,10 @@ func newPlace(t testing.TB, name, dir string) *stack {
 
 // place is the stack's place as its settings have it.
 func (s *stack) place() map[string]any {
-	return map[string]any{"namePrefix": s.prefix, "identity": s.prefix, "portOffset": s.offset, "subnet": s.subnet}
+	return map[string]any{
+		"namePrefix": s.prefix, "identity": s.prefix, "portOffset": s.offset, "subnet": s.subnet,
+		"ignoreCompose": []string{"*"}, // whatever data the user, or another test, has on this engine
+	}
 }
 
 // places gives out the ports and subnets of this run, so that parallel tests do not choose the same.
