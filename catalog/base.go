@@ -23,6 +23,9 @@ func base() []Service {
 			},
 			Capabilities: owners, Memory: 4096,
 			ReadOnly: true, Tmpfs: []string{"/tmp", "/run/postgresql"},
+			// A probe that is cut off leaves its psql to the first process. Were that PostgreSQL, it would
+			// take its end for the crash of a session, and restart.
+			Init:  true,
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
 		},
 		{

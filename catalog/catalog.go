@@ -125,6 +125,9 @@ type Service struct {
 	// volumes, /dev/shm and Tmpfs alone. The engine puts no file into such a container.
 	ReadOnly bool
 	Tmpfs    []string // folders in memory
+	// Init runs the engine's own init as the container's first process, for a service that
+	// takes the end of a process that it did not start for a fault of its own.
+	Init bool
 
 	// Grace is how long the service may take to stop before it is killed.
 	Grace time.Duration

@@ -278,7 +278,7 @@ func TestAContainersArguments(t *testing.T) {
 			"securityOpts": []any{"no-new-privileges:true"},
 			"capabilities": map[string]any{"drops": []any{"ALL"}, "adds": []any{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"}},
 			"memory":       4096.0, "memorySwap": 4096.0,
-			"readOnly": true, "tmpfs": map[string]any{"/tmp": "", "/run/postgresql": ""},
+			"readOnly": true, "init": true, "tmpfs": map[string]any{"/tmp": "", "/run/postgresql": ""},
 			"labels": []any{
 				label("com.docker.compose.config-hash", hash), label("com.docker.compose.container-number", "1"), label("com.docker.compose.oneoff", "False"),
 				label("com.docker.compose.project", "trading_platform"), label("com.docker.compose.service", "postgres"), label("trading-platform.id", "id"), label("trading-platform.stack", "test"),

@@ -88,6 +88,9 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		// The same, or the engine allows as much swap again. Left out it differs forever.
 		MemorySwap: pulumi.Int(s.Memory),
 	}
+	if s.Init {
+		c.Init = pulumi.Bool(true)
+	}
 	if s.ReadOnly {
 		c.ReadOnly = pulumi.Bool(true)
 	}

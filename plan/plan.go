@@ -70,6 +70,7 @@ type Service struct {
 	Capabilities []string `json:"capabilities,omitempty"`
 	Memory       int      `json:"memoryMB"` // the limit, swap included
 	ReadOnly     bool     `json:"readOnly,omitempty"`
+	Init         bool     `json:"init,omitempty"` // the engine's own init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`
 
 	metrics catalog.Metrics // for the scrape configuration

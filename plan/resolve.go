@@ -189,7 +189,7 @@ func (r *resolver) service(s catalog.Service) Service {
 	out := Service{
 		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: r.image(s),
 		Command: s.Command, User: s.User, After: s.After, Health: s.Probe.Health,
-		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, metrics: s.Metrics, certs: s.Certs,
+		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init, metrics: s.Metrics, certs: s.Certs,
 	}
 	command := slices.Clone(s.Probe.Command)
 	for i, word := range command {

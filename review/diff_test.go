@@ -75,6 +75,7 @@ func TestWhatReplacesAContainer(t *testing.T) {
 		"probe timing":      {func(s *Snapshot) { s.of("redis").Probe.StartPeriod.Duration = 3 * time.Minute }, "probe start period", true},
 		"capability":        {func(s *Snapshot) { s.of("redis").Capabilities = []string{"CHOWN"} }, "capabilities", true},
 		"image's own files": {func(s *Snapshot) { s.of("redis").ReadOnly = false }, "read-only image", true},
+		"init":              {func(s *Snapshot) { s.of("redis").Init = true }, "the engine's init", true},
 		"tmpfs":             {func(s *Snapshot) { s.of("redis").Tmpfs = nil }, "folders in memory", true},
 		"memory":            {func(s *Snapshot) { s.of("redis").Memory = 1 }, "memory limit in MB", false},
 		"subnet":            {func(s *Snapshot) { s.Networks[0].Subnet = "10.0.0.0/24" }, "network default", true},
@@ -249,7 +250,7 @@ func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 		Name: "a", Tier: catalog.Base, Profile: "p", Containers: []string{"a"}, Image: plan.Image{Reference: "i"}, Command: []string{"c"},
 		User: "u", Env: []plan.Env{{Name: "E"}}, Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}},
 		Files: []plan.File{{Path: "/f"}}, Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"},
-		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, ReadOnly: true, Tmpfs: []string{"t"},
+		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, ReadOnly: true, Init: true, Tmpfs: []string{"t"},
 	}
 	for i := range reflect.TypeFor[plan.Service]().NumField() {
 		f := reflect.TypeFor[plan.Service]().Field(i)

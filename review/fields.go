@@ -112,6 +112,7 @@ func (s *Snapshot) values() []value {
 		add(replaces, "capabilities", "", strings.Join(o.Capabilities, " "))
 		add(replaces, "read-only image", "", strconv.FormatBool(o.ReadOnly))
 		add(replaces, "folders in memory", "", strings.Join(o.Tmpfs, " "))
+		add(replaces, "the engine's init", "", strconv.FormatBool(o.Init))
 		add(inPlace, "memory limit in MB", "", when(o.Memory != 0, strconv.Itoa(o.Memory)))
 		for _, name := range o.After {
 			add(inPlace, "starts after", name, name)

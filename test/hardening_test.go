@@ -5,6 +5,7 @@ package test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,7 +33,11 @@ func assertHardened(t *testing.T, s *stack) {
 		"prometheus": "no capability, no new privilege, not root",
 		"promtail":   "no capability, no new privilege",
 	} {
-		status := s.exec(service, "cat", "/proc/1/status")
+		process := "1"
+		if service == "postgres" { // whose first process is the engine's init
+			process = strings.Fields(s.exec(service, "cat", "/var/lib/postgresql/data/postmaster.pid"))[0]
+		}
+		status := s.exec(service, "cat", "/proc/"+process+"/status")
 		field := func(name string) string {
 			for line := range strings.Lines(status) {
 				if value, ok := strings.CutPrefix(line, name+":"); ok {
@@ -49,12 +54,24 @@ func assertHardened(t *testing.T, s *stack) {
 	}
 }
 
+// assertSurvivesACutProbe asserts that PostgreSQL goes on when a probe's shell is killed and its psql ends with an error
+// afterwards: as the container's first process it took that for the crash of a session, and restarted.
+func assertSurvivesACutProbe(t *testing.T, s *stack) {
+	t.Helper()
+	_, _ = docker("exec", s.prefix+"_postgres", "sh", "-c", "(sleep 0.5; exit 2) & kill -9 $$")
+	time.Sleep(2 * time.Second)
+	log := s.logs(s.prefix+"_postgres", "all")
+	assert.Contains(t, log, "database system is ready to accept connections")
+	assert.NotContains(t, log, "reinitializing")
+}
+
 // TestContainersHaveWhatTheyNeed runs the base with no more than that.
 func TestContainersHaveWhatTheyNeed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "base", nil)
 	s.up()
 	assertHardened(t, s)
+	assertSurvivesACutProbe(t, s)
 	s.unchanged("right after up")
 	s.refresh()
 	s.unchanged("after refresh")
