@@ -464,12 +464,12 @@ func restartFaults() []fault {
 				l.daemon.start()
 			}))
 		},
-		says: []string{`(connect|docker API).*docker\.sock`, "goes on from here"},
+		says: []string{`(connect|docker API).*docker\.sock|was stopped while it started`, "goes on from here"},
 	}}
 }
 
 var (
-	changed  = regexp.MustCompile(`(?m)^ +(?:[-+~]+ )?(\d+ (?:created|updated|replaced|deleted|unchanged))$`)
+	changed  = regexp.MustCompile(`(?m)^ +(?:[-+~]+ ?)?(\d+ (?:created|updated|replaced|deleted|unchanged))$`)
 	changing = regexp.MustCompile(`\d{4}-\d\d-\d\d [\d:.]+ UTC |\d+(\.\d+)?m?s\b|, \d\d:\d\d:\d\d on \d+ \w+|, since \d\d:\d\d:\d\d on \d+ \w+|[^\s"]*(?:/|%2F)(?:tmp|var)(?:/|%2F)[^\s";]+`)
 	numbers  = regexp.MustCompile(`(process|kill) \d+`)
 )
