@@ -95,6 +95,9 @@ func run(ctx context.Context, verbose bool) error {
 			result, err := p.preview(ctx, stack)
 			one.Lock()
 			defer one.Unlock()
+			if ctx.Err() != nil {
+				return nil // all of them were interrupted
+			}
 			if err != nil {
 				failed = append(failed, stack)
 				fmt.Printf("%s: %v\n", stack, err)
