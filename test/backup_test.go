@@ -52,6 +52,8 @@ func TestBackup(t *testing.T) {
 
 	step("an interrupted one has no name", func(l *live) {
 		unfinished := filepath.Join(t.TempDir(), "killed.zip")
+		// Enough for the copy to last longer than it takes to kill.
+		l.inVolume("lokidata", "head -c 150000000 /dev/urandom > /v/ballast")
 		killed := l.during("backup "+unfinished, "pause", "loki_server", (*running).killAll)
 		require.Error(l.t, l.wait(killed).err)
 		assert.NoFileExists(l.t, unfinished)
@@ -61,6 +63,7 @@ func TestBackup(t *testing.T) {
 		left, err := os.ReadDir(filepath.Dir(unfinished))
 		require.NoError(l.t, err)
 		assert.Len(l.t, left, 1, "of two interrupted backups the killed one leaves an unnamed file")
+		l.inVolume("lokidata", "rm /v/ballast")
 		assert.Contains(l.t, l.must("up").out, "is paused: unpausing it")
 	})
 	step("a whole one", func(l *live) {
