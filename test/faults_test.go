@@ -470,7 +470,7 @@ func restartFaults() []fault {
 
 var (
 	changed  = regexp.MustCompile(`(?m)^ +(?:[-+~]+ ?)?(\d+ (?:created|updated|replaced|deleted|unchanged))$`)
-	changing = regexp.MustCompile(`\d{4}-\d\d-\d\d [\d:.]+ UTC |\d+(\.\d+)?m?s\b|, \d\d:\d\d:\d\d on \d+ \w+|, since \d\d:\d\d:\d\d on \d+ \w+|[^\s"]*(?:/|%2F)(?:tmp|var)(?:/|%2F)[^\s";]+`)
+	changing = regexp.MustCompile(`Error response from daemon: [^;]*|\d{4}-\d\d-\d\d [\d:.]+ UTC |\d+(\.\d+)?m?s\b|, \d\d:\d\d:\d\d on \d+ \w+|, since \d\d:\d\d:\d\d on \d+ \w+|[^\s"]*(?:/|%2F)(?:tmp|var)(?:/|%2F)[^\s";]+`)
 	numbers  = regexp.MustCompile(`(process|kill) \d+`)
 )
 
@@ -485,7 +485,7 @@ func summary(s said) string {
 
 func (f *faultTable) add(l *live, row faultRow) {
 	row.seen = numbers.ReplaceAllString(changing.ReplaceAllString(row.seen, "…"), "$1 …")
-	row.seen = strings.NewReplacer(l.prefix, "trading_platform", l.name, "dev", "platform: ", "", "/testfaults-on-", "/").Replace(row.seen)
+	row.seen = strings.NewReplacer(l.prefix, "trading_platform", l.name, "dev", "platform: ", "", "……", "…", "/testfaults-on-", "/").Replace(row.seen)
 	if row.seen == "" {
 		row.seen = "nothing out of the ordinary"
 	}
