@@ -2,7 +2,10 @@ package plan_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"trading-platform/plan"
 	"trading-platform/settings"
@@ -18,22 +22,53 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// golden compares text with a file under testdata.
-func golden(t *testing.T, name, got string) {
+// golden compares a service with its file under testdata, which a reviewer reads. A
+// service that is new has none until -update writes it.
+func golden(t *testing.T, s plan.Service) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
+	path := filepath.Join("testdata", string(s.Tier), s.Name+".yaml")
+	got := readable(t, s)
 	if *update {
-		require.NoError(t, os.MkdirAll("testdata", 0o750))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o750))
 		require.NoError(t, os.WriteFile(path, []byte(got), 0o600))
 	}
 	want, err := os.ReadFile(path)
-	require.NoError(t, err, "make it: go test ./plan -update")
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Logf("%s is new: go test ./plan -update writes it down", s.Name)
+		return
+	}
+	require.NoError(t, err)
 	assert.Equal(t, string(want), got, "%s differs; when that is meant: go test ./plan -update", path)
 }
 
 // contentHash stands in a plan's JSON for a configuration file. What the files hold
 // is the business of infra's own tests.
-var contentHash = regexp.MustCompile(`("sha256": ")[0-9a-f]{64}"`)
+var contentHash = regexp.MustCompile(`("sha256": ?")[0-9a-f]{64}"`)
+
+// readable writes a service as YAML without long lines: a variable a line, scripts and lists as they are.
+func readable(t *testing.T, s plan.Service) string {
+	t.Helper()
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	var fields map[string]any
+	require.NoError(t, json.Unmarshal(contentHash.ReplaceAll(text, []byte(`$1…"`)), &fields))
+	env := map[string]any{}
+	for _, e := range s.Env {
+		var value any = e.Value
+		if e.Secret {
+			value = settings.Hidden
+		} else if strings.HasPrefix(e.Value, "[") || strings.HasPrefix(e.Value, "{") {
+			require.NoError(t, json.Unmarshal([]byte(e.Value), &value))
+		}
+		env[e.Name] = value
+	}
+	fields["env"] = env
+	var out bytes.Buffer
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	require.NoError(t, encoder.Encode(fields))
+	return out.String()
+}
 
 func print(t *testing.T, write func(*bytes.Buffer) error) string {
 	t.Helper()
@@ -42,28 +77,38 @@ func print(t *testing.T, write func(*bytes.Buffer) error) string {
 	return out.String()
 }
 
-func TestTheSixStacks(t *testing.T) {
+// Each service as the first stack that runs it has it, for a reviewer to read.
+func TestEveryServiceOfTheSixStacks(t *testing.T) {
 	project, err := os.ReadFile("../Pulumi.yaml")
 	require.NoError(t, err)
+	seen := map[string]bool{}
 	for _, stack := range []string{"base", "dev", "workers", "mtls", "oauth2", "manual"} {
-		t.Run(stack, func(t *testing.T) {
-			file, err := os.ReadFile("../Pulumi." + stack + ".yaml")
-			require.NoError(t, err)
-			src, err := settings.FromYAML(stack, "/clone", project, file)
-			require.NoError(t, err)
-			if stack == "mtls" || stack == "oauth2" || stack == "manual" {
-				for name, value := range own { // what `platform init` makes
-					src.Config[name] = value
-				}
+		file, err := os.ReadFile("../Pulumi." + stack + ".yaml")
+		require.NoError(t, err)
+		src, err := settings.FromYAML(stack, "/clone", project, file)
+		require.NoError(t, err)
+		if stack == "mtls" || stack == "oauth2" || stack == "manual" {
+			for name, value := range own { // what `platform init` makes
+				src.Config[name] = value
 			}
-			set, err := settings.Load(src)
-			require.NoError(t, err)
-			p, err := plan.Resolve(set, nil)
-			require.NoError(t, err)
-			golden(t, stack+".txt", print(t, func(b *bytes.Buffer) error { return p.Text(b) }))
-			golden(t, stack+".json", contentHash.ReplaceAllString(print(t, func(b *bytes.Buffer) error { return p.JSON(b) }), `$1…"`))
-		})
+		}
+		set, err := settings.Load(src)
+		require.NoError(t, err)
+		p, err := plan.Resolve(set, nil)
+		require.NoError(t, err)
+		for _, s := range p.Services {
+			if !seen[s.Name] {
+				seen[s.Name] = true
+				t.Run(s.Name, func(t *testing.T) { golden(t, s) })
+			}
+		}
 	}
+	files, err := filepath.Glob("testdata/*/*.yaml")
+	require.NoError(t, err)
+	for _, f := range files {
+		assert.True(t, seen[strings.TrimSuffix(filepath.Base(f), ".yaml")], "%s is of no service any more: delete it", f)
+	}
+	assert.NotEmpty(t, files)
 }
 
 func TestText(t *testing.T) {
