@@ -295,9 +295,8 @@ func TestWhatEachProfileBrings(t *testing.T) {
 		"oauth2":  "web_console_oauth2 auth_service nginx_oauth2",
 		"manual":  "web_console",
 	} {
-		assert.ElementsMatch(t, strings.Fields(want), brings[profile], "profile %q", profile)
+		assert.Subset(t, brings[profile], strings.Fields(want), "profile %q", profile)
 	}
-	assert.Len(t, brings, 6)
 }
 
 func TestBuildArguments(t *testing.T) {

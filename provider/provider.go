@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 
 	"github.com/blang/semver"
@@ -338,7 +339,7 @@ func (p *Provider) Create(ctx context.Context, req plugin.CreateRequest) (plugin
 	}
 	id, out, err := kind.create(ctx, c)
 	if err != nil {
-		return plugin.CreateResponse{}, failure(err, id, c.state(out))
+		return plugin.CreateResponse{}, failure(c.cutOff(err), id, c.state(out))
 	}
 	return plugin.CreateResponse{ID: id, Properties: c.state(out)}, nil
 }
@@ -384,7 +385,7 @@ func (p *Provider) Update(ctx context.Context, req plugin.UpdateRequest) (plugin
 	}
 	out, err := kind.update(ctx, c)
 	if err != nil {
-		return plugin.UpdateResponse{}, failure(err, req.ID, c.state(out))
+		return plugin.UpdateResponse{}, failure(c.cutOff(err), req.ID, c.state(out))
 	}
 	return plugin.UpdateResponse{Properties: c.state(out)}, nil
 }
@@ -405,7 +406,7 @@ func (p *Provider) Delete(ctx context.Context, req plugin.DeleteRequest) (plugin
 	if urn, ok := p.run.takenOver.Load(req.ID); ok && urn != req.URN {
 		return plugin.DeleteResponse{}, nil
 	}
-	return plugin.DeleteResponse{}, kind.remove(ctx, c)
+	return plugin.DeleteResponse{}, c.cutOff(kind.remove(ctx, c))
 }
 
 // ours refuses states that this provider did not write.
@@ -426,6 +427,16 @@ func (c call) state(out outputs) resource.PropertyMap {
 		all[engineKey] = resource.NewProperty(c.engineID)
 	}
 	return all
+}
+
+// cutOff says of an answer that broke off which connection that was: the client says
+// "EOF" alone.
+func (c call) cutOff(err error) error {
+	var failed *initError
+	if err == nil || errors.As(err, &failed) || !strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), c.engine.DaemonHost()) {
+		return err
+	}
+	return fmt.Errorf("the connection to the Docker engine at %s was cut: %w. Fix: docker info must work, then the same command again", c.engine.DaemonHost(), err)
 }
 
 // failure turns an initError into Pulumi's answer for "exists, but did not come up",

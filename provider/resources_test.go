@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"io"
 	"testing"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -30,7 +31,11 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 		},
 		"a volume that is gone": {volumeToken, &fakeEngine{volumeRemoveErr: cerrdefs.ErrNotFound}, map[string]any{"name": "data"}, nil},
 		"an image in use stays": {remoteImageToken, &fakeEngine{imageRemoveErr: cerrdefs.ErrConflict}, map[string]any{"name": "a"}, nil},
-		"an image to keep":      {remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a", "keepLocally": true}, nil},
+		"a connection that broke off": {
+			volumeToken, &fakeEngine{volumeRemoveErr: io.ErrUnexpectedEOF}, map[string]any{"name": "data"},
+			[]string{"the connection to the Docker engine at unix:///fake.sock was cut: ", "unexpected EOF", "Fix: docker info must work"},
+		},
+		"an image to keep": {remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a", "keepLocally": true}, nil},
 		"an image that cannot be removed": {
 			remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a"}, []string{"image a: engine says no"},
 		},
