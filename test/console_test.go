@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +37,7 @@ func TestConsole(t *testing.T) {
 
 	t.Run("a wrong password is refused", func(t *testing.T) {
 		b := b.in(t)
+		keepShot(t, "console-login", get(b, chromedp.CaptureScreenshot()))
 		b.do(chromedp.Navigate(console+"/"), chromedp.WaitVisible("#username"))
 		b.keys("admin", kb.Tab, "not the password", kb.Enter)
 		b.do(chromedp.WaitVisible("#fault"))
@@ -106,6 +108,7 @@ func TestConsole(t *testing.T) {
 		affected := "Affected: backtest_worker_dev, execution_gateway, market_data_service, orchestrator, signal_service, web_console_dev."
 		b.shows("#summary", affected, 5*time.Second)
 		b.shows("#service-execution_gateway .state", "for want of redis", 15*time.Second)
+		keepShot(t, "console-redis-down", get(b, chromedp.CaptureScreenshot()))
 		assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="model_registry"]').dataset.state`), "who does not need it")
 		assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="postgres"]').dataset.state`))
 
@@ -133,6 +136,9 @@ func testConsoleLooks(t *testing.T, b *browser) {
 			assert.Empty(t, wider, "horizontal scrolling, %s, %d px", scheme, width)
 			shot := get(b, chromedp.CaptureScreenshot())
 			assert.Equal(t, isDark, brightness(t, shot) < 0.5, "%s, %d px", scheme, width)
+			if name := map[int64]string{1440: "wide", 390: "narrow"}[width]; name != "" {
+				keepShot(t, "console-"+name+"-"+scheme, shot)
+			}
 			for _, part := range []string{"body", "#services td.state", "#services th[scope=row]", "#post label", "#send", "#jobs .word", "nav a", "footer p", ".quiet"} {
 				contrast := get(b, chromedp.Evaluate[float64](fmt.Sprintf(contrastOf, part)))
 				assert.GreaterOrEqual(t, contrast, 4.5, "contrast of %s, %s", part, scheme)
@@ -141,6 +147,14 @@ func testConsoleLooks(t *testing.T, b *browser) {
 	}
 	b.prefers("")
 	b.do(chromedp.ResetViewport())
+}
+
+// keepShot writes a screenshot for the README where SCREENSHOTS names a folder to write it to.
+func keepShot(t *testing.T, name string, shot []byte) {
+	t.Helper()
+	if folder := os.Getenv("SCREENSHOTS"); folder != "" {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name+".png"), shot, 0o600))
+	}
 }
 
 // contrastOf works out the contrast of an element's text with what is behind it, as WCAG 2 defines it.
