@@ -37,8 +37,8 @@ func TestConsole(t *testing.T) {
 
 	t.Run("a wrong password is refused", func(t *testing.T) {
 		b := b.in(t)
-		keepShot(t, "console-login", get(b, chromedp.CaptureScreenshot()))
 		b.do(chromedp.Navigate(console+"/"), chromedp.WaitVisible("#username"))
+		keepShot(t, "console-login", get(b, chromedp.CaptureScreenshot()))
 		b.keys("admin", kb.Tab, "not the password", kb.Enter)
 		b.do(chromedp.WaitVisible("#fault"))
 		assert.Equal(t, console+"/login", b.text("location.href"))
