@@ -188,9 +188,9 @@ func TestComposeAndBack(t *testing.T) {
 		require.NoError(t, err)
 	}
 	compose := func(words ...string) (rows, keys string) {
-		databases, err := docker("run", "-d", "-v", project+"_pgdata:/var/lib/postgresql/data", "-e", "POSTGRES_USER=trader", "-e", "POSTGRES_PASSWORD=trader", references["postgres"])
+		databases, err := docker("run", "-d", "--label", runLabel+"="+runID, "-v", project+"_pgdata:/var/lib/postgresql/data", "-e", "POSTGRES_USER=trader", "-e", "POSTGRES_PASSWORD=trader", references["postgres"])
 		require.NoError(t, err)
-		cache, err := docker("run", "-d", "-v", project+"_redisdata:/data", references["redis"], "redis-server", "--appendonly", "yes")
+		cache, err := docker("run", "-d", "--label", runLabel+"="+runID, "-v", project+"_redisdata:/data", references["redis"], "redis-server", "--appendonly", "yes")
 		require.NoError(t, err)
 		defer func() {
 			_, err := docker("stop", databases, cache)

@@ -21,7 +21,7 @@ import (
 )
 
 // bystander is what a user has on the engine while the tests run, and a database that looks most like a user's: its names
-// begin with the default prefix. Nothing of it may be another after the run.
+// begin with the default prefix, and its volumes are those of an old Compose stack. Nothing of it may be another after the run.
 type bystander struct {
 	before    map[string]string
 	container string // the planted database's id
@@ -32,9 +32,11 @@ type bystander struct {
 // plantBystander makes the database and takes down what the engine holds.
 func plantBystander(ctx context.Context) (*bystander, error) {
 	name := "trading_platform_" + strings.TrimPrefix(runID, "tptest-")
-	b := &bystander{volumes: []string{name + "_pgdata", name + "_redisdata"}}
-	for _, volume := range b.volumes {
-		if _, err := docker("volume", "create", "--label", bystanderLabel+"="+runID, volume); err != nil {
+	b := &bystander{}
+	for _, key := range []string{"pgdata", "redisdata", "grafanadata"} { // by which an old Compose stack is known
+		b.volumes = append(b.volumes, name+"_"+key)
+		if _, err := docker("volume", "create", "--label", bystanderLabel+"="+runID, "--label", "com.docker.compose.project="+name,
+			"--label", "com.docker.compose.volume="+key, name+"_"+key); err != nil {
 			return b, err
 		}
 	}
