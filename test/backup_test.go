@@ -155,7 +155,7 @@ func TestBackup(t *testing.T) {
 		l.must("down")
 		volumes := l.volumes()
 		kept := slices.IndexFunc(volumes, func(name string) bool { return strings.Contains(name, "_lokidata") })
-		stranger, err := docker("run", "-d", "-v", volumes[kept]+":/v", "--entrypoint", "sleep", references["redis"], "600")
+		stranger, err := docker("run", "-d", "--label", runLabel+"="+runID, "-v", volumes[kept]+":/v", "--entrypoint", "sleep", references["redis"], "600")
 		require.NoError(l.t, err)
 		l.t.Cleanup(func() { _, _ = docker("rm", "-f", "-v", stranger) })
 
@@ -333,7 +333,7 @@ func (l *live) inVolume(key, line string) string {
 			newest = name
 		}
 	}
-	out, err := docker("run", "--rm", "-v", newest+":/v", "--entrypoint", "sh", references["redis"], "-c", line)
+	out, err := docker("run", "--rm", "--label", runLabel+"="+runID, "-v", newest+":/v", "--entrypoint", "sh", references["redis"], "-c", line)
 	require.NoError(l.t, err)
 	return out
 }
