@@ -1,6 +1,9 @@
 package catalog
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 func base() []Service {
 	return []Service{
@@ -21,11 +24,12 @@ func base() []Service {
 				Start:   5 * time.Minute,  // replaying its log after a crash
 				Health:  "tcp://postgres:5432",
 			},
-			Capabilities: owners, Memory: 4096,
+			Memory:   4096,
 			ReadOnly: true, Tmpfs: []string{"/tmp", "/run/postgresql"},
 			// A probe that is cut off leaves its psql to the first process. Were that PostgreSQL, it would
-			// take its end for the crash of a session, and restart.
-			Init:  true,
+			// take its end for the crash of a session, and restart. The init needs KILL to hand the signal
+			// to stop on to another user's process: without it each stop would be a crash.
+			Init: true, Capabilities: append(slices.Clone(owners), "KILL"),
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
 		},
 		{

@@ -321,7 +321,7 @@ func TestEveryService(t *testing.T) {
 			assert.Contains(t, catalog.Tiers, s.Tier)
 			assert.Positive(t, s.Memory, "without a limit it can take the host down")
 			for _, name := range s.Capabilities {
-				assert.Contains(t, []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE", "SETGID", "SETUID"}, name, "more than a change of user takes")
+				assert.Contains(t, []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}, name, "more than a change of user takes")
 			}
 			for _, m := range s.Mounts {
 				assert.NotContains(t, m.Host, "docker.sock", "whoever has the engine's socket is root on the host")

@@ -285,7 +285,7 @@ func TestAContainersArguments(t *testing.T) {
 			"destroyGraceSeconds": 60.0, "removeVolumes": false,
 			"logDriver": "json-file", "logOpts": logOpts,
 			"securityOpts": []any{"no-new-privileges:true"},
-			"capabilities": map[string]any{"drops": []any{"ALL"}, "adds": []any{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"}},
+			"capabilities": map[string]any{"drops": []any{"ALL"}, "adds": []any{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID", "CAP_KILL"}},
 			"memory":       4096.0, "memorySwap": 4096.0,
 			"readOnly": true, "init": true, "tmpfs": map[string]any{"/tmp": "", "/run/postgresql": ""},
 			"labels": []any{
