@@ -4,7 +4,7 @@ package test
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +32,13 @@ func newOwnEngine(t *testing.T, references ...string) *ownEngine {
 	e := &ownEngine{t: t, dir: t.TempDir(), netns: runID}
 	info, err := engine.Info(t.Context(), client.InfoOptions{})
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "daemon.json"), fmt.Appendf(nil, `{"storage-driver": %q}`, info.Info.Driver), 0o600))
+	config := map[string]string{"storage-driver": info.Info.Driver}
+	if strings.HasPrefix(info.Info.ServerVersion, "20.") { // its ID is that of a key, by default of one key for all engines of a host
+		config["deprecated-key-path"] = filepath.Join(e.dir, "key.json")
+	}
+	text, err := json.Marshal(config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(e.dir, "daemon.json"), text, 0o600))
 	runIn(t, e.dir, nil, "ip", "netns", "add", e.netns)
 	t.Cleanup(func() { runIn(t, e.dir, nil, "ip", "netns", "del", e.netns) })
 	runIn(t, e.dir, nil, "ip", "-n", e.netns, "link", "set", "lo", "up")

@@ -53,9 +53,13 @@ func newPlace(t testing.TB, name, dir string) *stack {
 
 // place is the stack's place as its settings have it.
 func (s *stack) place() map[string]any {
+	s.t.Helper()
+	info, err := engine.Info(context.Background(), client.InfoOptions{})
+	require.NoError(s.t, err)
 	return map[string]any{
 		"namePrefix": s.prefix, "identity": s.prefix, "portOffset": s.offset, "subnet": s.subnet,
 		"ignoreCompose": []string{"*"}, // whatever data the user, or another test, has on this engine
+		"dockerRoot":    info.Info.DockerRootDir,
 	}
 }
 
