@@ -27,12 +27,16 @@ type bystander struct {
 	container string // the planted database's id
 	volumes   []string
 	rows      string
+	qlib      string // the image that builds give the one name that is no test's own; empty for none
 }
 
 // plantBystander makes the database and takes down what the engine holds.
 func plantBystander(ctx context.Context) (*bystander, error) {
 	name := "trading_platform_" + strings.TrimPrefix(runID, "tptest-")
 	b := &bystander{}
+	if id, err := docker("image", "inspect", "-f", "{{.Id}}", "qlib_src:latest"); err == nil {
+		b.qlib = id
+	}
 	for _, key := range []string{"pgdata", "redisdata", "grafanadata"} { // by which an old Compose stack is known
 		b.volumes = append(b.volumes, name+"_"+key)
 		if _, err := docker("volume", "create", "--label", bystanderLabel+"="+runID, "--label", "com.docker.compose.project="+name,
@@ -100,7 +104,7 @@ func (b *bystander) check(ctx context.Context, say func(string)) error {
 	return errors.Join(faults...)
 }
 
-// remove takes away what was planted.
+// remove takes away what was planted, and gives back the image name that builds took.
 func (b *bystander) remove() error {
 	var errs []error
 	if b.container != "" {
@@ -110,6 +114,12 @@ func (b *bystander) remove() error {
 	for _, volume := range b.volumes {
 		_, err := docker("volume", "rm", "-f", volume)
 		errs = append(errs, err)
+	}
+	if b.qlib != "" {
+		_, err := docker("tag", b.qlib, "qlib_src:latest")
+		errs = append(errs, err)
+	} else {
+		_, _ = docker("rmi", "qlib_src:latest") // no test built it
 	}
 	return errors.Join(errs...)
 }
@@ -166,6 +176,15 @@ func holdings(ctx context.Context) (map[string]string, error) {
 	}
 	for _, n := range networks.Items {
 		add(n.Labels, fmt.Sprintf("network %s (%.12s)", n.Name, n.ID), "made at "+n.Created.String())
+	}
+	images, err := engine.ImageList(ctx, client.ImageListOptions{Filters: client.Filters{}.Add("reference", runID+"*/*")})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range images.Items {
+		for _, tag := range i.RepoTags {
+			all["image "+tag] = leftBehind
+		}
 	}
 	return all, nil
 }

@@ -312,6 +312,15 @@ func (s *stack) sweep() {
 		_, err := s.engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
 		errs = append(errs, err)
 	}
+	// Images have no labels of the stack: what it built is in a repository with its identity as the name.
+	images, err := s.engine.ImageList(ctx, client.ImageListOptions{Filters: client.Filters{}.Add("reference", s.prefix+"/*")})
+	errs = append(errs, err)
+	for _, i := range images.Items {
+		for _, tag := range i.RepoTags {
+			_, err := s.engine.ImageRemove(ctx, tag, client.ImageRemoveOptions{PruneChildren: true})
+			errs = append(errs, err)
+		}
+	}
 	assert.NoError(s.t, errors.Join(errs...))
 }
 

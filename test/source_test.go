@@ -23,19 +23,6 @@ func TestSourceDir(t *testing.T) {
 	s := newStack(t, "dev", map[string]any{"sourceDir": checkout.dir})
 	s.configure(map[string]any{"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin", "WEB_CONSOLE_UID": 1001}})
 	apps := []string{"execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "backtest_worker", "web_console_ng"}
-	// The one image whose name is not the test's own: whoever has one keeps it.
-	qlib, _ := docker("image", "inspect", "-f", "{{.Id}}", "qlib_src:latest")
-	t.Cleanup(func() {
-		for _, app := range apps {
-			_, _ = docker("rmi", "-f", s.prefix+"/"+app+":local")
-		}
-		if strings.HasPrefix(qlib, "sha256:") {
-			_, err := docker("tag", qlib, "qlib_src:latest")
-			assert.NoError(t, err)
-		} else {
-			_, _ = docker("rmi", "qlib_src:latest")
-		}
-	})
 
 	t.Run("what the checkout lacks is one error, before anything is made", func(t *testing.T) {
 		s := s.in(t)
