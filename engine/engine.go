@@ -18,7 +18,9 @@ import (
 
 // Ref is one engine, and the way to it.
 type Ref struct {
-	ID   string `json:"id"`   // what `docker info` calls ID; it stays when the address changes
+	// ID is what `docker info` calls ID, and the engine's folder where that is another than
+	// usual. It stays when the address changes.
+	ID   string `json:"id"`
 	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
 }
 
@@ -30,13 +32,21 @@ func (r Ref) String() string {
 	return fmt.Sprintf("%s (ID %s)", r.Host, r.ID)
 }
 
+// usualRoot is where an engine keeps its data unless it is told otherwise.
+const usualRoot = "/var/lib/docker"
+
 // Identify asks an engine who it is. host is the address to remember it by.
 func Identify(ctx context.Context, c client.APIClient, host string) (Ref, error) {
 	info, err := c.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", host, err)
 	}
-	return Ref{ID: info.Info.ID, Host: host}, nil
+	ref := Ref{ID: info.Info.ID, Host: host}
+	// Before Docker 23 the ID lies in /etc/docker, and two engines of one host share it.
+	if folder := info.Info.DockerRootDir; folder != "" && folder != usualRoot {
+		ref.ID += " in " + folder
+	}
+	return ref, nil
 }
 
 // Address gives the engine's address in the docker command's order: DOCKER_HOST,

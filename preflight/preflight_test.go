@@ -142,6 +142,13 @@ func TestConnect(t *testing.T) {
 		_, _, err := preflight.Connect(context.Background())
 		require.ErrorContains(t, err, "or set DOCKER_HOST")
 	})
+	t.Run("a second one on the host, with the first one's ID", func(t *testing.T) {
+		t.Setenv("DOCKER_HOST", (&enginetest.Engine{ID: "HERE", Root: "/srv/docker"}).Start(t))
+		c, here, err := preflight.Connect(context.Background())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		assert.ErrorContains(t, preflight.SameEngine("dev", engine.Ref{ID: "HERE", Host: "unix:///a"}, here), "(ID HERE in /srv/docker)")
+	})
 	for name, api := range map[string]string{"one that answers": "1.41", "one that is too old, which Check says": "1.39"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("DOCKER_HOST", (&enginetest.Engine{API: api, ID: "HERE"}).Start(t))
