@@ -61,7 +61,7 @@ func (r *run) repairState() error {
 		return err
 	}
 	// Pulumi's storage keeps a checksum beside the file.
-	if err := os.Remove(file + ".attrs"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeIfThere(file + ".attrs"); err != nil {
 		return err
 	}
 	copied, err := readFile(file + ".bak")

@@ -20,11 +20,7 @@ func certsCommand() *cobra.Command {
 	clients := cmd.Flags().StringSlice("client", []string{"admin"}, "people or machines that get a client certificate")
 	force := cmd.Flags().Bool("force", false, "make everything anew; client certificates given out before stop working")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		w, err := here()
-		if err != nil {
-			return err
-		}
-		src, err := source(*name)
+		w, src, err := source(*name)
 		if err != nil {
 			return err
 		}

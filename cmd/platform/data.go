@@ -18,11 +18,7 @@ import (
 // openData opens the stack's engine and settings for a command that handles data. A stack with
 // a fault is refused: its volumes may be others than those that the settings seem to name.
 func openData(ctx context.Context, name string) (s *backup.Stack, closeEngine func(), err error) {
-	w, err := here()
-	if err != nil {
-		return nil, nil, err
-	}
-	src, err := source(name)
+	w, src, err := source(name)
 	if err != nil {
 		return nil, nil, err
 	}

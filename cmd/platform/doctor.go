@@ -19,7 +19,7 @@ func doctorCommand() *cobra.Command {
 	}
 	name := stackFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		src, err := source(*name)
+		w, src, err := source(*name)
 		if err != nil {
 			return err
 		}
@@ -30,10 +30,6 @@ func doctorCommand() *cobra.Command {
 		var faults fault.List
 		p, set, err := stack.Resolve(src)
 		if err := faults.Gather(err); err != nil {
-			return err
-		}
-		w, err := here()
-		if err != nil {
 			return err
 		}
 		engine, err := w.Engine(cmd.Context(), *name)

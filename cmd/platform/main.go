@@ -85,14 +85,15 @@ func here() (*workspace.Workspace, error) {
 	}
 }
 
-// source reads a stack's config as it would be at the next run.
-func source(stack string) (settings.Source, error) {
+// source opens the workspace and reads a stack's config as it would be at the next run.
+func source(stack string) (*workspace.Workspace, settings.Source, error) {
 	w, err := here()
 	if err != nil {
-		return settings.Source{}, err
+		return nil, settings.Source{}, err
 	}
 	if err := w.Refresh(stack); err != nil {
-		return settings.Source{}, err
+		return nil, settings.Source{}, err
 	}
-	return w.Source(stack)
+	src, err := w.Source(stack)
+	return w, src, err
 }

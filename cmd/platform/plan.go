@@ -42,7 +42,7 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		if *all {
 			return errors.New("--all goes with --diff")
 		}
-		src, err := source(*name)
+		_, src, err := source(*name)
 		if err != nil {
 			return err
 		}

@@ -19,16 +19,12 @@ func statusCommand() *cobra.Command {
 	}
 	name := stackFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		src, err := source(*name)
+		w, src, err := source(*name)
 		if err != nil {
 			return err
 		}
 		p, _, err := stack.Resolve(src)
 		if p == nil {
-			return err
-		}
-		w, err := here()
-		if err != nil {
 			return err
 		}
 		engine, err := w.Engine(cmd.Context(), *name)
