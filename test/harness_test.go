@@ -28,6 +28,7 @@ import (
 	"trading-platform/plan"
 	"trading-platform/settings"
 	resolver "trading-platform/stack"
+	"trading-platform/workspace"
 )
 
 // What all tests share, made once by TestMain.
@@ -70,21 +71,19 @@ func run(m *testing.M) (int, error) {
 	if err := airgap.Build(context.Background(), engine, root, keys, say); err != nil {
 		return 0, err
 	}
-	plugin := filepath.Join(shared, "pulumi-resource-docker")
-	for _, step := range [][]string{
-		{"tools/build", "pulumi"},
-		{"go", "build", "-ldflags", "-X trading-platform/provider.Version=" + settings.OfflineVersion, "-o", plugin, "./cmd/pulumi-resource-docker"},
-		{"tools/bin/pulumi", "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", plugin},
-	} {
-		cmd := exec.Command(step[0], step[1:]...)
-		if strings.HasPrefix(step[0], "tools/") {
-			cmd.Path = filepath.Join(root, step[0])
-			cmd.Err = nil
-		}
-		cmd.Dir, cmd.Env = root, environ(shared)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("%s: %w\n%s", strings.Join(step, " "), err, out)
-		}
+	build := exec.Command(filepath.Join(root, "tools", "build"), "pulumi")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("tools/build pulumi: %w\n%s", err, out)
+	}
+	// Where init puts it, and as init builds it, so that no test's init replaces it.
+	here, err := workspace.Open(root)
+	if err != nil {
+		return 0, err
+	}
+	plugin := filepath.Join(shared, "pulumi-home", "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
+	if err := here.BuildProvider(context.Background(), plugin, settings.OfflineVersion); err != nil {
+		return 0, err
 	}
 	ctx := context.Background()
 	stranger, err := plantBystander(ctx)

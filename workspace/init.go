@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/renameio/v2/maybe"
 	"github.com/moby/moby/client"
 	"go.yaml.in/yaml/v3"
 
@@ -368,12 +369,21 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 	if err != nil {
 		return err
 	}
-	installed, _ := os.ReadFile(filepath.Join(w.Home, "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker"))
-	if bytes.Equal(built, installed) {
+	installed := filepath.Join(w.Home, "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
+	if there, _ := os.ReadFile(installed); bytes.Equal(built, there) {
 		return nil
 	}
 	say("installing the offline docker provider " + settings.OfflineVersion)
-	return w.runCLI(ctx, nil, "plugin", "install", "resource", "docker", settings.OfflineVersion, "--file", binary, "--reinstall")
+	return replacePlugin(installed, built)
+}
+
+// replacePlugin writes a plugin's binary in one step. `pulumi plugin install --reinstall` removes
+// it first, and another stack's run at that moment finds none.
+func replacePlugin(path string, binary []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return maybe.WriteFile(path, binary, 0o755)
 }
 
 // BuildProvider compiles our plugin, which says that it is of the given version.

@@ -145,3 +145,29 @@ func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {
 		trading-platform:identity: `+stack.DefaultIdentity(i.w.Backend, "organization", "base")+`, trading-platform:engine: {id: HERE, host: "`+os.Getenv("DOCKER_HOST")+`"}}`,
 		read(t, i.w.StackFile("base")))
 }
+
+// Stacks of one machine share a plugin's folder, and one's init may replace the plugin while another's up runs.
+func TestAPluginIsThereWhileItIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "plugins", "resource-docker-v1", "pulumi-resource-docker")
+	require.NoError(t, replacePlugin(path, []byte("one")))
+	replaced := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < 200 && err == nil; i++ {
+			err = replacePlugin(path, []byte("another"))
+		}
+		replaced <- err
+	}()
+	for {
+		select {
+		case err := <-replaced:
+			require.NoError(t, err)
+			return
+		default:
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			require.NotZero(t, info.Size())
+			require.Equal(t, os.FileMode(0o755), info.Mode().Perm())
+		}
+	}
+}
