@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
@@ -60,9 +61,6 @@ type sessionGate struct {
 	sessions sharedSessions
 }
 
-// refreshAhead is how long before the provider's token runs out the page asks for a new one.
-const refreshAhead = time.Minute
-
 func newSessionGate(s *service) (gate, error) {
 	idle, absolute := sessionTimes(s)
 	shared, err := newSharedSessions(s, idle, absolute)
@@ -91,14 +89,8 @@ func (g sessionGate) who(_ http.ResponseWriter, r *http.Request, active bool) (i
 			g.s.log.WarnContext(ctx, "session not renewed", "error", brief(err))
 		}
 	}
-	name := subject
-	for _, claim := range []string{"email", "name"} {
-		if value := g.sessions.GetString(ctx, claim); value != "" {
-			name = value
-		}
-	}
-	soon := g.sessions.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(g.sessions.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
-	return identity{Name: name, Detail: subject, Method: "OpenID Connect", Refresh: soon}, true
+	name := cmp.Or(g.sessions.GetString(ctx, "name"), g.sessions.GetString(ctx, "email"), subject)
+	return identity{Name: name, Detail: subject, Method: "OpenID Connect", Refresh: g.sessions.refreshDue(ctx)}, true
 }
 
 func (g sessionGate) refuse(w http.ResponseWriter, r *http.Request) {
@@ -114,7 +106,7 @@ type passwordGate struct {
 	failures *rate.Limiter // eight wrong passwords, then one every ten seconds
 }
 
-func (c *console) newPasswordGate() *passwordGate {
+func newPasswordGate(c *console) *passwordGate {
 	idle, absolute := sessionTimes(c.s)
 	// Browsers share cookies between the ports of one host, on which two stacks may stand.
 	host, _ := os.Hostname()
@@ -144,9 +136,7 @@ func (g *passwordGate) refuse(w http.ResponseWriter, r *http.Request) {
 func (g *passwordGate) logoutURL() string { return "/logout" }
 
 func (g *passwordGate) form(w http.ResponseWriter, r *http.Request, code int, fault string) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	g.c.render(w, r, "login.html", map[string]string{"Fault": fault})
+	g.c.render(w, r, code, "login.html", map[string]string{"Fault": fault})
 }
 
 // login checks what the form says. Both comparisons always run and take the same time whatever is typed.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 const (
@@ -27,14 +27,13 @@ const (
 
 // service is one running service: what its contract says, and what that needs.
 type service struct {
-	contractEntry
-	env     map[string]string
-	log     *slog.Logger
-	level   *slog.LevelVar
-	metrics *metrics
-	mux     *http.ServeMux
-	// wrap is put round the service's routes, nearer to them than logging is.
-	wrap       func(http.Handler) http.Handler
+	contract
+	env        map[string]string
+	log        *slog.Logger
+	level      *slog.LevelVar
+	metrics    *metrics
+	mux        *http.ServeMux
+	wrap       func(http.Handler) http.Handler // put round the service's routes, nearer to them than logging is
 	peers      *http.Client
 	db         store         // nil without DATABASE_URL
 	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
@@ -47,10 +46,10 @@ type service struct {
 	open func(url string) (store, func(), error)
 }
 
-func newService(entry contractEntry, out io.Writer) *service {
+func newService(c contract, out io.Writer) *service {
 	level := new(slog.LevelVar)
 	return &service{
-		contractEntry: entry, level: level, log: newLogger(out, entry.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
+		contract: c, level: level, log: newLogger(out, c.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
 		wrap: func(h http.Handler) http.Handler { return h }, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
 	}
 }
@@ -63,6 +62,27 @@ func (s *service) setup(environ []string) (err error) {
 	if level, err := levelOf(s.env["LOG_LEVEL"]); err == nil {
 		s.level.Set(level)
 	}
+	if err := s.openDatabases(); err != nil {
+		return err
+	}
+	s.watchNeeds()
+	for path := range map[string]bool{"/health": true, "/readyz": true, s.readiness(): true} {
+		s.mux.HandleFunc("GET "+path, s.ready)
+	}
+	s.mux.HandleFunc("GET /healthz", s.live)
+	s.mux.Handle("GET /metrics", s.metrics.handler())
+	switch s.Role {
+	case workerRole:
+		return setupWorker(s)
+	case consoleRole:
+		return setupConsole(s)
+	case loginRole:
+		return setupLogin(s)
+	}
+	return nil
+}
+
+func (s *service) openDatabases() error {
 	if url := s.env["DATABASE_URL"]; url != "" {
 		db, closer, err := s.open(url)
 		if err != nil {
@@ -78,22 +98,6 @@ func (s *service) setup(environ []string) (err error) {
 		s.rdb = s.openRedis(options)
 	} else if s.env["REDIS_HOST"] != "" {
 		s.rdb = s.redisDB(s.env["REDIS_DB"])
-	}
-	if err := s.watchDependencies(); err != nil {
-		return err
-	}
-	for path := range map[string]bool{"/health": true, "/readyz": true, s.readiness(): true} {
-		s.mux.HandleFunc("GET "+path, s.ready)
-	}
-	s.mux.HandleFunc("GET /healthz", s.live)
-	s.mux.Handle("GET /metrics", s.metrics.handler())
-	switch s.Role {
-	case workerRole:
-		return setupWorker(s)
-	case consoleRole:
-		return setupConsole(s)
-	case loginRole:
-		return setupLogin(s)
 	}
 	return nil
 }
@@ -111,19 +115,10 @@ func (s *service) openRedis(options *redis.Options) *redis.Client {
 	return client
 }
 
-// watchDependencies settles which services /health asks: those in STACK_DEPENDENCIES, which the plan gives since a profile may leave
-// some out, else those that the contract names.
-func (s *service) watchDependencies() error {
-	names := s.After
-	if list, given := s.env["STACK_DEPENDENCIES"]; given {
-		names = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
-	}
+// watchNeeds watches the services that this one needs.
+func (s *service) watchNeeds() {
 	checkers := map[string]checker{}
-	for _, name := range names {
-		address := contract.health(name)
-		if address == "" {
-			return fmt.Errorf("STACK_DEPENDENCIES: names %q, which is not in the contract", name)
-		}
+	for name, address := range s.Needs {
 		// The variable that names the peer is what the platform's own code would use.
 		for variable, standard := range s.Variables {
 			if path, ok := strings.CutPrefix(address, standard+"/"); ok && standard != "" {
@@ -136,7 +131,6 @@ func (s *service) watchDependencies() error {
 	s.health = newMonitor(checkers)
 	s.health.observe = s.observeDependency
 	s.background = append(s.background, s.health.watch)
-	return nil
 }
 
 // checker asks PostgreSQL and Redis with a query where the service has a connection, which says more than an open port.
@@ -151,10 +145,10 @@ func (s *service) checker(name, address string) checker {
 }
 
 // serve runs a service until the context ends, then lets what has begun finish.
-func serve(ctx context.Context, entry contractEntry, environ []string, out io.Writer) error {
-	s := newService(entry, out)
+func serve(ctx context.Context, c contract, environ []string, out io.Writer) error {
+	s := newService(c, out)
 	defer s.close()
-	redis.SetLogger(redisLog{s.log})
+	logging.Disable() // what Redis does not answer is in the service's own log
 	if err := s.setup(environ); err != nil {
 		// One line, in the log alone: whoever looks for the reason, by hand or in Loki, finds it there.
 		s.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -176,7 +170,7 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	for _, task := range s.background {
 		work.Go(func() { task(ctx) })
 	}
-	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.health.checkers)))
+	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
 	select {
 	case err := <-failed:
 		return err
@@ -202,12 +196,4 @@ func (s *service) close() {
 	for _, f := range slices.Backward(s.closers) {
 		f()
 	}
-}
-
-// redisLog puts what the Redis client has to say into the service's own log.
-type redisLog struct{ log *slog.Logger }
-
-// Printf takes one line.
-func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
-	l.log.WarnContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -74,13 +75,18 @@ func newSharedSessions(s *service, idle, absolute time.Duration) (sharedSessions
 	if err != nil {
 		return sharedSessions{}, err
 	}
-	db := s.env["REDIS_SESSION_DB"] // auth_service's contract does not name it, so the plan gives it
-	if db == "" {
-		db = "1"
-	}
-	m := sharedSessions{newSessions("__Secure-session", idle, absolute), sealedStore{rdb: s.redisDB(db), box: box}}
+	// The catalog does not list REDIS_SESSION_DB for auth_service; the plan gives it the console's.
+	m := sharedSessions{newSessions("__Secure-session", idle, absolute), sealedStore{rdb: s.redisDB(cmp.Or(s.env["REDIS_SESSION_DB"], "1")), box: box}}
 	m.Store, m.Cookie.Secure, m.Cookie.Domain = m.store, true, s.env["COOKIE_DOMAIN"]
 	return m, nil
+}
+
+// refreshAhead is how long before the provider's token runs out the page asks for a new one.
+const refreshAhead = time.Minute
+
+// refreshDue tells whether the session's token should be renewed.
+func (m sharedSessions) refreshDue(ctx context.Context) bool {
+	return m.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(m.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
 }
 
 // touch starts the idle time anew without writing the session, which another service may be changing.

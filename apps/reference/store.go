@@ -18,8 +18,6 @@ type store interface {
 	check(context.Context) error
 	// start records that a worker has taken a job, and gives the number of attempts so far; 0 means that the job has ended before.
 	start(context.Context, jobRow) (attempts int, err error)
-	// giveBack records that a worker has handed its job back, as if it had not been tried.
-	giveBack(ctx context.Context, jobID string) error
 	// finish records how a job ended; false means that another worker was first.
 	finish(context.Context, jobRow) (bool, error)
 	// jobs gives the newest jobs.
@@ -104,11 +102,6 @@ func (s *postgresStore) start(ctx context.Context, j jobRow) (attempts int, err 
 		return 0, nil
 	}
 	return attempts, err
-}
-
-func (s *postgresStore) giveBack(ctx context.Context, jobID string) error {
-	_, err := s.pool.Exec(ctx, "UPDATE jobs SET attempts = attempts - 1 WHERE job_id = $1 AND status = 'running'", jobID)
-	return err
 }
 
 func (s *postgresStore) finish(ctx context.Context, j jobRow) (bool, error) {
