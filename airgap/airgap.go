@@ -87,11 +87,11 @@ func makeMissing(ctx context.Context, engine *client.Client, root string, names 
 	}); err != nil {
 		return err
 	}
-	if still, err := lacking(ctx, engine, recipes, names); err != nil || len(still) == 0 {
-		return err
-	} else {
-		return fmt.Errorf("the engine took %s without an error and does not have it. Fix: look for the reason in the engine's own log", list(still))
+	still, err := lacking(ctx, engine, recipes, names)
+	if err == nil && len(still) > 0 {
+		err = fmt.Errorf("the engine took %s without an error and does not have it. Fix: look for the reason in the engine's own log", list(still))
 	}
+	return err
 }
 
 // lacking returns those of the named recipes whose image the engine does not have, in the order of their names.

@@ -22,16 +22,11 @@ const (
 	pageTime   = 5 * time.Second // what a page may wait for the database
 )
 
-// pagePolicy lets a page load its own files and nothing else from anywhere.
-const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-
 type console struct {
-	s       *service
-	gate    gate
-	links   []linkView
-	pages   *template.Template
-	proxies addresses // through which the outside comes in; metrics and readiness are not for them
-	policy  string
+	s     *service
+	gate  gate
+	links []linkView
+	pages *template.Template
 }
 
 type linkView struct {
@@ -55,7 +50,7 @@ func setupConsole(s *service) (err error) {
 	if s.db == nil || s.rdb == nil {
 		return errors.New("a console needs DATABASE_URL and REDIS_URL")
 	}
-	c := &console{s: s, policy: pagePolicy, pages: template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))}
+	c := &console{s: s, pages: template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))}
 	for _, name := range slices.Sorted(maps.Keys(s.Links)) {
 		c.links = append(c.links, linkView{name, s.Links[name]})
 	}
@@ -67,9 +62,6 @@ func setupConsole(s *service) (err error) {
 	}
 	s.stack = newMonitor(checkers)
 	s.background = append(s.background, s.stack.watch)
-	if c.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
-		return err
-	}
 	if c.gate, err = c.newGate(); err != nil {
 		return err
 	}
@@ -90,7 +82,6 @@ func setupConsole(s *service) (err error) {
 	s.mux.HandleFunc("GET /api/stack", c.polled(func(w http.ResponseWriter, r *http.Request, user identity) {
 		writeJSON(w, http.StatusOK, c.view(r, user))
 	}))
-	s.wrap = c.protect
 	return nil
 }
 
@@ -103,36 +94,15 @@ func (c *console) newGate() (gate, error) {
 	case authType == "dev":
 		return newPasswordGate(c), nil
 	case authType == "mtls":
-		return certificateGate{c.proxies}, nil
+		return certificateGate{c.s.proxies}, nil
 	}
-	c.policy += "; report-uri /csp-report"
-	return newSessionGate(c.s)
-}
-
-// protect refuses requests that another site made a browser send, and puts the security headers on every answer.
-func (c *console) protect(next http.Handler) http.Handler {
-	own := http.NewCrossOriginProtection().Handler(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		pageHeaders(w, c.policy)
-		if c.s.inside(r.URL.Path) && c.proxies.holds(r.RemoteAddr) {
-			http.NotFound(w, r)
-			return
-		}
-		own.ServeHTTP(w, r)
-	})
-}
-
-func pageHeaders(w http.ResponseWriter, policy string) {
-	h := w.Header()
-	h.Set("Content-Security-Policy", policy)
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cache-Control", "no-store")
+	c.s.policy += "; report-uri /csp-report"
+	shared, err := newSharedSessions(c.s)
+	return sessionGate{s: c.s, sessions: shared, method: "OpenID Connect", login: c.s.env["OAUTH2_LOGIN_URL"] + "?next=%2F", logout: c.s.env["OAUTH2_LOGOUT_URL"]}, err
 }
 
 func (c *console) page(w http.ResponseWriter, r *http.Request) {
-	if user, ok := c.gate.who(w, r, true); ok {
+	if user, ok := c.gate.who(r, true); ok {
 		c.render(w, r, http.StatusOK, "console.html", c.view(r, user))
 	} else {
 		c.gate.refuse(w, r)
@@ -143,7 +113,7 @@ func (c *console) page(w http.ResponseWriter, r *http.Request) {
 // one, and is told plainly when the session has ended.
 func (c *console) polled(show func(http.ResponseWriter, *http.Request, identity)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if user, ok := c.gate.who(w, r, r.Header.Get("X-User-Active") == "1"); ok {
+		if user, ok := c.gate.who(r, r.Header.Get("X-User-Active") == "1"); ok {
 			show(w, r, user)
 			return
 		}
@@ -157,7 +127,7 @@ func (c *console) polled(show func(http.ResponseWriter, *http.Request, identity)
 
 // post puts a job into a queue.
 func (c *console) post(w http.ResponseWriter, r *http.Request) {
-	user, ok := c.gate.who(w, r, true)
+	user, ok := c.gate.who(r, true)
 	if !ok {
 		c.gate.refuse(w, r)
 		return

@@ -144,7 +144,7 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 	if c.Folders != nil {
 		f.Folders = []string{t.TempDir(), t.TempDir()}
 	}
-	f.open = func(string) (store, func(), error) { return f.db, func() {}, nil }
+	f.open = func(string) (store, error) { return f.db, nil }
 	for _, change := range tweak {
 		change(f.service)
 	}
@@ -152,7 +152,7 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 	f.health.ask(t.Context())
 	server := httptest.NewServer(f.handler())
 	f.url = server.URL
-	t.Cleanup(func() { server.Close(); f.close(); _ = f.client.Close() })
+	t.Cleanup(func() { server.Close(); _ = f.client.Close() })
 	return f
 }
 

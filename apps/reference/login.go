@@ -15,72 +15,49 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/oauth2"
 )
 
-const (
-	// The stack fixes both for the consoles, and auth_service's environment does not carry them.
-	sessionIdle     = 15 * time.Minute
-	sessionAbsolute = 4 * time.Hour
-	reportLimit     = 4 << 10
-)
+const reportLimit = 4 << 10
 
 // login is the service that signs people in with OpenID Connect.
 type login struct {
 	s        *service
-	sessions sharedSessions
+	sessions sessions
 	provider *provider
 	subjects []string // who may sign in; empty for everyone
-	proxies  addresses
 	page     *template.Template
 	renewing sync.Mutex // providers take a second use of a refresh token for theft
 }
 
 func setupLogin(s *service) (err error) {
 	l := &login{s: s, page: template.Must(template.ParseFS(webFiles, "web/message.html"))}
-	if l.sessions, err = newSharedSessions(s, sessionIdle, sessionAbsolute); err != nil {
+	if l.sessions, err = newSharedSessions(s); err != nil {
 		return err
 	}
 	if l.provider, err = newProvider(s); err != nil {
-		return err
-	}
-	if l.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
 		return err
 	}
 	l.subjects = strings.FieldsFunc(s.env["OAUTH2_ALLOWED_SUBS"], func(r rune) bool { return r == ',' || r == ' ' })
 	if len(l.subjects) == 0 {
 		s.log.Warn("OAUTH2_ALLOWED_SUBS is empty: everyone whom the provider signs in may use the console")
 	}
-	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request, context.Context) error{
+	for pattern, handle := range map[string]func(context.Context, http.ResponseWriter, *http.Request) error{
 		"GET /login": l.begin, "GET /callback": l.callback, "POST /refresh": l.refresh, "GET /logout": l.logout, "POST /logout": l.logout,
 	} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			session, err := l.sessions.load(r)
 			if err == nil {
-				err = handle(w, r, session)
+				err = handle(session, w, r)
 			}
 			l.answer(w, r, err)
 		})
 	}
 	s.mux.HandleFunc("POST /csp-report", l.report)
-	s.wrap = l.protect
+	s.policy += "; report-uri /csp-report"
+	s.reportOnly = s.env["CSP_REPORT_ONLY"] == "true"
 	return nil
-}
-
-func (l *login) protect(next http.Handler) http.Handler {
-	guard := http.NewCrossOriginProtection()
-	guard.AddInsecureBypassPattern("POST /csp-report") // browsers send these on their own
-	own := guard.Handler(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		pageHeaders(w, pagePolicy)
-		if l.s.env["CSP_REPORT_ONLY"] == "true" {
-			w.Header().Del("Content-Security-Policy")
-			w.Header().Set("Content-Security-Policy-Report-Only", pagePolicy+"; report-uri /csp-report")
-		}
-		own.ServeHTTP(w, r)
-	})
 }
 
 // pendingLogin is kept in the browser's session, between the way to the provider and the way back, under its state: so a state is
@@ -88,7 +65,7 @@ func (l *login) protect(next http.Handler) http.Handler {
 type pendingLogin struct{ Nonce, Verifier, Next string }
 
 // begin sends the browser to the provider.
-func (l *login) begin(w http.ResponseWriter, r *http.Request, session context.Context) error {
+func (l *login) begin(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	next := r.URL.Query().Get("next")
 	if next == "" {
 		next = "/"
@@ -118,7 +95,7 @@ func localPath(next string) bool {
 }
 
 // callback is where the provider sends the browser back to.
-func (l *login) callback(w http.ResponseWriter, r *http.Request, session context.Context) error {
+func (l *login) callback(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	var pending pendingLogin
 	if json.Unmarshal([]byte(l.sessions.PopString(session, "login:"+query.Get("state"))), &pending) != nil {
@@ -169,7 +146,7 @@ func (l *login) allowed(subject string) bool {
 }
 
 // refresh renews the browser's session, and gets new tokens where the provider gave a refresh token.
-func (l *login) refresh(w http.ResponseWriter, r *http.Request, _ context.Context) error {
+func (l *login) refresh(_ context.Context, w http.ResponseWriter, r *http.Request) error {
 	l.renewing.Lock()
 	defer l.renewing.Unlock()
 	session, err := l.sessions.load(r) // as the renewal before this one left it
@@ -178,7 +155,7 @@ func (l *login) refresh(w http.ResponseWriter, r *http.Request, _ context.Contex
 	}
 	subject := l.sessions.GetString(session, "sub")
 	if subject == "" {
-		return l.endSession(w, session)
+		return l.endSession(session, w)
 	}
 	if !l.sessions.refreshDue(session) {
 		err = l.sessions.touch(session)
@@ -187,7 +164,7 @@ func (l *login) refresh(w http.ResponseWriter, r *http.Request, _ context.Contex
 		got, err = l.provider.renew(r.Context(), l.sessions.GetString(session, "refresh_token"))
 		if refused(err) || err == nil && (got.Subject != subject || !l.allowed(subject)) {
 			l.s.log.InfoContext(r.Context(), "session ended: the provider does not renew it", "sub", subject, "error", reason(err))
-			return l.endSession(w, session)
+			return l.endSession(session, w)
 		}
 		if err == nil {
 			l.put(session, got)
@@ -201,7 +178,7 @@ func (l *login) refresh(w http.ResponseWriter, r *http.Request, _ context.Contex
 }
 
 // endSession answers the page's script that the session is over.
-func (l *login) endSession(w http.ResponseWriter, session context.Context) error {
+func (l *login) endSession(session context.Context, w http.ResponseWriter) error {
 	if err := l.sessions.end(session, w); err != nil {
 		return err
 	}
@@ -210,7 +187,7 @@ func (l *login) endSession(w http.ResponseWriter, session context.Context) error
 }
 
 // logout ends the session here and at the provider. A link on another site must not do that, so from there it only works as a form.
-func (l *login) logout(w http.ResponseWriter, r *http.Request, session context.Context) error {
+func (l *login) logout(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	subject, idToken := l.sessions.GetString(session, "sub"), l.sessions.GetString(session, "id_token")
 	if subject != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		return refusal{http.StatusForbidden, "logout refused: asked for by another site", "Another site asked to sign you out. Sign out on the console itself.", ""}
@@ -242,7 +219,7 @@ func (l *login) report(w http.ResponseWriter, r *http.Request) {
 
 // client is the address of who asked, as far as a trusted proxy tells it.
 func (l *login) client(r *http.Request) string {
-	if ip := net.ParseIP(r.Header.Get("X-Real-IP")); ip != nil && l.proxies.holds(r.RemoteAddr) {
+	if ip := net.ParseIP(r.Header.Get("X-Real-IP")); ip != nil && l.s.proxies.holds(r.RemoteAddr) {
 		return ip.String()
 	}
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)

@@ -39,6 +39,9 @@ type testProvider struct {
 	ended                           url.Values
 }
 
+// What the stack fixes.
+const sessionIdle, sessionAbsolute = 15 * time.Minute, 4 * time.Hour
+
 func newTestProvider(t *testing.T) *testProvider {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -422,7 +425,7 @@ func TestSessionEnds(t *testing.T) {
 // age gives a session the deadline of an older one, as only a holder of the key can.
 func age(t *testing.T, a *authFixture, b *browser, by time.Duration) {
 	t.Helper()
-	shared, err := newSharedSessions(a.auth.service, sessionIdle, sessionAbsolute)
+	shared, err := newSharedSessions(a.auth.service)
 	require.NoError(t, err)
 	token := b.cookie(a.site, "__Secure-session")
 	ctx, err := shared.Load(t.Context(), token)

@@ -33,7 +33,9 @@ type service struct {
 	level      *slog.LevelVar
 	metrics    *metrics
 	mux        *http.ServeMux
-	wrap       func(http.Handler) http.Handler // put round the service's routes, nearer to them than logging is
+	policy     string    // content security policy of the answers
+	reportOnly bool      // breaches of the policy are reported, and not stopped
+	proxies    addresses // through which the outside comes in
 	peers      *http.Client
 	db         store         // nil without DATABASE_URL
 	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
@@ -41,16 +43,15 @@ type service struct {
 	stack      *monitor      // watches every service of the stack, for a console
 	stopping   atomic.Bool
 	background []func(context.Context)
-	closers    []func()
 	// open makes the store of a database; tests put one in memory in its place.
-	open func(url string) (store, func(), error)
+	open func(url string) (store, error)
 }
 
 func newService(c contract, out io.Writer) *service {
 	level := new(slog.LevelVar)
 	return &service{
 		contract: c, level: level, log: newLogger(out, c.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
-		wrap: func(h http.Handler) http.Handler { return h }, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
+		policy: pagePolicy, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
 	}
 }
 
@@ -63,6 +64,9 @@ func (s *service) setup(environ []string) (err error) {
 		s.level.Set(level)
 	}
 	if err := s.openDatabases(); err != nil {
+		return err
+	}
+	if s.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
 		return err
 	}
 	s.watchNeeds()
@@ -82,20 +86,18 @@ func (s *service) setup(environ []string) (err error) {
 	return nil
 }
 
-func (s *service) openDatabases() error {
+func (s *service) openDatabases() (err error) {
 	if url := s.env["DATABASE_URL"]; url != "" {
-		db, closer, err := s.open(url)
-		if err != nil {
+		if s.db, err = s.open(url); err != nil {
 			return err
 		}
-		s.db, s.closers = db, append(s.closers, closer)
 	}
 	if url := s.env["REDIS_URL"]; url != "" {
 		options, err := redis.ParseURL(url)
 		if err != nil {
 			return errors.New("REDIS_URL: is malformed")
 		}
-		s.rdb = s.openRedis(options)
+		s.rdb = openRedis(options)
 	} else if s.env["REDIS_HOST"] != "" {
 		s.rdb = s.redisDB(s.env["REDIS_DB"])
 	}
@@ -105,14 +107,12 @@ func (s *service) openDatabases() error {
 // redisDB opens one of the databases of the Redis at REDIS_HOST.
 func (s *service) redisDB(number string) *redis.Client {
 	db, _ := strconv.Atoi(number)
-	return s.openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
+	return openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
 }
 
-func (s *service) openRedis(options *redis.Options) *redis.Client {
+func openRedis(options *redis.Options) *redis.Client {
 	options.DialTimeout, options.ReadTimeout, options.MaxRetries = checkTimeout, checkTimeout, 1
-	client := redis.NewClient(options)
-	s.closers = append(s.closers, func() { _ = client.Close() })
-	return client
+	return redis.NewClient(options)
 }
 
 // watchNeeds watches the services that this one needs.
@@ -147,7 +147,6 @@ func (s *service) checker(name, address string) checker {
 // serve runs a service until the context ends, then lets what has begun finish.
 func serve(ctx context.Context, c contract, environ []string, out io.Writer) error {
 	s := newService(c, out)
-	defer s.close()
 	logging.Disable() // what Redis does not answer is in the service's own log
 	if err := s.setup(environ); err != nil {
 		// One line, in the log alone: whoever looks for the reason, by hand or in Loki, finds it there.
@@ -190,10 +189,4 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	}
 	s.log.Info("stopped", "error", brief(err))
 	return err
-}
-
-func (s *service) close() {
-	for _, f := range slices.Backward(s.closers) {
-		f()
-	}
 }

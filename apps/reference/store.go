@@ -56,19 +56,19 @@ type postgresStore struct {
 }
 
 // openPostgres connects when it is first used, so a service can start and say that the database is away.
-func openPostgres(url string) (store, func(), error) {
+func openPostgres(url string) (store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, nil, errors.New("DATABASE_URL: is malformed")
+		return nil, errors.New("DATABASE_URL: is malformed")
 	}
 	cfg.MaxConns = 4 // a dozen services share one server
 	cfg.ConnConfig.ConnectTimeout = checkTimeout
 	cfg.ConnConfig.RuntimeParams["search_path"] = "reference_app"
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return &postgresStore{pool: pool}, pool.Close, nil
+	return &postgresStore{pool: pool}, nil
 }
 
 func (s *postgresStore) check(ctx context.Context) error {
