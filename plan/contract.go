@@ -25,7 +25,7 @@ type contractEntry struct {
 	After     []string          `json:"after,omitempty"`
 	Folders   []string          `json:"folders,omitempty"`   // volumes that it writes to
 	Required  []string          `json:"required,omitempty"`  // variables that the user must set
-	Variables map[string]string `json:"variables,omitempty"` // all of them, each with the catalog's value, which may name ${facts}
+	Variables map[string]string `json:"variables,omitempty"` // all of them, each with the catalog's value, which may name ${facts} of a stack
 }
 
 // ReferenceContract gives the contract that apps/reference embeds, as JSON.
@@ -36,7 +36,7 @@ func ReferenceContract() string {
 		if e.Role != "" {
 			e.After, e.Variables = s.After, map[string]string{}
 			for _, v := range s.Env {
-				e.Variables[v.Name] = v.Value
+				e.Variables[v.Name] = s.Fill(v.Value)
 				if v.Required {
 					e.Required = append(e.Required, v.Name)
 				}
@@ -75,8 +75,8 @@ func referenceRole(s catalog.Service) string {
 // referenceHealth gives the address of a service's health. The platform's own workers
 // serve none; the reference app's do.
 func referenceHealth(s catalog.Service) string {
-	if s.Tier == catalog.Workers && s.Probe.Health == "" {
+	if s.Tier == catalog.Workers && s.Port == 0 {
 		return fmt.Sprintf("http://%s:9100/health", s.Name)
 	}
-	return s.Probe.Health
+	return s.Health()
 }

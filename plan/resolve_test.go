@@ -193,11 +193,15 @@ func TestAllThatIsMissingComesInOneError(t *testing.T) {
 
 func TestWhatInitMustMake(t *testing.T) {
 	p, err := plan.Resolve(load(t, config{"profiles": `["oauth2"]`}), nil)
+	var names []string
+	for _, v := range p.Unset {
+		names = append(names, v.Name)
+	}
 	require.Error(t, err)
 	assert.ElementsMatch(t, []string{
 		"AUTH0_CLIENT_ID", "AUTH0_CLIENT_SECRET", "AUTH0_DOMAIN", "SESSION_ENCRYPTION_KEY", "WEB_CONSOLE_PASSWORD", "WEB_CONSOLE_USER",
 		"GF_SECURITY_ADMIN_PASSWORD", "POSTGRES_PASSWORD", // known to everyone
-	}, p.Unset)
+	}, names)
 	assert.Empty(t, resolve(t, profiles("oauth2")).Unset)
 	assert.Empty(t, resolve(t, config{}).Unset)
 }
@@ -422,11 +426,19 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 	}
 }
 
-func TestAConfigurationFileThatCannotBeMadeSaysWhy(t *testing.T) {
+func TestATrustedProxySubnetThatIsNone(t *testing.T) {
 	got := faults(t, profiles("oauth2").with(config{"TRUSTED_PROXY_SUBNET": "everywhere"}))
-	assert.Contains(t, got["nginx_oauth2"].What, `its configuration cannot be made: infra: files of nginx_oauth2: TRUSTED_PROXY_SUBNET is "everywhere": it must be a subnet`)
-	got = faults(t, config{"disabled": `["loki_server"]`})
-	assert.Contains(t, got["promtail"].What, "add promtail to `disabled` too")
+	assert.Equal(t, `"everywhere" is not a subnet, from which nginx_oauth2 would believe what a proxy says`, got["TRUSTED_PROXY_SUBNET"].What)
+}
+
+func TestAServiceThatCannotDoWithoutADisabledOne(t *testing.T) {
+	got := faults(t, config{"disabled": `["loki_server"]`})
+	assert.Equal(t, fault.Fault{
+		Where: "trading-platform:disabled", What: "loki_server is disabled, and promtail cannot do without it",
+		Fix: "take loki_server out of `disabled`, or put promtail in as well",
+	}, got["disabled"])
+	got = faults(t, profiles("mtls").with(config{"disabled": `["web_console_mtls"]`}))
+	assert.Contains(t, got["disabled"].What, "nginx_mtls cannot do without it")
 }
 
 func TestNamePrefixGoesEverywhere(t *testing.T) {

@@ -100,7 +100,7 @@ func TestEditsReplaceExactlyWhatTheyTouch(t *testing.T) {
 
 	before := s.ids()
 	s.useProgram(clone)
-	edit("infra/files/prometheus/prometheus.yml.tmpl", "scrape_timeout: 10s", "scrape_timeout: 9s")
+	edit("infra/files/prometheus/etc/prometheus/prometheus.yml.tmpl", "scrape_timeout: 10s", "scrape_timeout: 9s")
 	s.up()
 	assert.Equal(t, []string{"prometheus"}, s.replaced(before), "an edit of Prometheus' configuration")
 	assert.Contains(t, s.exec("prometheus", "cat", "/etc/prometheus/prometheus.yml"), "scrape_timeout: 9s")
