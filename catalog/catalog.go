@@ -5,6 +5,8 @@
 // The catalog decides nothing about a particular stack: package plan does.
 package catalog
 
+//go:generate go test . -run ^TestPage$ -update
+
 import (
 	"cmp"
 	"slices"
