@@ -22,7 +22,8 @@ func proxies() []Service {
 // nginx fills in what both proxies have in common.
 func nginx(name, profile string, s Service) Service {
 	s.Name, s.Tier, s.Profile = name, Proxy, profile
-	s.Image, s.Port, s.Files = "nginx:1.25-alpine", 443, "nginx"
+	s.Image = "nginx:1.25-alpine"
+	s.Port, s.Files = 443, "nginx"
 	s.Ports = []Port{{Host: 443, Login: true, URL: "https"}, {Host: 80, Container: 80, Login: true}}
 	s.Certs = []string{"server.crt", "server.key", "ca.crt", "dhparam.pem"}
 	s.Needs = s.After // its upstreams
