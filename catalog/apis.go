@@ -1,9 +1,6 @@
 package catalog
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 func apis() []Service {
 	return []Service{
@@ -60,7 +57,7 @@ func apis() []Service {
 				optional("ALPACA_BASE_URL", alpacaURL),
 				optional("ALPACA_DATA_FEED", "iex"),
 			}, redisParts, []Variable{
-				fixed("EXECUTION_GATEWAY_URL", executionGatewayURL),
+				fixed("EXECUTION_GATEWAY_URL", "${url:execution_gateway}"),
 				optional("LOG_LEVEL", "INFO"),
 				optional("INTERNAL_TOKEN_REQUIRED", "false"),
 				optional("INTERNAL_TOKEN_SECRET", ""),
@@ -74,9 +71,9 @@ func apis() []Service {
 			Mounts: []Mount{{Checkout: "data/models", Path: modelsDir, Create: true}},
 			Env: []Variable{
 				fixed("MODEL_REGISTRY_DIR", modelsDir),
-				fixed("MODEL_REGISTRY_PORT", "8005"),
+				fixed("MODEL_REGISTRY_PORT", "${port}"),
 				fixed("ENVIRONMENT", "dev"),
-				fixed("ALLOWED_ORIGINS", "${console_origins}"),
+				fixed("ALLOWED_ORIGINS", "${origins:web_console_dev}"),
 				optional("MODEL_REGISTRY_READ_TOKEN", ""),
 				optional("MODEL_REGISTRY_ADMIN_TOKEN", ""),
 				optional("MODEL_REGISTRY_TOKEN", ""),
@@ -87,8 +84,8 @@ func apis() []Service {
 			About: "runs signal to order",
 			After: []string{"postgres", "redis", "signal_service", "execution_gateway"},
 			Env: join(database, redisParts, []Variable{
-				fixed("SIGNAL_SERVICE_URL", signalServiceURL),
-				fixed("EXECUTION_GATEWAY_URL", executionGatewayURL),
+				fixed("SIGNAL_SERVICE_URL", "${url:signal_service}"),
+				fixed("EXECUTION_GATEWAY_URL", "${url:execution_gateway}"),
 				optional("STRATEGY_ID", "alpha_baseline"),
 				optional("LOG_LEVEL", "INFO"),
 			}),
@@ -100,14 +97,9 @@ func apis() []Service {
 // api fills in what the five APIs have in common: profile, image, port, probe.
 func api(name string, port int, s Service) Service {
 	s.Name, s.Tier, s.Profile, s.App = name, API, "dev", name
-	s.Ports = []Port{{Host: port, Container: port, URL: "http"}}
+	s.Port, s.Ports = port, []Port{{Host: port, URL: "http"}}
 	s.Networks = []string{DefaultNetwork}
-	s.Probe = Probe{
-		Command: []string{"CMD", "curl", "-fsS", "-o", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/health", port)},
-		Timeout: 10 * time.Second,
-		Health:  fmt.Sprintf("http://%s:%d/health", name, port),
-	}
-	s.Metrics.Port = port
+	s.Probe = Probe{Command: curl, Path: "/health", Timeout: 10 * time.Second}
 	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 15 * time.Second
 	return s

@@ -15,14 +15,14 @@ func base() []Service {
 				optional("POSTGRES_PASSWORD", "trader"),
 				optional("POSTGRES_DB", "trader"),
 			},
-			Ports:    []Port{{Host: 5433, Container: 5432, Guard: "POSTGRES_PASSWORD", URL: "postgresql"}},
+			Port:     5432,
+			Ports:    []Port{{Host: 5433, Guard: "POSTGRES_PASSWORD", URL: "postgresql"}},
 			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
 			Networks: []string{DefaultNetwork},
 			Probe: Probe{
 				Command: []string{"CMD-SHELL", postgresProbe},
 				Timeout: 15 * time.Second, // it may create a database
 				Start:   5 * time.Minute,  // replaying its log after a crash
-				Health:  "tcp://postgres:5432",
 			},
 			Memory:   4096,
 			ReadOnly: true, Tmpfs: []string{"/tmp", "/run/postgresql"},
@@ -37,7 +37,8 @@ func base() []Service {
 			Image:    "redis:7-alpine",
 			Command:  []string{"sh", "-c", redisCommand},
 			Env:      []Variable{redisPassword},
-			Ports:    []Port{{Host: 6379, Container: 6379, Guard: "REDIS_PASSWORD", URL: "redis"}},
+			Port:     6379,
+			Ports:    []Port{{Host: 6379, Guard: "REDIS_PASSWORD", URL: "redis"}},
 			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
 			Networks: []string{DefaultNetwork},
 			// A loading server answers LOADING with exit code 0, so the answer itself is read.
@@ -45,7 +46,6 @@ func base() []Service {
 				Command: []string{"CMD-SHELL", `{ [ -z "$REDIS_PASSWORD" ] || export REDISCLI_AUTH="$REDIS_PASSWORD"; redis-cli ping | grep -q PONG; }`},
 				Timeout: 3 * time.Second,
 				Start:   2 * time.Minute, // loading a large append-only file
-				Health:  "tcp://redis:6379",
 			},
 			Capabilities: []string{"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}, Memory: 4096,
 			ReadOnly: true, Tmpfs: []string{"/tmp"},
@@ -53,41 +53,42 @@ func base() []Service {
 		},
 		{
 			Name: "prometheus", Tier: Base, About: "Prometheus, metrics and alerts",
-			Image:    "prom/prometheus:v2.55.1",
+			Image: "prom/prometheus:v2.55.1", Files: "prometheus",
 			Command:  []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
-			Ports:    []Port{{Host: 9090, Container: 9090, URL: "http"}},
+			Port:     9090,
+			Ports:    []Port{{Host: 9090, URL: "http"}},
 			Mounts:   []Mount{{Volume: "prometheusdata", Path: "/prometheus"}},
 			Networks: []string{DefaultNetwork},
 			After:    []string{"postgres"},
 			Probe: Probe{
-				Command: wget("http://127.0.0.1:9090/-/ready"),
-				Start:   2 * time.Minute, // replaying its write-ahead log
-				Health:  "http://prometheus:9090/-/ready",
+				Command: wget, Path: "/-/ready",
+				Start: 2 * time.Minute, // replaying its write-ahead log
 			},
-			Metrics: Metrics{Port: 9090, Component: "monitoring"},
+			Metrics: Metrics{Component: "monitoring"},
 			Memory:  4096,
 			Grace:   30 * time.Second,
 		},
 		{
 			Name: "loki_server", Tier: Base, About: "Loki, logs",
-			Image:    "grafana/loki:3.0.0",
+			Image: "grafana/loki:3.0.0", Files: "loki_server",
 			Command:  []string{"-config.file=/etc/loki/loki-config.yml"},
 			User:     "0", // the old stack's volume is root's; it has no capability of root
-			Ports:    []Port{{Host: 3100, Container: 3100, URL: "http"}},
+			Port:     3100,
+			Ports:    []Port{{Host: 3100, URL: "http"}},
 			Mounts:   []Mount{{Volume: "lokidata", Path: "/tmp/loki"}},
 			Networks: []string{DefaultNetwork},
 			Probe: Probe{
-				Command: wget("http://127.0.0.1:3100/ready"),
-				Start:   2 * time.Minute, // replaying its write-ahead log
-				Health:  "http://loki_server:3100/ready",
+				Command: wget, Path: "/ready",
+				Start: 2 * time.Minute, // replaying its write-ahead log
 			},
-			Metrics: Metrics{Port: 3100, Component: "logging"},
+			Metrics: Metrics{Component: "logging"},
 			Memory:  4096,
 			Grace:   30 * time.Second,
 		},
 		{
 			Name: "promtail", Tier: Base, About: "Promtail, ships the containers' logs to Loki",
-			Image:   "grafana/promtail:3.0.0",
+			Image: "grafana/promtail:3.0.0", Files: "promtail",
+			Port:    9080,
 			Command: []string{"-config.file=/etc/promtail/promtail-config.yml"},
 			Mounts: []Mount{
 				{Volume: "promtaildata", Path: "/tmp"},
@@ -95,35 +96,35 @@ func base() []Service {
 				{Host: "${docker_root}/containers", Path: "/var/lib/docker/containers", ReadOnly: true},
 			},
 			Networks: []string{DefaultNetwork},
-			After:    []string{"loki_server"},
+			After:    []string{"loki_server"}, Needs: []string{"loki_server"},
 			// The image has bash but neither wget nor curl. The request leaves the
 			// connection open for the answer's first line only.
 			Probe: Probe{
 				Command: []string{"CMD", "bash", "-c",
-					`exec 3<>/dev/tcp/127.0.0.1/9080 && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && read -r line <&3 && [[ $line == *" 200 "* ]]`},
-				Health: "http://promtail:9080/ready",
+					`exec 3<>/dev/tcp/127.0.0.1/${port} && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && read -r line <&3 && [[ $line == *" 200 "* ]]`},
+				Path: "/ready",
 			},
-			Metrics: Metrics{Port: 9080, Component: "logging"},
+			Metrics: Metrics{Component: "logging"},
 			Memory:  1024,
 			Grace:   15 * time.Second,
 		},
 		{
 			Name: "grafana", Tier: Base, About: "Grafana, dashboards",
-			Image: "grafana/grafana:10.4.2",
+			Image: "grafana/grafana:10.4.2", Files: "grafana",
 			Env: []Variable{
 				optional("GF_SECURITY_ADMIN_USER", "admin"),
 				optional("GF_SECURITY_ADMIN_PASSWORD", "admin"),
 			},
-			Ports:    []Port{{Host: 3000, Container: 3000, Login: true, URL: "http"}},
+			Port:     3000,
+			Ports:    []Port{{Host: 3000, Login: true, URL: "http"}},
 			Mounts:   []Mount{{Volume: "grafanadata", Path: "/var/lib/grafana"}},
 			Networks: []string{DefaultNetwork},
 			After:    []string{"prometheus", "postgres", "loki_server"},
 			Probe: Probe{
-				Command: wget("http://127.0.0.1:3000/api/health"),
-				Start:   2 * time.Minute, // migrating its database
-				Health:  "http://grafana:3000/api/health",
+				Command: wget, Path: "/api/health",
+				Start: 2 * time.Minute, // migrating its database
 			},
-			Metrics: Metrics{Port: 3000, Component: "dashboards"},
+			Metrics: Metrics{Component: "dashboards"},
 			Memory:  1024,
 			Grace:   30 * time.Second,
 		},
@@ -160,8 +161,3 @@ esac; false; }; }; }`
 
 // SecuredMark is the file in PostgreSQL's data directory that says which secured stack has used it.
 const SecuredMark = "trading-platform-secured"
-
-// wget probes a URL with the busybox wget of the stock images.
-func wget(url string) []string {
-	return []string{"CMD", "wget", "-q", "-O", "/dev/null", url}
-}

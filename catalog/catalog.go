@@ -5,8 +5,12 @@
 // The catalog decides nothing about a particular stack: package plan does.
 package catalog
 
+//go:generate go test . -run ^TestPage$ -update
+
 import (
+	"cmp"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -34,6 +38,8 @@ type Profile struct {
 	Name string
 	// Secured profiles are for stacks that others reach: no value that everyone knows is let through.
 	Secured bool
+	// ClientCerts says that users log in with a client certificate, so `platform init` makes one.
+	ClientCerts bool
 	// Conflicts names profiles that cannot be in the same stack, with the reason.
 	Conflicts map[string]string
 }
@@ -42,11 +48,21 @@ type Profile struct {
 var Profiles = []Profile{
 	{Name: "dev"},
 	{Name: "workers"},
-	{Name: "mtls", Secured: true, Conflicts: map[string]string{
+	{Name: "mtls", Secured: true, ClientCerts: true, Conflicts: map[string]string{
 		"oauth2": "both publish host ports 80 and 443 and want nginx's fixed address",
 	}},
 	{Name: "oauth2", Secured: true},
 	{Name: "manual"},
+}
+
+// ProfileOf gives the profile that brings a service; the zero value for one of the base.
+func ProfileOf(s Service) Profile {
+	for _, p := range Profiles {
+		if p.Name == s.Profile {
+			return p
+		}
+	}
+	return Profile{}
 }
 
 // Volume is a named volume of the stack.
@@ -102,8 +118,12 @@ type Service struct {
 	Command []string // replaces the image's command; empty keeps it
 	User    string   // replaces the image's user; empty keeps it
 	Env     []Variable
-	Ports   []Port
-	Mounts  []Mount
+	// Port is where the service listens on the networks of the stack; 0 for a service that nobody calls.
+	Port   int
+	Ports  []Port
+	Mounts []Mount
+	// Files is the folder of infra/files with the service's configuration, laid out as in its container.
+	Files string
 	// Certs names the files of the stack's certificate folder that are put in /etc/nginx/certs.
 	Certs []string
 
@@ -112,6 +132,7 @@ type Service struct {
 	Proxy bool
 
 	After   []string // services that must be healthy before this one starts
+	Needs   []string // those of After that it cannot run without; without the others it does not wait
 	Probe   Probe
 	Metrics Metrics
 	// Capabilities are those of the engine's default set that the service needs. It has no others.
@@ -137,8 +158,9 @@ type Service struct {
 
 // Port is a port, or a run of ports, that a service publishes on the host.
 type Port struct {
-	Host, Container int
-	Count           int // length of the run; 0 means 1
+	Host      int
+	Container int // default: the service's Port
+	Count     int // length of the run; 0 means 1
 	// Login says that whoever connects has to log in. Only such a port follows
 	// `bindAddress`: every other one stays on loopback, unless the service is named in `expose`.
 	Login bool
@@ -166,25 +188,62 @@ type Mount struct {
 type Probe struct {
 	// Command is what the stock image runs; for an app it is what the platform's own image runs.
 	Command []string
+	// Path is the URL path at the service's Port that answers 200 while it is healthy.
+	// Empty for a service that does not speak HTTP: there a connection has to do.
+	Path string
 	// Timeout of one try. Default 5 s.
 	Timeout time.Duration
 	// Start is the time after the start in which failures do not count: the slowest honest start. Default 1 min.
 	Start time.Duration
-	// Health is the URL, or tcp://host:port, at which peers see the same health; for the console's overview.
-	Health string
 }
 
-// Metrics says where a service serves Prometheus metrics. The zero value serves none.
+// Metrics says how Prometheus scrapes a service at its Port. The zero value is for one that serves none.
 type Metrics struct {
-	Port      int
-	Path      string        // default /metrics
-	Interval  time.Duration // default: Prometheus' global interval
 	Component string        // the target's `component` label
+	Path      string        // default /metrics
+	Interval  time.Duration // at least 10 s, Prometheus' timeout; default: Prometheus' global interval
+}
+
+// Address is where other services reach this one, as host:port; empty where it listens on no port.
+func (s Service) Address() string {
+	if s.Port == 0 {
+		return ""
+	}
+	return s.Name + ":" + strconv.Itoa(s.Port)
+}
+
+// URL is Address as an HTTP URL.
+func (s Service) URL() string { return "http://" + s.Address() }
+
+// Health is the URL, or tcp://host:port, at which other services see the health that
+// the probe sees; empty where it listens on no port.
+func (s Service) Health() string {
+	switch {
+	case s.Port == 0:
+		return ""
+	case s.Probe.Path == "":
+		return "tcp://" + s.Address()
+	}
+	return s.URL() + s.Probe.Path
+}
+
+// MetricsURL is where Prometheus scrapes the service; empty where it serves no metrics.
+func (s Service) MetricsURL() string {
+	if s.Metrics.Component == "" {
+		return ""
+	}
+	return s.URL() + cmp.Or(s.Metrics.Path, "/metrics")
 }
 
 // Services gives every service, base first and tier by tier, each after those it starts after.
 func Services() []Service {
-	return slices.Concat(base(), apis(), workers(), web(), proxies())
+	all := slices.Concat(base(), apis(), workers(), web(), proxies())
+	for _, s := range all {
+		for i, p := range s.Ports {
+			s.Ports[i].Container = cmp.Or(p.Container, s.Port)
+		}
+	}
+	return all
 }
 
 // Lookup finds a service by name.

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
+// scrapeTimeout is the scrape_timeout of infra's prometheus.yml. Prometheus refuses an interval below it.
+const scrapeTimeout = 10 * time.Second
+
 // Check finds mistakes in a catalog's own graph: names that stand twice, edges to
-// services, volumes, networks or profiles that do not exist, edges that a profile
+// services, volumes, networks, profiles or facts that do not exist, edges that a profile
 // alone could not satisfy, and cycles (with their path). It gives all of them, a line
 // each, after the file that the service is in.
 func Check(services []Service) error {
@@ -46,6 +50,11 @@ func Check(services []Service) error {
 				fault(s, "starts after %s, which only profile %s brings", name, need.Profile)
 			}
 		}
+		for _, name := range s.Needs {
+			if !slices.Contains(s.After, name) {
+				fault(s, "needs %s, and does not start after it", name)
+			}
+		}
 		for _, m := range s.Mounts {
 			if m.Volume != "" && !slices.Contains(VolumeNames(), m.Volume) {
 				fault(s, "mounts %s, which is no volume of the catalog", m.Volume)
@@ -57,10 +66,42 @@ func Check(services []Service) error {
 			}
 		}
 	}
+	for _, s := range services {
+		for _, text := range s.texts() {
+			Expand(text, func(fact, service string) string {
+				switch other, ok := byName[service]; {
+				case service == "" && (slices.Contains(Facts, fact) || s.Port != 0 && slices.Contains(ownFacts, fact)):
+				case !slices.Contains(serviceFacts, fact) || service == "":
+					fault(s, "names ${%s}, which is no fact", strings.TrimSuffix(fact+":"+service, ":"))
+				case !ok || other.Port == 0:
+					fault(s, "names the %s of %s, which is no service with a port", fact, service)
+				}
+				return ""
+			})
+		}
+		if s.Metrics.Component != "" && s.Port == 0 {
+			fault(s, "has metrics and no port to scrape them at")
+		}
+		if s.Metrics.Interval != 0 && s.Metrics.Interval < scrapeTimeout {
+			fault(s, "is scraped every %s, which is less than Prometheus waits for an answer, %s", s.Metrics.Interval, scrapeTimeout)
+		}
+	}
 	if path := cycle(byName); path != nil {
 		faults = append(faults, errors.New("services wait for each other: "+strings.Join(path, " → ")))
 	}
 	return errors.Join(faults...)
+}
+
+// texts gives everything of a service that may name facts.
+func (s Service) texts() []string {
+	texts := slices.Clone(s.Probe.Command)
+	for _, m := range s.Mounts {
+		texts = append(texts, m.Host)
+	}
+	for _, v := range s.Env {
+		texts = append(texts, v.Value)
+	}
+	return texts
 }
 
 // cycle gives the path of one cycle, or nil.

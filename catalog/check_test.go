@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -79,6 +80,26 @@ func TestCheck(t *testing.T) {
 		"an unknown volume": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Mounts = []catalog.Mount{{Volume: "scratch", Path: "/x"}} })},
 			[]string{"service a mounts scratch, which is no volume of the catalog"},
+		},
+		"facts that there are not": {
+			[]catalog.Service{
+				with(sound("a"), func(s *catalog.Service) {
+					s.Env = []catalog.Variable{{Name: "A", Value: "${stak} ${port} ${url:b} ${url:c} ${host:b}"}}
+					s.Metrics = catalog.Metrics{Component: "x", Interval: time.Second}
+				}),
+				with(sound("b"), func(s *catalog.Service) {
+					s.Port, s.Env = 80, []catalog.Variable{{Name: "B", Value: "${stack} ${port} ${port:b} ${database_url} ${SHELL}"}}
+				}),
+			},
+			[]string{
+				"service a names ${stak}, which is no fact", "service a names ${port}, which is no fact",
+				"service a names the url of c, which is no service with a port", "service a names ${host:b}, which is no fact",
+				"service a has metrics and no port to scrape them at", "service a is scraped every 1s, which is less than Prometheus waits for an answer, 10s",
+			},
+		},
+		"a need that it does not wait for": {
+			[]catalog.Service{sound("b"), with(sound("a"), func(s *catalog.Service) { s.Needs = []string{"b"} })},
+			[]string{"service a needs b, and does not start after it"},
 		},
 		"the file of a tier": {
 			[]catalog.Service{with(sound("a", "b"), func(s *catalog.Service) { s.Tier = catalog.API })},

@@ -23,14 +23,14 @@ func proxies() []Service {
 func nginx(name, profile string, s Service) Service {
 	s.Name, s.Tier, s.Profile = name, Proxy, profile
 	s.Image = "nginx:1.25-alpine"
-	s.Ports = []Port{{Host: 443, Container: 443, Login: true, URL: "https"}, {Host: 80, Container: 80, Login: true}}
+	s.Port, s.Files = 443, "nginx"
+	s.Ports = []Port{{Host: 443, Login: true, URL: "https"}, {Host: 80, Container: 80, Login: true}}
 	s.Certs = []string{"server.crt", "server.key", "ca.crt", "dhparam.pem"}
+	s.Needs = s.After // its upstreams
 	s.Networks = []string{EdgeNetwork}
 	s.Proxy = true
-	s.Probe = Probe{
-		Command: wget("http://127.0.0.1:8081/healthz"), // a server of its own that only this container sees
-		Health:  "tcp://" + name + ":443",
-	}
+	// A server of its own in nginx.conf, which only this container sees.
+	s.Probe = Probe{Command: []string{"CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/healthz"}}
 	s.Capabilities, s.Memory = []string{"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"}, 512
 	s.Grace = 15 * time.Second
 	return s

@@ -4,13 +4,11 @@ import "slices"
 
 // Values and groups of variables that several services share.
 const (
-	redisURL            = "${redis_url}"
-	alpacaURL           = "https://paper-api.alpaca.markets"
-	executionGatewayURL = "http://execution_gateway:8002"
-	signalServiceURL    = "http://signal_service:8001"
-	modelsDir           = "/app/data/models"
-	resultsDir          = "/app/data/backtest_results"
-	certsDir            = "/etc/nginx/certs"
+	redisURL   = "${redis_url}"
+	alpacaURL  = "https://paper-api.alpaca.markets"
+	modelsDir  = "/app/data/models"
+	resultsDir = "/app/data/backtest_results"
+	certsDir   = "/etc/nginx/certs"
 
 	// Keys of the dev console, as public as this file: see LocalOnly.
 	devSigningKeys = "01:0000000000000000000000000000000000000000000000000000000000000000"
@@ -21,7 +19,7 @@ var (
 	database = []Variable{fixed("DATABASE_URL", "${database_url}")}
 	// A Redis without a password asks for none.
 	redisPassword = optional("REDIS_PASSWORD", "")
-	redisHost     = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "6379"), redisPassword}
+	redisHost     = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "${port:redis}"), redisPassword}
 	redisParts    = join(redisHost, []Variable{fixed("REDIS_DB", "0")})
 	auth0         = []Variable{
 		optional("AUTH0_DOMAIN", ""),
@@ -29,6 +27,13 @@ var (
 		optional("AUTH0_CLIENT_SECRET", ""),
 	}
 	auth0Audience = optional("AUTH0_AUDIENCE", "https://api.trading-platform.local")
+)
+
+// Probes that ask for the service's health over HTTP: with the busybox of the stock
+// images, and with the curl of the platform's own.
+var (
+	wget = []string{"CMD", "wget", "-q", "-O", "/dev/null", "${probe_url}"}
+	curl = []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "${probe_url}"}
 )
 
 // owners are the capabilities of a program that starts as root, takes over its folders and goes on as another user.

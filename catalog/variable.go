@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,27 +14,39 @@ import (
 // other takes the first of From that the user has set, else Value, and is an
 // error when Required. An empty value of the user's counts as unset.
 //
-// Value may name facts of the stack in ${braces}; Facts lists them.
+// Value may name facts in ${braces}: those of the stack that Facts lists, those of the
+// service itself, ${port} and ${probe_url}, and those of another service of the catalog,
+// ${url:NAME}, ${port:NAME} and ${origins:NAME}.
 type Variable struct {
 	Name     string
 	Value    string
 	From     []string // the user's variables that may give it, in order; empty for a fixed one
 	Required bool
+	// Initial is what `platform init` sets a required variable to that nobody has set.
+	// Empty makes up a secret.
+	Initial string
+	// Ask says that only somebody else can give the value, so `platform init` asks for it.
+	Ask bool
 }
 
 // Facts are the values of a stack that a Variable's Value may name in ${braces}.
 // Package plan works them out.
 var Facts = []string{
-	"stack",           // the stack's name
-	"secured",         // true where one of its profiles is secured, else false
-	"docker_root",     // the dockerRoot setting
-	"database_url",    // postgresql://user:password@postgres:5432/db, from POSTGRES_*
-	"redis_url",       // redis://redis:6379/0, with REDIS_PASSWORD where that is set
-	"nginx_address",   // the nginxAddress setting
-	"nginx_subnet",    // the subnet setting
-	"console_origins", // where a browser on this host finds the dev console
-	"public_url",      // where a browser finds nginx
+	"stack",         // the stack's name
+	"secured",       // true where one of its profiles is secured, else false
+	"docker_root",   // the dockerRoot setting
+	"database_url",  // postgresql://user:password@host:port/db, from postgres and its POSTGRES_*
+	"redis_url",     // redis://host:port/0, with REDIS_PASSWORD where that is set
+	"nginx_address", // the nginxAddress setting
+	"nginx_subnet",  // the subnet setting
+	"public_url",    // where a browser finds nginx
 }
+
+// Facts of services: of the one whose value it is, and of another by its name.
+var (
+	ownFacts     = []string{"port", "probe_url"}      // its Port; where its probe asks for its health
+	serviceFacts = []string{"url", "port", "origins"} // its URL; its Port; where a browser on this host finds it
+)
 
 func fixed(name, value string) Variable { return Variable{Name: name, Value: value} }
 
@@ -44,9 +58,44 @@ func required(name string) Variable {
 	return Variable{Name: name, From: []string{name}, Required: true}
 }
 
+// given is a required variable that only somebody else can give.
+func given(name string) Variable {
+	return Variable{Name: name, From: []string{name}, Required: true, Ask: true}
+}
+
 // from is a variable that takes its value from the user's variables of other names.
 func from(name, value string, users ...string) Variable {
 	return Variable{Name: name, Value: value, From: users}
+}
+
+// factName is a fact in a value. A shell's ${VARIABLE} is none.
+var factName = regexp.MustCompile(`\$\{([a-z_]+)(?::([a-z_]+))?\}`)
+
+// Expand replaces the facts in a value. The service is empty for a fact that names none.
+func Expand(value string, fact func(name, service string) string) string {
+	return factName.ReplaceAllStringFunc(value, func(text string) string {
+		parts := factName.FindStringSubmatch(text)
+		return fact(parts[1], parts[2])
+	})
+}
+
+// Fill replaces the facts of services in a value of s. Those that only a stack knows stay.
+func (s Service) Fill(value string) string {
+	return Expand(value, func(fact, service string) string {
+		of := s
+		if service != "" {
+			of, _ = Lookup(service)
+		}
+		switch fact {
+		case "port":
+			return strconv.Itoa(of.Port)
+		case "url":
+			return of.URL()
+		case "probe_url":
+			return "http://127.0.0.1:" + strconv.Itoa(of.Port) + of.Probe.Path
+		}
+		return "${" + strings.TrimSuffix(fact+":"+service, ":") + "}"
+	})
 }
 
 // LocalOnly holds the values that the dev and workers stacks ship so that they

@@ -12,15 +12,15 @@ func web() []Service {
 			About: "the web console, with every API",
 			After: []string{"postgres", "execution_gateway"},
 			Ports: []Port{
-				{Host: 8080, Container: 8080, Login: true, URL: "http"},
+				{Host: 8080, Login: true, URL: "http"},
 				{Host: 8900, Container: 8900, Count: 50, When: "NOTEBOOK_LAUNCH_COMMAND"},
 			},
 			Env: []Variable{
-				fixed("PROMETHEUS_URL", "http://prometheus:9090"),
-				fixed("ORCHESTRATOR_URL", "http://orchestrator:8003"),
-				fixed("SIGNAL_SERVICE_URL", signalServiceURL),
-				fixed("MARKET_DATA_SERVICE_URL", "http://market_data_service:8004"),
-				fixed("MODEL_REGISTRY_URL", "http://model_registry:8005"),
+				fixed("PROMETHEUS_URL", "${url:prometheus}"),
+				fixed("ORCHESTRATOR_URL", "${url:orchestrator}"),
+				fixed("SIGNAL_SERVICE_URL", "${url:signal_service}"),
+				fixed("MARKET_DATA_SERVICE_URL", "${url:market_data_service}"),
+				fixed("MODEL_REGISTRY_URL", "${url:model_registry}"),
 				fixed("WEB_CONSOLE_NG_DEBUG", "true"),
 				optional("FEATURE_ALPHA_EXPLORER", "false"),
 				optional("FEATURE_TRADE_JOURNAL", "false"),
@@ -61,9 +61,9 @@ func web() []Service {
 			Name: "auth_service", Tier: Web, Profile: "oauth2", App: "auth_service",
 			About: "logins with OpenID Connect",
 			Env: join([]Variable{
-				required("AUTH0_DOMAIN"),
-				required("AUTH0_CLIENT_ID"),
-				required("AUTH0_CLIENT_SECRET"),
+				given("AUTH0_DOMAIN"),
+				given("AUTH0_CLIENT_ID"),
+				given("AUTH0_CLIENT_SECRET"),
 				auth0Audience,
 				optional("OAUTH2_REDIRECT_URI", "${public_url}/callback"),
 				optional("OAUTH2_LOGOUT_REDIRECT_URI", "${public_url}"),
@@ -78,12 +78,10 @@ func web() []Service {
 				optional("ENABLE_TEST_ENDPOINTS", "false"),
 			}),
 			// The old stack had it on the edge network alone, where neither postgres nor redis is.
-			Networks: []string{DefaultNetwork, EdgeNetwork},
-			After:    []string{"redis", "postgres"},
-			Probe: Probe{
-				Command: []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8001/health"},
-				Health:  "http://auth_service:8001/health",
-			},
+			Networks:     []string{DefaultNetwork, EdgeNetwork},
+			After:        []string{"redis", "postgres"},
+			Port:         8001,
+			Probe:        Probe{Command: curl, Path: "/health"},
 			Capabilities: owners, Memory: 1024,
 			Grace: 15 * time.Second,
 		},
@@ -98,10 +96,10 @@ func console(name, profile, authType string, s Service) Service {
 		from("APP_GID", "1000", "WEB_CONSOLE_GID"),
 	}
 	s.Env = join([]Variable{
-		fixed("EXECUTION_GATEWAY_URL", executionGatewayURL),
+		fixed("EXECUTION_GATEWAY_URL", "${url:execution_gateway}"),
 		fixed("PROJECT_ROOT", "/app"),
 		fixed("WEB_CONSOLE_AUTH_TYPE", authType),
-		required("WEB_CONSOLE_USER"),
+		{Name: "WEB_CONSOLE_USER", From: []string{"WEB_CONSOLE_USER"}, Required: true, Initial: "admin"},
 		required("WEB_CONSOLE_PASSWORD"),
 		optional("WEB_CONSOLE_DEV_ROLE", "admin"),
 		optional("WEB_CONSOLE_DEV_USER_ID", "admin"),
@@ -119,10 +117,10 @@ func console(name, profile, authType string, s Service) Service {
 		optional("FEATURE_CIRCUIT_BREAKER", "false"),
 		optional("FEATURE_ALERTS", "false"),
 		optional("REDIS_HOST", "redis"),
-		optional("REDIS_PORT", "6379"),
+		optional("REDIS_PORT", "${port:redis}"),
 		redisPassword,
 		from("REDIS_URL", redisURL, "REDIS_URL_DOCKER"),
-		optional("PROMETHEUS_URL", "http://prometheus:9090"),
+		optional("PROMETHEUS_URL", "${url:prometheus}"),
 	}, auth0, []Variable{
 		auth0Audience,
 		optional("OAUTH2_REDIRECT_URI", "${public_url}/callback"),
@@ -139,11 +137,11 @@ func console(name, profile, authType string, s Service) Service {
 		{Volume: "backtest_data", Path: resultsDir, ReadOnly: true},
 	}, s.Mounts...)
 	s.Networks = []string{DefaultNetwork, EdgeNetwork}
+	s.Port = 8080
 	s.Probe = Probe{
-		Command: []string{"CMD", "python", "-c",
-			"import urllib.request as u; u.urlopen('http://127.0.0.1:8080/readyz', timeout=8)"},
+		Command: []string{"CMD", "python", "-c", "import urllib.request as u; u.urlopen('${probe_url}', timeout=8)"},
 		Timeout: 10 * time.Second,
-		Health:  "http://" + name + ":8080/readyz",
+		Path:    "/readyz",
 	}
 	s.Capabilities, s.Memory = owners, 2048
 	s.Grace = 15 * time.Second

@@ -10,6 +10,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/catalog/catalogtest"
 	"trading-platform/components"
 	"trading-platform/plan"
 	"trading-platform/settings"
@@ -68,13 +69,13 @@ func (m *monitor) of(token string) map[string]pulumi.MockResourceArgs {
 func nameOf(urn string) string { return urn[strings.LastIndex(urn, "::")+2:] }
 
 // own are the variables that every profile together needs where others can reach it.
-var own = map[string]string{
+var own = catalogtest.Required(map[string]string{
 	"POSTGRES_PASSWORD": "pg", "GF_SECURITY_ADMIN_PASSWORD": "gf", "WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "wc",
 	"ALERT_RECIPIENT_HASH_SECRET": "alert", "SESSION_ENCRYPTION_KEY": "session",
 	"AUTH0_DOMAIN": "tenant.example.com", "AUTH0_CLIENT_ID": "client", "AUTH0_CLIENT_SECRET": "auth0",
 	"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
 	"profiles":   `["dev","workers","oauth2","manual"]`, "replicas": `{"alert_worker":2}`,
-}
+})
 
 func planOf(t *testing.T, configs ...map[string]string) *plan.Plan {
 	t.Helper()

@@ -23,30 +23,36 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files under testdata from what is rendered now")
 
-// full is a stack with everything in it: services at both intervals, one with another path, and a service with replicas.
+// full is a stack with everything in it: services at both intervals, and one with another path.
 func full() Values {
 	return Values{
+		Service:    "test",
 		NamePrefix: "trading_platform",
+		URLs:       map[string]string{"prometheus": "http://prometheus:9090", "loki_server": "http://loki_server:3100"},
 		Targets: []Target{
 			{Service: "prometheus", Address: "prometheus:9090", Path: "/metrics", Tier: "observability", Component: "metrics"},
 			{Service: "loki_server", Address: "loki_server:3100", Path: "/metrics", Tier: "observability", Component: "logs"},
 			{Service: "execution_gateway", Address: "execution_gateway:8002", Path: "/metrics", Tier: "api", Component: "trading", Interval: 10 * time.Second},
 			{Service: "web_console_dev", Address: "web_console_dev:8080", Path: "/internal/metrics", Tier: "web", Component: "console"},
-			{Service: "backtest_worker_high", Address: "trading_platform_backtest_worker_high:9101", Path: "/metrics", Tier: "workers", Component: "backtest"},
 			{Service: "alert_worker", Address: "alert_worker:9101", Path: "/metrics", Tier: "workers", Component: "alerts"},
-			{Service: "backtest_worker_high", Address: "trading_platform_backtest_worker_high_2:9101", Path: "/metrics", Tier: "workers", Component: "backtest"},
 		},
-		LokiEnabled:       true,
-		PrometheusEnabled: true,
 		Nginx: Nginx{
-			Console:            "web_console_oauth2:8080",
-			Auth:               "auth_service:8001",
-			HTTPSPort:          443,
-			ServerNames:        []string{"web-console.trading-platform.local", "localhost"},
-			TrustedProxySubnet: "172.28.0.0/24",
-			Gateway:            netip.MustParseAddr("172.28.0.1"),
+			Upstreams:      map[string]string{"web_console_ng": "web_console_oauth2:8080", "auth_service": "auth_service:8001"},
+			HTTPSPort:      443,
+			ServerNames:    []string{"web-console.trading-platform.local", "localhost"},
+			TrustedProxies: netip.MustParsePrefix("172.28.0.0/24"),
+			Gateway:        netip.MustParseAddr("172.28.0.1"),
 		},
 	}
+}
+
+// without returns the full stack without some services.
+func without(services ...string) Values {
+	return with(func(v *Values) {
+		for _, name := range services {
+			delete(v.URLs, name)
+		}
+	})
 }
 
 // with returns the full stack with a change.
@@ -67,20 +73,21 @@ func cases() map[string]struct {
 	}{
 		"prometheus":              {"prometheus", full()},
 		"prometheus-no-targets":   {"prometheus", with(func(v *Values) { v.Targets = nil })},
-		"prometheus-without-loki": {"prometheus", with(func(v *Values) { v.LokiEnabled = false })},
+		"prometheus-without-loki": {"prometheus", without("loki_server")},
 		"loki":                    {"loki_server", full()},
 		"promtail":                {"promtail", full()},
 		"promtail-other-prefix":   {"promtail", with(func(v *Values) { v.NamePrefix = "desk.2" })},
 		"grafana":                 {"grafana", full()},
-		"grafana-without-loki":    {"grafana", with(func(v *Values) { v.LokiEnabled = false })},
-		"nginx-mtls": {"nginx_mtls", with(func(v *Values) {
-			v.Nginx.Console, v.Nginx.Auth, v.Nginx.TrustedProxySubnet = "web_console_mtls:8080", "", ""
+		"grafana-without-loki":    {"grafana", without("loki_server")},
+		"nginx-mtls": {"nginx", with(func(v *Values) {
+			v.Service, v.Nginx.ClientCerts = "nginx_mtls", true
+			v.Nginx.Upstreams, v.Nginx.TrustedProxies = map[string]string{"web_console_ng": "web_console_mtls:8080"}, netip.Prefix{}
 		})},
-		"nginx-oauth2": {"nginx_oauth2", full()},
-		"nginx-oauth2-any-name-report-only-other-port": {"nginx_oauth2", with(func(v *Values) {
-			v.Nginx.ServerNames, v.Nginx.CSPReportOnly, v.Nginx.HTTPSPort = nil, true, 10443
+		"nginx-oauth2": {"nginx", with(func(v *Values) { v.Service = "nginx_oauth2" })},
+		"nginx-oauth2-any-name-report-only-other-port": {"nginx", with(func(v *Values) {
+			v.Service, v.Nginx.ServerNames, v.Nginx.CSPReportOnly, v.Nginx.HTTPSPort = "nginx_oauth2", nil, true, 10443
 		})},
-		"grafana-alone": {"grafana", with(func(v *Values) { v.LokiEnabled, v.PrometheusEnabled = false, false })},
+		"grafana-alone": {"grafana", without("loki_server", "prometheus")},
 	}
 }
 
@@ -165,9 +172,7 @@ func TestFilesLieWhereTheServicesLook(t *testing.T) {
 			"/etc/grafana/provisioning/dashboards/dashboards.yml",
 			"/etc/grafana/provisioning/datasources/datasources.yml",
 		},
-		"nginx_mtls":   {"/etc/nginx/nginx.conf"},
-		"nginx_oauth2": {"/etc/nginx/nginx.conf"},
-		"postgres":     nil,
+		"nginx": {"/etc/nginx/nginx.conf"},
 	} {
 		t.Run(service, func(t *testing.T) {
 			files, err := Files(service, full())
@@ -177,66 +182,13 @@ func TestFilesLieWhereTheServicesLook(t *testing.T) {
 	}
 }
 
-func TestFilesRefuse(t *testing.T) {
-	target := func(change func(*Target)) Values {
-		return with(func(v *Values) { change(&v.Targets[len(v.Targets)-1]) })
-	}
-	for name, c := range map[string]struct {
-		service string
-		values  Values
-		want    string
-	}{
-		"a target without an address": {
-			"prometheus", target(func(t *Target) { t.Address = "" }),
-			`infra: files of prometheus: scrape target "backtest_worker_high" at "": it needs both a service and an address`,
-		},
-		"a target without a service": {
-			"prometheus", target(func(t *Target) { t.Service = "" }),
-			`infra: files of prometheus: scrape target "" at "trading_platform_backtest_worker_high_2:9101": it needs both a service and an address`,
-		},
-		"replicas that differ": {
-			"prometheus", target(func(t *Target) { t.Tier = "api" }),
-			"infra: files of prometheus: scrape target backtest_worker_high at trading_platform_backtest_worker_high_2:9101: it differs from the service's first target in more than the address",
-		},
-		"an interval below the timeout": {
-			"prometheus", target(func(t *Target) { t.Interval = 5 * time.Second }),
-			"infra: files of prometheus: scrape target backtest_worker_high: its interval 5s is shorter than the scrape timeout, 10s",
-		},
-		"promtail with no Loki to send to": {
-			"promtail", with(func(v *Values) { v.LokiEnabled = false }),
-			"infra: files of promtail: it sends to loki_server alone, which is not in the stack: add promtail to `disabled` too",
-		},
-		"nginx that has nothing to go on": {
-			"nginx_oauth2", Values{},
-			`infra: files of nginx_oauth2: the address of the web console is "": it must be host:port
-the address of auth_service is "": it must be host:port
-the HTTPS port is 0: it must be from 1 to 65535`,
-		},
-		"values that would be configuration": {
-			"nginx_mtls", with(func(v *Values) {
-				v.Nginx.Console = "evil; return 200:80"
-				v.Nginx.ServerNames = []string{"ok.example", "bad; }", "-bad"}
-				v.Nginx.TrustedProxySubnet = "everyone"
-			}),
-			`infra: files of nginx_mtls: the address of the web console is "evil; return 200:80": it must be host:port
-the server name "bad; }" is neither a host name nor an address
-the server name "-bad" is neither a host name nor an address
-TRUSTED_PROXY_SUBNET is "everyone": it must be a subnet, for example 172.28.0.0/24`,
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			files, err := Files(c.service, c.values)
-			assert.Nil(t, files)
-			assert.EqualError(t, err, c.want)
-		})
-	}
-}
-
-func TestEveryFaultIsReportedAtOnce(t *testing.T) {
-	_, err := Files("prometheus", Values{Targets: []Target{{Service: "a"}, {Address: "b:1"}}})
-	var joined interface{ Unwrap() []error }
-	require.True(t, errors.As(err, &joined))
-	assert.Len(t, joined.Unwrap(), 2)
+// A service that is not in the stack must not be named in a file of another.
+func TestATemplateThatNamesAMissingServiceFails(t *testing.T) {
+	_, err := Files("promtail", without("loki_server"))
+	require.ErrorContains(t, err, "infra: files of test: ")
+	assert.ErrorContains(t, err, "loki_server")
+	_, err = Files("nginx", with(func(v *Values) { v.Nginx.Upstreams = nil }))
+	require.ErrorContains(t, err, "web_console_ng")
 }
 
 func TestAlertsOnLogsComeWithLoki(t *testing.T) {
@@ -244,7 +196,7 @@ func TestAlertsOnLogsComeWithLoki(t *testing.T) {
 	files, err := Files("prometheus", full())
 	require.NoError(t, err)
 	assert.Contains(t, files, logs)
-	files, err = Files("prometheus", with(func(v *Values) { v.LokiEnabled = false }))
+	files, err = Files("prometheus", without("loki_server"))
 	require.NoError(t, err)
 	assert.NotContains(t, files, logs)
 }

@@ -13,9 +13,9 @@ import (
 func TestDashboardsUseProvisionedDatasources(t *testing.T) {
 	for name, v := range map[string]Values{
 		"both":       full(),
-		"prometheus": with(func(v *Values) { v.LokiEnabled = false }),
-		"loki":       with(func(v *Values) { v.PrometheusEnabled = false }),
-		"neither":    with(func(v *Values) { v.LokiEnabled, v.PrometheusEnabled = false, false }),
+		"prometheus": without("loki_server"),
+		"loki":       without("prometheus"),
+		"neither":    without("loki_server", "prometheus"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			files, err := Files("grafana", v)
@@ -29,8 +29,8 @@ func TestDashboardsUseProvisionedDatasources(t *testing.T) {
 			for _, d := range provisioned.Datasources {
 				types[d.UID] = d.Type
 			}
-			assert.Equal(t, v.PrometheusEnabled, types["prometheus"] != "")
-			assert.Equal(t, v.LokiEnabled, types["loki"] != "")
+			assert.Equal(t, v.URLs["prometheus"] != "", types["prometheus"] != "")
+			assert.Equal(t, v.URLs["loki_server"] != "", types["loki"] != "")
 
 			type datasource struct{ UID, Type string }
 			var dashboard struct {
@@ -45,7 +45,7 @@ func TestDashboardsUseProvisionedDatasources(t *testing.T) {
 					List []struct{ Datasource *datasource }
 				}
 			}
-			require.NoError(t, json.Unmarshal([]byte(files[dashboardFolder+"/stack-health.json"]), &dashboard))
+			require.NoError(t, json.Unmarshal([]byte(files[dashboards+"stack-health.json"]), &dashboard))
 			assert.Equal(t, "stack-health", dashboard.UID)
 			ids := map[int]bool{}
 			for _, p := range dashboard.Panels {
@@ -63,7 +63,7 @@ func TestDashboardsUseProvisionedDatasources(t *testing.T) {
 					assert.NotEmpty(t, types[variable.Datasource.UID])
 				}
 			}
-			if v.LokiEnabled && v.PrometheusEnabled {
+			if len(v.URLs) == 2 {
 				assert.Greater(t, len(dashboard.Panels), 10)
 			}
 		})

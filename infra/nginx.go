@@ -1,96 +1,68 @@
 package infra
 
 import (
-	"errors"
-	"fmt"
-	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 )
 
-// nginxView is what the template of nginx.conf reads.
-type nginxView struct {
-	Nginx
-	// Service is nginx_mtls or nginx_oauth2.
-	Service string
-	// MTLS says that clients must show a certificate; without it they log in through auth_service.
-	MTLS bool
-	// TrustedProxies are the parts of TrustedProxySubnet that are believed.
-	TrustedProxies []netip.Prefix
-	// Port follows the host name in URLs: empty for 443, else with its colon.
-	Port string
+// Nginx fills the configuration of an nginx in front of the web console.
+type Nginx struct {
+	// Upstreams are the services that requests go to, as host:port, by the app that they run.
+	Upstreams map[string]string
+	// ClientCerts says that clients must show a certificate; without it they log in through auth_service.
+	ClientCerts bool
+	// HTTPSPort is the port of the host that leads to container port 443. Port 80 redirects to it.
+	HTTPSPort int
+	// CSPReportOnly has browsers report what the content security policy forbids instead of blocking it.
+	CSPReportOnly bool
+	// ServerNames are the names and addresses that the server answers to. A request for any other gets 421. None
+	// means any. The first is where port 80 redirects a request for an unknown name.
+	ServerNames []string
+	// TrustedProxies is where a proxy in front of nginx may stand: from there, and from nowhere else,
+	// X-Forwarded-For is believed. The zero value means from nowhere.
+	TrustedProxies netip.Prefix
+	// Gateway is the gateway of nginx's network, which is never believed: the engine brings what arrives at the host's
+	// own ports from there, so that anyone could name any address as theirs and slip under the limits.
+	Gateway netip.Addr
 }
 
-func nginx(service string, n Nginx) (map[string]string, error) {
-	mtls := service == "nginx_mtls"
-	if err := n.check(mtls); err != nil {
-		return nil, err
+// Port follows the host name in URLs: empty for 443, else with its colon.
+func (n Nginx) Port() string {
+	if n.HTTPSPort == 443 {
+		return ""
 	}
-	view := nginxView{Nginx: n, Service: service, MTLS: mtls}
-	if n.HTTPSPort != 443 {
-		view.Port = ":" + strconv.Itoa(n.HTTPSPort)
-	}
-	if n.TrustedProxySubnet != "" {
-		view.TrustedProxies = without(n.Gateway, netip.MustParsePrefix(n.TrustedProxySubnet))
-	}
-	view.ServerNames = nil
+	return ":" + strconv.Itoa(n.HTTPSPort)
+}
+
+// Names gives ServerNames as they stand in a URL, which is what nginx compares with.
+func (n Nginx) Names() []string {
+	var names []string
 	for _, name := range n.ServerNames {
-		// As it stands in a URL, so that it is what nginx compares with.
 		if address, err := netip.ParseAddr(name); err == nil && address.Is6() {
 			name = "[" + address.String() + "]"
 		}
-		view.ServerNames = append(view.ServerNames, name)
+		names = append(names, name)
 	}
-	return tree("files/nginx", "/etc/nginx", view)
+	return names
 }
 
-// without splits a subnet around an address.
-func without(gateway netip.Addr, subnet netip.Prefix) []netip.Prefix {
-	subnet = subnet.Masked()
-	if !subnet.Contains(gateway) {
+// Believed gives TrustedProxies without the gateway, as subnets.
+func (n Nginx) Believed() []netip.Prefix {
+	subnet := n.TrustedProxies.Masked()
+	switch {
+	case !subnet.IsValid():
+		return nil
+	case !subnet.Contains(n.Gateway):
 		return []netip.Prefix{subnet}
 	}
 	var parts []netip.Prefix
 	for bits := subnet.Addr().BitLen(); bits > subnet.Bits(); bits-- {
 		// The half of the next larger block that does not hold the gateway: the bit that tells the halves apart, turned.
-		bytes := gateway.AsSlice()
+		bytes := n.Gateway.AsSlice()
 		bytes[(bits-1)/8] ^= 1 << (7 - (bits-1)%8)
 		if sibling, ok := netip.AddrFromSlice(bytes); ok {
 			parts = append(parts, netip.PrefixFrom(sibling, bits).Masked())
 		}
 	}
 	return parts
-}
-
-// serverName is what may stand in a configuration without quotes: anything else could end a directive and start another.
-var serverName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$|^\[?[0-9a-fA-F:.]+\]?$`)
-
-// check finds what nginx would refuse, and what it would read as more than a value.
-func (n Nginx) check(mtls bool) error {
-	var faults []error
-	upstream := func(name, address string) {
-		host, port, err := net.SplitHostPort(address)
-		if number, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || number == 0 || !serverName.MatchString(host) {
-			faults = append(faults, fmt.Errorf("the address of %s is %q: it must be host:port", name, address))
-		}
-	}
-	upstream("the web console", n.Console)
-	if !mtls {
-		upstream("auth_service", n.Auth)
-	}
-	if n.HTTPSPort < 1 || n.HTTPSPort > 65535 {
-		faults = append(faults, fmt.Errorf("the HTTPS port is %d: it must be from 1 to 65535", n.HTTPSPort))
-	}
-	for _, name := range n.ServerNames {
-		if !serverName.MatchString(name) {
-			faults = append(faults, fmt.Errorf("the server name %q is neither a host name nor an address", name))
-		}
-	}
-	if n.TrustedProxySubnet != "" {
-		if _, err := netip.ParsePrefix(n.TrustedProxySubnet); err != nil {
-			faults = append(faults, fmt.Errorf("TRUSTED_PROXY_SUBNET is %q: it must be a subnet, for example 172.28.0.0/24", n.TrustedProxySubnet))
-		}
-	}
-	return errors.Join(faults...)
 }

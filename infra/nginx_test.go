@@ -61,7 +61,8 @@ func newProxy(t *testing.T, service string, n Nginx) *proxy {
 			require.NoError(t, os.Rename(filepath.Join(run.dir, "clients"), filepath.Join(p.expired(), "clients")))
 		}
 	}
-	files, err := Files(service, with(func(v *Values) { v.Nginx = n }))
+	n.ClientCerts = service == "nginx_mtls"
+	files, err := Files("nginx", with(func(v *Values) { v.Service, v.Nginx = service, n }))
 	require.NoError(t, err)
 	config := files["/etc/nginx/nginx.conf"]
 	for ours, here := range map[string]string{
@@ -256,11 +257,14 @@ func (c *console) seen() *http.Request {
 }
 
 func mtlsValues(c *console) Nginx {
-	return Nginx{Console: c.address(), HTTPSPort: 10443, ServerNames: []string{"console.example", "127.0.0.1", "::1", "localhost"}}
+	return Nginx{Upstreams: map[string]string{"web_console_ng": c.address()}, HTTPSPort: 10443, ServerNames: []string{"console.example", "127.0.0.1", "::1", "localhost"}}
 }
 
 func oauth2Values(c, auth *console) Nginx {
-	return Nginx{Console: c.address(), Auth: auth.address(), HTTPSPort: 443, ServerNames: []string{"console.example"}}
+	return Nginx{
+		Upstreams: map[string]string{"web_console_ng": c.address(), "auth_service": auth.address()},
+		HTTPSPort: 443, ServerNames: []string{"console.example"},
+	}
 }
 
 // guarded asserts the headers that every answer bears.
@@ -663,15 +667,18 @@ func TestLogsAreJSONWithoutSecrets(t *testing.T) {
 }
 
 func TestAProxyInFrontIsBelievedFromItsSubnetOnly(t *testing.T) {
-	for name, x := range map[string]struct{ subnet, want string }{
-		"in the subnet":  {"127.0.0.0/16", "10.9.9.9"},
-		"elsewhere":      {"172.28.0.0/24", ""},
-		"with no subnet": {"", ""},
+	for name, x := range map[string]struct {
+		subnet netip.Prefix
+		want   string
+	}{
+		"in the subnet":  {netip.MustParsePrefix("127.0.0.0/16"), "10.9.9.9"},
+		"elsewhere":      {netip.MustParsePrefix("172.28.0.0/24"), ""},
+		"with no subnet": {netip.Prefix{}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newConsole(t)
 			values := mtlsValues(c)
-			values.TrustedProxySubnet = x.subnet
+			values.TrustedProxies = x.subnet
 			p := startProxy(t, "nginx_mtls", values)
 			get(t, p.client(t, p.certs(), "trader"), "https://console.example/", "X-Forwarded-For", "1.1.1.1, 10.9.9.9")
 			if x.want == "" {
@@ -699,7 +706,7 @@ func TestTheGatewayIsNoTrustedProxy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newConsole(t)
 			values := mtlsValues(c)
-			values.TrustedProxySubnet, values.Gateway = x.trusted, netip.MustParseAddr(x.gateway)
+			values.TrustedProxies, values.Gateway = netip.MustParsePrefix(x.trusted), netip.MustParseAddr(x.gateway)
 			p := startProxy(t, "nginx_mtls", values)
 			from := func(address string) string {
 				get(t, p.clientFrom(t, net.ParseIP(address), p.certs(), "trader"), "https://console.example/", "X-Forwarded-For", "10.9.9.9")

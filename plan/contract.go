@@ -94,7 +94,7 @@ func (r *resolver) contracts(enabled []catalog.Service) {
 func contractOf(s catalog.Service) contract {
 	c := contract{Name: s.Name, Role: referenceRole(s), Health: referenceHealth(s), Needs: map[string]string{}, Variables: map[string]string{}}
 	for _, v := range s.Env {
-		c.Variables[v.Name] = v.Value
+		c.Variables[v.Name] = s.Fill(v.Value)
 		if v.Required {
 			c.Required = append(c.Required, v.Name)
 		}
@@ -132,11 +132,14 @@ func referenceRole(s catalog.Service) string {
 	return apiRole
 }
 
-// referenceHealth gives the address of a service's health. The platform's own workers
-// serve none; the reference app's do.
+// referenceHealth gives the address of a service's health page. The platform's own
+// services may have none; the reference app's do.
 func referenceHealth(s catalog.Service) string {
-	if s.Probe.Health == "" {
+	switch {
+	case s.Port == 0:
 		return fmt.Sprintf("http://%s:9100/health", s.Name)
+	case s.Probe.Path == "":
+		return s.URL() + "/health"
 	}
-	return s.Probe.Health
+	return s.Health()
 }

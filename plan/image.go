@@ -43,10 +43,10 @@ func (r *resolver) build(s catalog.Service) *Build {
 		Args:       map[string]string{},
 	}
 	for _, v := range s.BuildArgs {
-		b.Args[v.Name], _ = r.value(v)
+		b.Args[v.Name], _ = r.value(s, v)
 	}
 	for _, v := range s.BuildContexts {
-		folder, _ := r.value(v)
+		folder, _ := r.value(s, v)
 		if !filepath.IsLocal(folder) {
 			r.faults.Add(settings.Project+":"+v.From[0], "copy it into the checkout, or build the image with docker build --build-context "+
 				v.Name+"="+folder+" and name it: "+settings.Set(r.set.Stack, "--path images."+s.Name, "<reference>"),

@@ -27,9 +27,9 @@ type Plan struct {
 	Notes         []string  `json:"notes,omitempty"`
 	Open          []string  `json:"open,omitempty"` // what others than this host can reach without a login
 
-	// Unset names the variables that must be given a value before the stack can
+	// Unset holds the variables that must be given a value before the stack can
 	// run: required ones without one, and those with a value that everyone knows.
-	Unset []string `json:"-"`
+	Unset []catalog.Variable `json:"-"`
 }
 
 // Network is a bridge network.
@@ -72,9 +72,6 @@ type Service struct {
 	ReadOnly     bool     `json:"readOnly,omitempty"`
 	Init         bool     `json:"init,omitempty"` // the engine's own init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`
-
-	metrics catalog.Metrics // for the scrape configuration
-	certs   []string        // files of the certificate folder
 }
 
 // Image says where a service's image comes from: a reference, or a build.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +26,8 @@ type resolver struct {
 	missing map[string][]string
 	// reference holds the services that run the reference app.
 	reference map[string]bool
+	// variables holds the variables of both.
+	variables map[string]catalog.Variable
 	// localOnly holds, by variable, the services that would run with a value that is no secret.
 	localOnly map[string][]string
 }
@@ -41,6 +42,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r := &resolver{
 		set: set, certs: certs,
 		missing: map[string][]string{}, reference: map[string]bool{}, localOnly: map[string][]string{},
+		variables: map[string]catalog.Variable{},
 		plan: &Plan{
 			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
@@ -58,39 +60,41 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r.facts = r.workOutFacts()
 	r.networks()
 	r.volumes()
-	enabled := r.enabled()
-	for _, s := range startOrder(enabled) {
+	services := startOrder(r.enabled())
+	for _, s := range services {
 		r.plan.Services = append(r.plan.Services, r.service(s))
 	}
-	r.contracts(enabled)
-	r.files(enabled)
+	r.contracts(services)
+	r.files(services)
 	r.report()
 	return r.plan, r.faults.Err()
 }
 
+// httpsPort is where browsers go to nginx, before the offset.
+const httpsPort = 443
+
 // workOutFacts gives the values that catalog.Facts names.
 func (r *resolver) workOutFacts() map[string]string {
+	address := func(service string) string { s, _ := catalog.Lookup(service); return s.Address() }
 	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
-	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: "postgres:5432", Path: "/" + db}
-	redis := url.URL{Scheme: "redis", Host: "redis:6379", Path: "/0"}
+	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address("postgres"), Path: "/" + db}
+	redis := url.URL{Scheme: "redis", Host: address("redis"), Path: "/0"}
 	if password := r.set.Variables["REDIS_PASSWORD"].Text; password != "" {
 		redis.User = url.UserPassword("", password)
 	}
-	console, https := strconv.Itoa(8080+r.set.PortOffset), 443+r.set.PortOffset
 	public := "https://" + settings.PublicHost
-	if https != 443 {
+	if https := httpsPort + r.set.PortOffset; https != httpsPort {
 		public += ":" + strconv.Itoa(https)
 	}
 	return map[string]string{
-		"stack":           r.set.Stack,
-		"secured":         strconv.FormatBool(r.securedBy() != ""),
-		"docker_root":     r.set.DockerRoot,
-		"database_url":    database.String(),
-		"redis_url":       redis.String(),
-		"nginx_address":   r.set.NginxAddress.String(),
-		"nginx_subnet":    r.set.Subnet.String(),
-		"console_origins": "http://localhost:" + console + ",http://127.0.0.1:" + console,
-		"public_url":      public,
+		"stack":         r.set.Stack,
+		"secured":       strconv.FormatBool(r.securedBy() != ""),
+		"docker_root":   r.set.DockerRoot,
+		"database_url":  database.String(),
+		"redis_url":     redis.String(),
+		"nginx_address": r.set.NginxAddress.String(),
+		"nginx_subnet":  r.set.Subnet.String(),
+		"public_url":    public,
 	}
 }
 
@@ -145,16 +149,22 @@ func (r *resolver) enabled() []catalog.Service {
 			on = append(on, s)
 		}
 	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(on, func(o catalog.Service) bool { return o.Name == name })
+	}
 	for i, s := range on {
-		var after []string
+		on[i].After = nil
 		for _, name := range s.After {
-			if slices.ContainsFunc(on, func(o catalog.Service) bool { return o.Name == name }) {
-				after = append(after, name)
-			} else {
+			switch {
+			case has(name):
+				on[i].After = append(on[i].After, name)
+			case slices.Contains(s.Needs, name):
+				r.faults.Add(settings.Project+":disabled", "take "+name+" out of `disabled`, or put "+s.Name+" in as well",
+					"%s is disabled, and %s cannot do without it", name, s.Name)
+			default:
 				r.plan.Notes = append(r.plan.Notes, fmt.Sprintf("%s does not wait for %s, which is not in the stack", s.Name, name))
 			}
 		}
-		on[i].After = after
 	}
 	return on
 }
@@ -188,12 +198,12 @@ func startOrder(services []catalog.Service) []catalog.Service {
 func (r *resolver) service(s catalog.Service) Service {
 	out := Service{
 		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: r.image(s),
-		Command: s.Command, User: s.User, After: s.After, Health: s.Probe.Health,
-		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init, metrics: s.Metrics, certs: s.Certs,
+		Command: s.Command, User: s.User, After: s.After, Health: s.Health(), Metrics: s.MetricsURL(),
+		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init,
 	}
 	command := slices.Clone(s.Probe.Command)
 	for i, word := range command {
-		command[i] = r.expand(word)
+		command[i] = r.expand(s, word)
 	}
 	if r.reference[s.Name] {
 		out.Command, out.Capabilities = []string{"serve"}, nil
@@ -214,7 +224,7 @@ func (r *resolver) service(s catalog.Service) Service {
 	for _, m := range s.Mounts {
 		switch {
 		case m.Checkout == "":
-			out.Mounts = append(out.Mounts, Mount{Volume: m.Volume, Host: r.expand(m.Host), Path: m.Path, ReadOnly: m.ReadOnly})
+			out.Mounts = append(out.Mounts, Mount{Volume: m.Volume, Host: r.expand(s, m.Host), Path: m.Path, ReadOnly: m.ReadOnly})
 		case r.set.SourceDir != "":
 			out.Mounts = append(out.Mounts, Mount{Host: r.set.SourceDir + "/" + m.Checkout, Path: m.Path, ReadOnly: m.ReadOnly, Create: m.Create})
 		}
@@ -225,9 +235,6 @@ func (r *resolver) service(s catalog.Service) Service {
 			a.Address = r.set.NginxAddress.String()
 		}
 		out.Networks = append(out.Networks, a)
-	}
-	if s.Metrics.Port != 0 {
-		out.Metrics = fmt.Sprintf("http://%s:%d%s", s.Name, s.Metrics.Port, metricsPath(s.Metrics))
 	}
 	return out
 }
@@ -242,13 +249,6 @@ func (r *resolver) memory(s catalog.Service, jobs string) int {
 		return s.Memory // the service says what is wrong with the value
 	}
 	return min(s.Memory+int(bytes>>20), settings.MostMemory)
-}
-
-func metricsPath(m catalog.Metrics) string {
-	if m.Path != "" {
-		return m.Path
-	}
-	return "/metrics"
 }
 
 func (r *resolver) ports(s catalog.Service, value func(variable string) string) []Port {
@@ -287,12 +287,26 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 	return ports
 }
 
-// factName is a fact in a value. A shell's ${VARIABLE} is none.
-var factName = regexp.MustCompile(`\$\{[a-z_]+\}`)
+// expand fills the facts into a value of a service.
+func (r *resolver) expand(s catalog.Service, value string) string {
+	return catalog.Expand(s.Fill(value), func(fact, service string) string {
+		if fact == "origins" {
+			return r.origins(service)
+		}
+		return r.facts[fact]
+	})
+}
 
-// expand fills the facts into a value.
-func (r *resolver) expand(value string) string {
-	return factName.ReplaceAllStringFunc(value, func(name string) string { return r.facts[name[2:len(name)-1]] })
+// origins gives where a browser on this host finds a service.
+func (r *resolver) origins(service string) string {
+	s, _ := catalog.Lookup(service)
+	for _, p := range s.Ports {
+		if p.URL != "" {
+			port := strconv.Itoa(p.Host + r.set.PortOffset)
+			return p.URL + "://localhost:" + port + "," + p.URL + "://127.0.0.1:" + port
+		}
+	}
+	return ""
 }
 
 // env gives a service's variables in the order of the catalog, then those that
@@ -301,16 +315,18 @@ func (r *resolver) expand(value string) string {
 func (r *resolver) env(s catalog.Service) []Env {
 	var env []Env
 	for _, v := range s.Env {
-		value, given := r.value(v)
+		value, given := r.value(s, v)
 		override, overridden := r.set.ServiceEnv[s.Name][v.Name]
 		if overridden {
 			value, given = override.Text, override.Secret
 		}
 		if v.Required && value == "" {
 			r.missing[v.Name] = append(r.missing[v.Name], s.Name)
+			r.variables[v.Name] = v
 		}
 		if slices.Contains(catalog.LocalOnly[v.Name], value) {
 			r.localOnly[v.Name] = append(r.localOnly[v.Name], s.Name)
+			r.variables[v.Name] = v
 		}
 		env = append(env, r.variable(v.Name, value, given))
 	}
@@ -324,13 +340,13 @@ func (r *resolver) env(s catalog.Service) []Env {
 }
 
 // value gives a variable's value, and whether the user gave it as a secret.
-func (r *resolver) value(v catalog.Variable) (string, bool) {
+func (r *resolver) value(s catalog.Service, v catalog.Variable) (string, bool) {
 	for _, name := range v.From {
 		if user, ok := r.set.Variables[name]; ok && user.Text != "" {
 			return user.Text, user.Secret
 		}
 	}
-	return r.expand(v.Value), false
+	return r.expand(s, v.Value), false
 }
 
 // variable decides whether a value is a secret. The local-only values are not,
@@ -347,56 +363,60 @@ func (r *resolver) variable(name, value string, given bool) Env {
 	return Env{Name: name, Value: value, Secret: secret}
 }
 
-// files renders each service's configuration files and adds its certificates.
-func (r *resolver) files(enabled []catalog.Service) {
-	values := infra.Values{NamePrefix: r.set.NamePrefix}
-	for _, s := range r.plan.Services {
-		values.PrometheusEnabled = values.PrometheusEnabled || s.Name == "prometheus"
-		values.LokiEnabled = values.LokiEnabled || s.Name == "loki_server"
-		if s.metrics.Port == 0 {
-			continue
+// files renders each service's configuration files and adds its certificates. The
+// services are the plan's, in its order.
+func (r *resolver) files(services []catalog.Service) {
+	values := infra.Values{NamePrefix: r.set.NamePrefix, URLs: map[string]string{}}
+	for _, s := range services {
+		if s.Port != 0 {
+			values.URLs[s.Name] = s.URL()
 		}
-		values.Targets = append(values.Targets, infra.Target{
-			Service: s.Name, Address: fmt.Sprintf("%s:%d", s.Name, s.metrics.Port), Path: metricsPath(s.metrics),
-			Tier: string(s.Tier), Component: s.metrics.Component, Interval: s.metrics.Interval,
-		})
+		if s.Metrics.Component != "" {
+			values.Targets = append(values.Targets, infra.Target{
+				Service: s.Name, Address: s.Address(), Path: strings.TrimPrefix(s.MetricsURL(), s.URL()),
+				Tier: string(s.Tier), Component: s.Metrics.Component, Interval: s.Metrics.Interval,
+			})
+		}
 	}
-	for i := range r.plan.Services {
-		s := &r.plan.Services[i]
-		values.Nginx = r.nginx(*s, enabled)
-		files, err := infra.Files(s.Name, values)
-		if err != nil {
-			r.faults.Add(s.Name, "put back what it needs, or add "+s.Name+" to `disabled` as well", "its configuration cannot be made: %v", err)
+	for i, s := range services {
+		out := &r.plan.Services[i]
+		if s.Files != "" {
+			values.Service, values.Nginx = s.Name, r.nginx(s, out)
+			files, err := infra.Files(s.Files, values)
+			if err != nil {
+				r.faults.Add(s.Name, "correct the files in infra/files/"+s.Files, "its configuration cannot be made: %v", err)
+			}
+			for _, path := range slices.Sorted(maps.Keys(files)) {
+				out.Files = append(out.Files, File{Path: path, Content: files[path]})
+			}
 		}
-		for _, path := range slices.Sorted(maps.Keys(files)) {
-			s.Files = append(s.Files, File{Path: path, Content: files[path]})
-		}
-		for _, name := range s.certs {
-			s.Files = append(s.Files, File{Path: "/etc/nginx/certs/" + name, Content: r.certs[name], Secret: true, Private: strings.HasSuffix(name, ".key")})
+		for _, name := range s.Certs {
+			out.Files = append(out.Files, File{Path: "/etc/nginx/certs/" + name, Content: r.certs[name], Secret: true, Private: strings.HasSuffix(name, ".key")})
 		}
 	}
 }
 
-// nginx gives a proxy's template values: its upstreams are the services that it waits for.
-func (r *resolver) nginx(s Service, enabled []catalog.Service) infra.Nginx {
-	if s.Tier != catalog.Proxy {
+// nginx gives the template values of a proxy.
+func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
+	if !s.Proxy {
 		return infra.Nginx{}
 	}
 	n := infra.Nginx{
-		HTTPSPort: 443 + r.set.PortOffset, TrustedProxySubnet: s.Value("TRUSTED_PROXY_SUBNET"),
-		Gateway:       r.set.Subnet.Addr().Next(), // what the engine takes where it is told none
-		CSPReportOnly: s.Value("CSP_REPORT_ONLY") == "true",
-		ServerNames:   r.set.ServerNames(),
+		Upstreams: map[string]string{}, ClientCerts: catalog.ProfileOf(s).ClientCerts,
+		HTTPSPort: httpsPort + r.set.PortOffset, CSPReportOnly: out.Value("CSP_REPORT_ONLY") == "true",
+		ServerNames: r.set.ServerNames(),
+		Gateway:     r.set.Subnet.Addr().Next(), // what the engine takes where it is told none
 	}
-	for _, o := range enabled {
-		if !slices.Contains(s.After, o.Name) {
-			continue
-		}
-		u, _ := url.Parse(o.Probe.Health)
-		if o.App == "auth_service" {
-			n.Auth = u.Host
-		} else {
-			n.Console = u.Host
+	for _, name := range s.Needs {
+		upstream, _ := catalog.Lookup(name)
+		n.Upstreams[upstream.App] = upstream.Address()
+	}
+	const trusted = "TRUSTED_PROXY_SUBNET"
+	if subnet := out.Value(trusted); subnet != "" {
+		var err error
+		if n.TrustedProxies, err = netip.ParsePrefix(subnet); err != nil {
+			r.faults.Add(settings.Project+":"+trusted, settings.Set(r.set.Stack, trusted, "172.28.0.0/24"),
+				"%q is not a subnet, from which %s would believe what a proxy says", subnet, s.Name)
 		}
 	}
 	return n
@@ -420,10 +440,10 @@ func (r *resolver) report() {
 		if catalog.IsSecret(name, "") {
 			fix = settings.SetSecret(r.set.Stack, name)
 		}
-		if !strings.HasPrefix(name, "AUTH0_") {
+		if !r.variables[name].Ask {
 			fix = init + fix
 		}
-		r.plan.Unset = append(r.plan.Unset, name)
+		r.plan.Unset = append(r.plan.Unset, r.variables[name])
 		r.faults.Add(settings.Project+":"+name, fix, "required by %s, and not set", strings.Join(r.missing[name], ", "))
 	}
 	why := r.reachable()
@@ -433,10 +453,10 @@ func (r *resolver) report() {
 	for _, name := range slices.Sorted(maps.Keys(r.localOnly)) {
 		services := r.localOnly[name]
 		fix := init + settings.SetSecret(r.set.Stack, name)
-		if name == "HMAC_SIGNING_KEYS" || name == "SESSION_ENCRYPTION_KEY" { // fixed in the dev console
+		if v := r.variables[name]; len(v.From) == 0 { // fixed, as those of the dev console are
 			fix = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
 		} else {
-			r.plan.Unset = append(r.plan.Unset, name)
+			r.plan.Unset = append(r.plan.Unset, v)
 		}
 		r.faults.Add(settings.Project+":"+name, fix,
 			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)

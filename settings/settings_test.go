@@ -100,14 +100,22 @@ func TestValidSettings(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
+	allProfiles := strings.Join(catalog.ProfileNames(), ", ")
+	var workers []string
+	for _, s := range catalog.Services() {
+		if s.Scalable {
+			workers = append(workers, s.Name)
+		}
+	}
+	allWorkers := strings.Join(workers, ", ")
 	set := "pulumi config set -s dev "
 	for name, test := range map[string]struct {
 		key, value       string
 		where, what, fix string
 	}{
 		"profiles, no list": {"profiles", "dev", "profiles", `"dev" is not a list of profile names`, "pulumi config rm -s dev profiles && " + set + "--path 'profiles[0]' dev"},
-		"profiles, unknown": {"profiles", `["worker"]`, "profiles", `no profile "worker"; did you mean workers?`, "one of dev, workers, mtls, oauth2, manual"},
-		"profiles, far off": {"profiles", `["production"]`, "profiles", `no profile "production"`, "one of dev, workers, mtls, oauth2, manual"},
+		"profiles, unknown": {"profiles", `["worker"]`, "profiles", `no profile "worker"; did you mean workers?`, "one of " + allProfiles},
+		"profiles, far off": {"profiles", `["production"]`, "profiles", `no profile "production"`, "one of " + allProfiles},
 		"profiles, conflict": {"profiles", `["mtls","oauth2"]`, "profiles",
 			"mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443 and want nginx's fixed address",
 			"give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2"},
@@ -170,7 +178,7 @@ func TestFaults(t *testing.T) {
 		"replicas, words": {"replicas", `{"alert_worker":"many"}`, "replicas.alert_worker",
 			`"many" is not a number from 1 to 99 (to have none, name it in ` + "`disabled`)", set + "--path replicas.alert_worker 1"},
 		"replicas of what has one": {"replicas", `{"postgres":2}`, "replicas", `no worker "postgres"`,
-			"one of backtest_worker_dev, backtest_worker_high, backtest_worker_normal, backtest_worker_low, alert_worker"},
+			"one of " + allWorkers},
 		"volumes, unknown": {"volumes", `{"pg_data":"x"}`, "volumes", `no volume "pg_data"; did you mean pgdata?`,
 			"one of pgdata, redisdata, prometheusdata, grafanadata, lokidata, promtaildata, backtest_data"},
 		"disabled, no list": {"disabled", "grafana", "disabled", `"grafana" is not a list of service names`, "pulumi config rm -s dev disabled && " + set + "--path 'disabled[0]' postgres"},
@@ -213,7 +221,7 @@ func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
   3. trading-platform:portOffset: "many" is not a whole number
      Fix: pulumi config set -s dev portOffset 0
   4. trading-platform:profiles: no profile "prod"
-     Fix: one of dev, workers, mtls, oauth2, manual
+     Fix: one of `+strings.Join(catalog.ProfileNames(), ", ")+`
   5. trading-platform:replicas.alert_worker: "1000" is not a number from 1 to 99 (to have none, name it in `+"`disabled`"+`)
      Fix: pulumi config set -s dev --path replicas.alert_worker 1
   6. trading-platform:retainVolumes: "no" is not true or false

@@ -32,10 +32,10 @@ func Resolve(src settings.Source) (*plan.Plan, *settings.Settings, error) {
 	return p, set, faults.Err()
 }
 
-// NeedsCerts tells whether a stack has nginx, which shows certificates.
+// NeedsCerts tells whether a stack has a service that reads files of the certificate folder.
 func NeedsCerts(set *settings.Settings) bool {
 	return slices.ContainsFunc(catalog.Services(), func(s catalog.Service) bool {
-		return s.Tier == catalog.Proxy && slices.Contains(set.Profiles, s.Profile) && !slices.Contains(set.Disabled, s.Name)
+		return len(s.Certs) > 0 && slices.Contains(set.Profiles, s.Profile) && !slices.Contains(set.Disabled, s.Name)
 	})
 }
 

@@ -184,7 +184,7 @@ func testLokiImage(t *testing.T, image string) {
 	t.Run("as root, with the stack's configuration", func(t *testing.T) {
 		t.Parallel()
 		container := airgapCreate(t, "loki", "--user", "0", "-v", airgapVolume(t, "lokidata")+":/tmp/loki", image, "-config.file=/etc/loki/loki-config.yml")
-		airgapMust(t, "cp", "../infra/files/loki_server/loki-config.yml", string(container)+":/etc/loki/loki-config.yml")
+		airgapMust(t, "cp", "../infra/files/loki_server/etc/loki/loki-config.yml", string(container)+":/etc/loki/loki-config.yml")
 		airgapMust(t, "start", string(container))
 		container.becomes(t, "ready", "wget", "-q", "-O", "-", "http://127.0.0.1:3100/ready")
 		container.stop(t)

@@ -21,11 +21,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/catalog/catalogtest"
 	"trading-platform/plan"
 )
 
 // withLoki is the smallest stack that writes to each kind of volume.
-var withLoki = map[string]any{"disabled": []string{"grafana", "prometheus", "promtail"}}
+var withLoki = map[string]any{"disabled": catalogtest.BaseWithout("postgres", "redis", "loki_server")}
 
 // TestBackup takes one stack's data through backups and restores, whole ones and such as are cut short.
 func TestBackup(t *testing.T) {

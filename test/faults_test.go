@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog/catalogtest"
 )
 
 // fault is one thing that goes wrong with a stack that has rows in its databases.
@@ -394,7 +396,7 @@ func engineFaults() []fault {
 }
 
 func promtailLive(t *testing.T, clone string) *live {
-	return newLive(t, clone, map[string]any{"disabled": []string{"grafana", "prometheus"}})
+	return newLive(t, clone, map[string]any{"disabled": catalogtest.BaseWithout("postgres", "redis", "loki_server", "promtail")})
 }
 
 func probeFaults() []fault {

@@ -14,10 +14,12 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog/catalogtest"
 )
 
 // databases is the smallest stack: what a test of one behaviour needs of the base.
-var databases = map[string]any{"disabled": []string{"grafana", "prometheus", "loki_server", "promtail"}}
+var databases = map[string]any{"disabled": catalogtest.BaseWithout("postgres", "redis")}
 
 func TestASecondRunChangesNothing(t *testing.T) {
 	t.Parallel()
@@ -100,7 +102,7 @@ func TestEditsReplaceExactlyWhatTheyTouch(t *testing.T) {
 
 	before := s.ids()
 	s.useProgram(clone)
-	edit("infra/files/prometheus/prometheus.yml.tmpl", "scrape_timeout: 10s", "scrape_timeout: 9s")
+	edit("infra/files/prometheus/etc/prometheus/prometheus.yml.tmpl", "scrape_timeout: 10s", "scrape_timeout: 9s")
 	s.up()
 	assert.Equal(t, []string{"prometheus"}, s.replaced(before), "an edit of Prometheus' configuration")
 	assert.Contains(t, s.exec("prometheus", "cat", "/etc/prometheus/prometheus.yml"), "scrape_timeout: 9s")
@@ -134,7 +136,7 @@ func TestServicesThatFail(t *testing.T) {
 
 func TestAServiceThatNeverTurnsHealthy(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, "base", map[string]any{"disabled": []string{"grafana", "prometheus"}})
+	s := newStack(t, "base", map[string]any{"disabled": catalogtest.BaseWithout("postgres", "redis", "loki_server", "promtail")})
 	sleeps := testImage(t, "sleeps", references["promtail"], `ENTRYPOINT ["sh", "-c", "echo waiting for the other shoe; exec sleep infinity"]`)
 	s.configure(map[string]any{"images": merged(images(), "promtail", sleeps)})
 	out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")

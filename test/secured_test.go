@@ -23,15 +23,22 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/catalog/catalogtest"
 	"trading-platform/certs"
 	"trading-platform/settings"
 )
 
 // secrets are what `platform init` makes up for a secured stack.
-var secrets = map[string]any{
-	"POSTGRES_PASSWORD": "only-in-this-test", "GF_SECURITY_ADMIN_PASSWORD": "only-in-this-test",
-	"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "only-in-this-test",
-}
+var secrets = func() map[string]any {
+	values := map[string]any{}
+	for name, value := range catalogtest.Required(map[string]string{
+		"POSTGRES_PASSWORD": "only-in-this-test", "GF_SECURITY_ADMIN_PASSWORD": "only-in-this-test",
+		"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "only-in-this-test",
+	}) {
+		values[name] = value
+	}
+	return values
+}()
 
 // with is a map with another laid over it.
 func with(m, over map[string]any) map[string]any {

@@ -18,28 +18,28 @@ import (
 	"trading-platform/stack"
 )
 
-// unfit names the secrets whose shipped value does not do on this machine: one that
+// unfit gives the secrets whose shipped value does not do on this machine: one that
 // everyone knows never goes over a database that a secured stack has used.
-func (r *run) unfit(ctx context.Context) ([]string, error) {
+func (r *run) unfit(ctx context.Context) ([]catalog.Variable, error) {
 	p, err := r.plan(r.stack)
 	if err != nil || p == nil {
 		return nil, err
 	}
 	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
 	postgres, ok := p.Lookup("postgres")
-	if !ok || slices.Contains(p.Unset, password) || !slices.Contains(catalog.LocalOnly[password], postgres.Value(password)) {
+	if !ok || slices.ContainsFunc(p.Unset, func(v catalog.Variable) bool { return v.Name == password }) || !slices.Contains(catalog.LocalOnly[password], postgres.Value(password)) {
 		return nil, nil
 	}
 	if secured, err := preflight.SecuredDatabase(ctx, r.engine, p); err != nil || !secured {
 		return nil, err
 	}
 	r.say("a secured stack has used this database, so stack " + r.stack + " gets a password of its own for it")
-	return []string{password}, nil
+	return []catalog.Variable{{Name: password}}, nil
 }
 
 // makeSecrets makes up what the stack needs and nobody has to choose. Only what
 // somebody else gave the user is asked for, and only where there is somebody to ask.
-func (w *Workspace) makeSecrets(ctx context.Context, name string, more []string, say func(string)) error {
+func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog.Variable, say func(string)) error {
 	p, err := w.plan(name)
 	if err != nil || p == nil {
 		return err
@@ -48,25 +48,25 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []string,
 	for _, variable := range slices.Concat(p.Unset, more) {
 		value := ""
 		switch {
-		case strings.HasPrefix(variable, "AUTH0_"):
-			value = ask(variable)
-		case variable == "WEB_CONSOLE_USER":
-			value = "admin"
-		case strings.HasSuffix(variable, "_PASSWORD"):
+		case variable.Ask:
+			value = ask(variable.Name)
+		case variable.Initial != "":
+			value = variable.Initial
+		case strings.HasSuffix(variable.Name, "_PASSWORD"):
 			value = base64.URLEncoding.EncodeToString([]byte(Random()))[:32] // fit for a URL and a shell
 		default:
 			value = Random()
 		}
 		if value == "" {
-			unknown = append(unknown, variable)
+			unknown = append(unknown, variable.Name)
 			continue
 		}
 		// Over standard input: an argument would stand in the list of processes.
-		err := w.runCLI(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable)
+		err := w.runCLI(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable.Name)
 		if err != nil {
 			return err
 		}
-		made = append(made, variable)
+		made = append(made, variable.Name)
 	}
 	if len(made) > 0 {
 		say("made as secrets of stack " + name + ": " + strings.Join(made, ", ") +
@@ -100,7 +100,7 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 		}
 	}
 	var clients []string
-	if slices.Contains(set.Profiles, "mtls") {
+	if slices.ContainsFunc(catalog.Profiles, func(p catalog.Profile) bool { return p.ClientCerts && slices.Contains(set.Profiles, p.Name) }) {
 		clients = []string{"admin"}
 	}
 	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: clients})

@@ -444,7 +444,6 @@ func TestSecretsAreMadeUp(t *testing.T) {
 		assert.Equal(t, "--secret", words[6])
 		values[words[7]] = value
 	}
-	assert.Len(t, values, 5)
 	assert.Equal(t, "admin", values["WEB_CONSOLE_USER"])
 	for _, name := range []string{"POSTGRES_PASSWORD", "GF_SECURITY_ADMIN_PASSWORD", "WEB_CONSOLE_PASSWORD"} {
 		assert.Regexp(t, "^[A-Za-z0-9_-]{32}$", values[name], "%s fits a URL and a shell", name)

@@ -192,7 +192,7 @@ func (p *previews) configure(name string) (settings.Source, error) {
 		return src, err
 	} // else the program says what is wrong
 	for _, variable := range resolved.Unset {
-		src.Config[variable] = strings.TrimRight(workspace.Random(), "=")
+		src.Config[variable.Name] = strings.TrimRight(workspace.Random(), "=")
 	}
 	if stack.NeedsCerts(set) {
 		src.Config["certsDir"] = filepath.Join(p.dir, "certs", name)

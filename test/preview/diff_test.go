@@ -47,7 +47,7 @@ var branches = map[string]struct {
 	},
 	"prometheus.yml": {
 		edit: func(c *clone) {
-			c.replace("infra/files/prometheus/prometheus.yml.tmpl", "  scrape_interval: 15s", "  scrape_interval: 20s")
+			c.replace("infra/files/prometheus/etc/prometheus/prometheus.yml.tmpl", "  scrape_interval: 15s", "  scrape_interval: 20s")
 		},
 		code:    2,
 		fields:  map[string][]string{"prometheus": {"file /etc/prometheus/prometheus.yml"}},
