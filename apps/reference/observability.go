@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/felixge/httpsnoop"
@@ -123,16 +122,12 @@ func (s *service) handler() http.Handler {
 	})
 }
 
-// observeRequest logs and counts a request by its route: the path as it came may hold anything, and the query may hold codes.
+// observeRequest logs and counts a request by its route: method and path as they came may be anything, and the query may hold codes.
 func (s *service) observeRequest(r *http.Request, answer httpsnoop.Metrics) {
 	_, pattern := s.mux.Handler(r)
-	_, route, _ := strings.Cut(pattern, " ")
-	if route == "" {
-		route = "unmatched"
-	}
-	method := r.Method
-	if !slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}, method) {
-		method = "other"
+	method, route, matched := strings.Cut(pattern, " ")
+	if !matched {
+		method, route = "other", "unmatched"
 	}
 	s.metrics.requests.WithLabelValues(method, route, fmt.Sprint(answer.Code)).Inc()
 	s.metrics.durations.WithLabelValues(method, route).Observe(answer.Duration.Seconds())

@@ -151,7 +151,7 @@ func TestMetrics(t *testing.T) {
 	f.ask(t, "GET", "/health", "")
 	f.ask(t, "GET", "/none", "")
 	_, text, _ := f.ask(t, "GET", "/metrics", "")
-	for _, line := range []string{`http_requests_total{method="GET",route="/health",status="200"} 1`, `http_requests_total{method="GET",route="unmatched",status="404"} 1`,
+	for _, line := range []string{`http_requests_total{method="GET",route="/health",status="200"} 1`, `http_requests_total{method="other",route="unmatched",status="404"} 1`,
 		`dependency_up{dependency="redis"} 1`, `http_request_duration_seconds_count{method="GET",route="/health"} 1`} {
 		assert.Contains(t, text, line)
 	}
