@@ -276,11 +276,12 @@ func TestReportsRead(t *testing.T) {
 	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, and not set"}
 	head.Edited = map[string][]string{"apps/reference": {"apps/reference/main.go", "apps/reference/new.go"}}
 	quiet := snapshot(t, nil)
-	// The goldens are of these alone, whatever else the catalog has by now.
+	// The goldens are of these alone and in this order, whatever else the catalog has by now.
 	written := strings.Fields("postgres redis prometheus loki_server promtail grafana execution_gateway signal_service market_data_service " +
 		"model_registry orchestrator backtest_worker_dev web_console_dev")
 	for _, s := range []*Snapshot{base, head, quiet} {
 		s.Services = slices.DeleteFunc(s.Services, func(s plan.Service) bool { return !slices.Contains(written, s.Name) })
+		slices.SortFunc(s.Services, func(a, b plan.Service) int { return slices.Index(written, a.Name) - slices.Index(written, b.Name) })
 	}
 	report := Report{Base: "main (abc1234)", Head: "this checkout", Unplanned: []string{"components/service.go"}}
 	for _, stack := range []struct {
