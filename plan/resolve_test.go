@@ -753,7 +753,7 @@ func TestOnlyItsOwnCertificates(t *testing.T) {
 func TestReferenceEnvironment(t *testing.T) {
 	p := resolve(t, profiles("dev"))
 	assert.Equal(t, "postgres,redis", value(t, p, "execution_gateway", "STACK_DEPENDENCIES"))
-	assert.Equal(t, "", value(t, p, "model_registry", "STACK_DEPENDENCIES"))
+	assert.Empty(t, value(t, p, "model_registry", "STACK_DEPENDENCIES"))
 	var services []struct {
 		Name, Tier, Health string
 		Dependencies       []string

@@ -397,7 +397,7 @@ func oldPostgres(t *testing.T) string {
 		return tag
 	}
 	dir := t.TempDir()
-	make := exec.Command("sh", "-euc", `
+	build := exec.Command("sh", "-euc", `
 		mmdebstrap --variant=essential --include=postgresql-13,locales --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 			--essential-hook='groupadd -R "$1" -g 999 postgres && useradd -R "$1" -u 999 -g 999 -d /var/lib/postgresql -s /bin/bash postgres' \
 			--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
@@ -407,8 +407,8 @@ func oldPostgres(t *testing.T) string {
 			bullseye root.tar 'deb http://deb.debian.org/debian bullseye main'
 		docker import root.tar "$1"`,
 		root, tag+"-files")
-	make.Dir = dir
-	out, err := make.CombinedOutput()
+	build.Dir = dir
+	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 	buildImage(t, tag, `FROM `+tag+`-files
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data

@@ -380,7 +380,7 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 // replacePlugin writes a plugin's binary in one step. `pulumi plugin install --reinstall` removes
 // it first, and another stack's run at that moment finds none.
 func replacePlugin(path string, binary []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
 	return maybe.WriteFile(path, binary, 0o755)

@@ -46,7 +46,7 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog
 	}
 	var made, unknown []string
 	for _, variable := range slices.Concat(p.Unset, more) {
-		value := ""
+		var value string
 		switch {
 		case variable.Ask:
 			value = ask(variable.Name)
