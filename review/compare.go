@@ -1,14 +1,14 @@
 package review
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
-	"github.com/r3labs/diff/v3"
 
 	"trading-platform/plan"
 	"trading-platform/settings"
@@ -47,101 +47,102 @@ func Read(text []byte, files fs.FS) (*Snapshot, error) {
 
 // Compare gives what changes in a stack. A nil snapshot stands for a revision that
 // has no such stack.
-func Compare(stack string, base, head *Snapshot) (Stack, error) {
+func Compare(stack string, base, head *Snapshot) Stack {
 	out := Stack{Name: stack, Kind: Changed}
 	switch {
 	case base == nil:
 		out.Kind, base = Added, &Snapshot{}
 	case head == nil:
 		out.Kind = Removed // nothing happens to it: what it runs stays as it is
-		return out, nil
+		return out
 	}
-	was, is := base.values(), head.values()
-	// From head to base, because the library keeps the order of what it is given first.
-	log, err := diff.Diff(is, was)
-	if err != nil {
-		return out, err
-	}
-	for _, c := range log {
-		if c.Path[1] == "text" {
-			out.add(c.Path[0], was, is)
+	for _, p := range match(base.parts(), head.parts()) {
+		item := compareParts(p.was, p.is)
+		if item.Kind == Changed && slices.ContainsFunc(item.Changes, func(c Change) bool { return !c.InPlace }) {
+			o, _ := head.Lookup(item.Name)
+			item.Replaced, item.Waiting = without(o.Containers, item.Created), head.waiting(item.Name)
 		}
-	}
-	for i := range out.Services {
-		s := &out.Services[i]
-		if s.Kind == Changed && slices.ContainsFunc(s.Changes, func(c Change) bool { return !c.InPlace }) {
-			o, _ := head.Lookup(s.Name)
-			s.Replaced, s.Waiting = without(o.Containers, s.Created), head.waiting(s.Name)
+		if len(item.Changes)+len(item.Created)+len(item.Deleted) > 0 {
+			out.add(cmp.Or(p.is.what, p.was.what), item)
 		}
 	}
 	out.Faults, out.Fixed = without(head.Faults, base.Faults), without(base.Faults, head.Faults)
 	if out.Kind == Added {
 		out.Settings = nil
-		return out, nil
+		return out
 	}
 	out.Data = dataConsequences(base, head, out.Services)
-	if len(out.Settings)+len(out.Networks)+len(out.Volumes)+len(out.Services)+len(out.Data)+len(out.Faults)+len(out.Fixed) == 0 {
+	if reflect.DeepEqual(out, Stack{Name: stack, Kind: Changed}) {
 		out.Kind = Same
 	}
-	return out, nil
+	return out
 }
 
-// add adds one changed value to the network, volume or service that it belongs to.
-func (s *Stack) add(path string, was, is []value) {
-	find := func(all []value) (v value) {
-		if i := slices.IndexFunc(all, func(v value) bool { return v.Path == path }); i >= 0 {
-			v = all[i]
-		}
-		return v
-	}
-	has := func(all []value, thing string) bool {
-		return slices.ContainsFunc(all, func(v value) bool { return v.thing == thing })
-	}
-	b, h := find(was), find(is)
-	v := h
-	if h.Path == "" {
-		v = b
-	}
-	c := Change{Field: v.field, Before: b.Text, After: h.Text, InPlace: v.inPlace}
-	if c.Before == settings.Hidden || c.After == settings.Hidden {
-		c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
-	} else if b.content != h.content && b.Text != "" && h.Text != "" {
-		c.Diff = udiff.Unified("before", "after", b.content, h.content)
-	}
-	what, name, _ := strings.Cut(v.thing, " ")
-	list := map[string]*[]Item{"network": &s.Networks, "volume": &s.Volumes, "service": &s.Services}[what]
-	if list == nil {
-		s.Settings = append(s.Settings, c)
-		return
-	}
-	i := slices.IndexFunc(*list, func(i Item) bool { return i.Name == name })
-	if i < 0 {
-		i = len(*list)
-		*list = append(*list, Item{Name: name, Kind: Changed})
-		if !has(was, v.thing) {
-			(*list)[i].Kind = Added
-		} else if !has(is, v.thing) {
-			(*list)[i].Kind = Removed
-		}
-	}
-	switch item := &(*list)[i]; {
-	case c.Field == "container" && c.Before == "":
-		item.Created = append(item.Created, c.After)
-	case c.Field == "container" && c.After == "":
-		item.Deleted = append(item.Deleted, c.Before)
-	case what == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // goes without saying
+func (s *Stack) add(what string, item Item) {
+	switch what {
+	case "settings":
+		s.Settings = item.Changes
+	case "network":
+		s.Networks = append(s.Networks, item)
+	case "volume":
+		s.Volumes = append(s.Volumes, item)
 	default:
-		item.Changes = append(item.Changes, c)
+		s.Services = append(s.Services, item)
 	}
+}
+
+// sides is one thing at both revisions; the zero value stands for one that is not there.
+type sides[T any] struct{ was, is T }
+
+// match puts together what has the same ID: all of is in its order, then what is only in was.
+func match[T interface{ id() string }](was, is []T) (all []sides[T]) {
+	at := map[string]int{}
+	for _, t := range is {
+		at[t.id()] = len(all)
+		all = append(all, sides[T]{is: t})
+	}
+	for _, t := range was {
+		if i, ok := at[t.id()]; ok {
+			all[i].was = t
+		} else {
+			all = append(all, sides[T]{was: t})
+		}
+	}
+	return all
+}
+
+// compareParts gives the changed values of a part, and of a service also the containers that come and go.
+func compareParts(was, is part) Item {
+	item := Item{Name: cmp.Or(is.name, was.name), Kind: Changed}
+	if was.what == "" {
+		item.Kind = Added
+	} else if is.what == "" {
+		item.Kind = Removed
+	}
+	for _, v := range match(was.values, is.values) {
+		c := Change{Field: cmp.Or(v.is.field, v.was.field), Before: v.was.text, After: v.is.text, InPlace: v.was.inPlace || v.is.inPlace}
+		switch {
+		case c.Before == c.After: // no change
+		case c.Field == "container" && c.Before == "":
+			item.Created = append(item.Created, c.After)
+		case c.Field == "container" && c.After == "":
+			item.Deleted = append(item.Deleted, c.Before)
+		case was.what == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // goes without saying
+		case c.Before == settings.Hidden || c.After == settings.Hidden:
+			c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
+			item.Changes = append(item.Changes, c)
+		default:
+			if v.was.content != v.is.content && c.Before != "" && c.After != "" {
+				c.Diff = udiff.Unified("before", "after", v.was.content, v.is.content)
+			}
+			item.Changes = append(item.Changes, c)
+		}
+	}
+	return item
 }
 
 // hidden stands for the value of a secret; a value that is not there stays so.
-func hidden(value string) string {
-	if value == "" {
-		return ""
-	}
-	return settings.Hidden
-}
+func hidden(value string) string { return when(value != "", settings.Hidden) }
 
 // waiting gives the services that start after the named one, directly or through
 // others, in the order in which they start.

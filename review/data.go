@@ -2,9 +2,8 @@ package review
 
 import (
 	"fmt"
-	"regexp"
+	"path"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -74,19 +73,13 @@ func (s *Snapshot) mounts(volume string) (services []string, at map[string]strin
 	return services, at
 }
 
-// tagVersion is the version at the start of an image's tag.
-var tagVersion = regexp.MustCompile(`:v?([0-9]+)(?:\.([0-9]+))?[^/]*$`)
-
 // imageVersion reads major and minor from an image's tag; -1 for what it does not tell.
 func imageVersion(reference string) (major, minor int) {
-	found := append(tagVersion.FindStringSubmatch(reference), "", "", "")
-	number := func(text string) int {
-		if n, err := strconv.Atoi(text); err == nil {
-			return n
-		}
-		return -1
-	}
-	return number(found[1]), number(found[2])
+	major, minor = -1, -1
+	name, _, _ := strings.Cut(path.Base(reference), "@")
+	_, tag, _ := strings.Cut(name, ":")
+	_, _ = fmt.Sscanf(strings.TrimPrefix(tag, "v"), "%d.%d", &major, &minor)
+	return major, minor
 }
 
 // onlyOnEmpty are the variables that PostgreSQL's image reads for an empty volume alone,

@@ -17,63 +17,67 @@ type view struct {
 // said is one thing that a report says, with all the stacks that it is true of.
 type said struct {
 	Item
-	What   string // stack, settings, network or volume; empty for a service
+	What   string // data, fault, fixed, stack, settings, network or volume; empty for a service
 	Text   string
 	Stacks []string
 }
 
 func (r Report) view() view {
 	v := view{Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8)}
-	line := func(text string) said { return said{Text: text} }
-	v.Data = r.merge(func(s Stack) []said {
-		return each(s.Data, func(c Consequence) said { return said{Item: Item{Name: c.Subject}, Text: c.Text} })
-	})
-	v.Faults = r.merge(func(s Stack) []said { return each(s.Faults, line) })
-	v.Fixed = r.merge(func(s Stack) []said { return each(s.Fixed, line) })
-	v.Parts = r.merge(func(s Stack) []said {
-		text := "what it runs stays on the engine until `pulumi destroy -s " + s.Name + "` is run from a revision that has the file"
-		switch s.Kind {
-		case Added:
-			text = strings.Join(each(s.Services, func(o Item) string { return o.Name }), ", ")
-		case Changed:
-			return nil
-		}
-		return []said{{Item: Item{Name: s.Name, Kind: s.Kind}, What: "stack", Text: text}}
-	})
-	parts := func(what string, of func(Stack) []Item) []said {
-		return r.merge(func(s Stack) []said {
-			if s.Kind != Changed { // of a new stack everything is new
-				return nil
+	v.Data, v.Faults, v.Fixed = r.merge("data"), r.merge("fault"), r.merge("fixed")
+	for _, what := range []string{"stack", "settings", "network", "volume", ""} {
+		for i, s := range r.merge(what) {
+			last := len(v.Parts) - 1
+			if what == "settings" && i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) { // under one title
+				v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
+				continue
+			} else if what == "" {
+				s.finish()
 			}
-			return each(of(s), func(i Item) said { return said{Item: i, What: what} })
-		})
-	}
-	settings := parts("settings", func(s Stack) []Item {
-		return each(s.Settings, func(c Change) Item { return Item{Kind: Changed, Changes: []Change{c}} })
-	})
-	for i, s := range settings {
-		if last := len(v.Parts) - 1; i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) {
-			v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
-		} else {
 			v.Parts = append(v.Parts, s)
-		}
-	}
-	v.Parts = slices.Concat(v.Parts, parts("network", func(s Stack) []Item { return s.Networks }),
-		parts("volume", func(s Stack) []Item { return s.Volumes }), parts("", func(s Stack) []Item { return s.Services }))
-	for i, p := range v.Parts {
-		if p.What == "" {
-			v.Parts[i].finish()
 		}
 	}
 	return v
 }
 
-// merge says once what is the same in several stacks.
-func (r Report) merge(of func(Stack) []said) []said {
-	var all []said
+// all gives everything that there is to say of one stack.
+func (s Stack) all() (all []said) {
+	add := func(what, text string, item Item) { all = append(all, said{What: what, Text: text, Item: item}) }
+	for _, c := range s.Data {
+		add("data", c.Text, Item{Name: c.Subject})
+	}
+	for _, text := range s.Faults {
+		add("fault", text, Item{})
+	}
+	for _, text := range s.Fixed {
+		add("fixed", text, Item{})
+	}
+	switch s.Kind {
+	case Added: // everything in it is new
+		add("stack", strings.Join(each(s.Services, func(o Item) string { return o.Name }), ", "), Item{Name: s.Name, Kind: s.Kind})
+		return all
+	case Removed:
+		add("stack", "what it runs stays on the engine until `pulumi destroy -s "+s.Name+"` is run from a revision that has the file", Item{Name: s.Name, Kind: s.Kind})
+	}
+	for _, c := range s.Settings {
+		add("settings", "", Item{Kind: Changed, Changes: []Change{c}})
+	}
+	for what, items := range map[string][]Item{"network": s.Networks, "volume": s.Volumes, "": s.Services} {
+		for _, item := range items {
+			add(what, "", item)
+		}
+	}
+	return all
+}
+
+// merge gives what there is to say of one kind, once for all the stacks that it is the same in.
+func (r Report) merge(what string) (all []said) {
 	at := map[string]int{}
 	for _, stack := range r.changed() {
-		for _, s := range of(stack) {
+		for _, s := range stack.all() {
+			if s.What != what {
+				continue
+			}
 			key := s.key()
 			if _, known := at[key]; !known {
 				at[key], all = len(all), append(all, s)
