@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"trading-platform/fault"
+	"trading-platform/observe"
 	"trading-platform/plan"
 )
 
@@ -214,7 +215,7 @@ func (s *Stack) await(ctx context.Context, containers []container.Summary) error
 		for {
 			now, err := s.Engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 			if err != nil {
-				return fmt.Errorf("the backup is complete, but container %s is not healthy again: %w", nameOf(c), err)
+				return fmt.Errorf("the backup is complete, but container %s is not healthy again: %w", observe.Name(c), err)
 			}
 			if now.Container.State.Health == nil || healthy(now.Container) {
 				break

@@ -76,8 +76,6 @@ func (s *Stack) users(ctx context.Context, volume string) ([]container.Summary, 
 	return users.Items, err
 }
 
-func nameOf(c container.Summary) string { return strings.TrimPrefix(c.Names[0], "/") }
-
 // sweep removes what an interrupted operation left: its containers, and the volumes
 // that a restore staged and the stack does not use.
 func (s *Stack) sweep(ctx context.Context) error {

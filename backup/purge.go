@@ -5,6 +5,8 @@ import (
 	"maps"
 
 	"github.com/moby/moby/client"
+
+	"trading-platform/observe"
 )
 
 // Purge deletes the volumes that hold data of the stack, once confirm has agreed to the
@@ -40,7 +42,7 @@ func (s *Stack) Purge(ctx context.Context, old bool, confirm func(volumes []stri
 			return err
 		}
 		if len(users) > 0 {
-			s.Say("kept " + name + ", which container " + nameOf(users[0]) + " uses")
+			s.Say("kept " + name + ", which container " + observe.Name(users[0]) + " uses")
 			continue
 		}
 		named := len(taken)
@@ -66,7 +68,7 @@ func (s *Stack) purgeable(ctx context.Context, old bool) (names []string, err er
 	}
 	for _, c := range containers.Items {
 		if !old && s.Plan.Owns(c.Labels) {
-			return nil, refuse("stack "+s.Plan.Stack, "platform down -s "+s.Plan.Stack, "its containers still exist, such as %s", nameOf(c))
+			return nil, refuse("stack "+s.Plan.Stack, "platform down -s "+s.Plan.Stack, "its containers still exist, such as %s", observe.Name(c))
 		}
 	}
 	all, err := s.Engine.VolumeList(ctx, client.VolumeListOptions{})

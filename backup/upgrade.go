@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	"trading-platform/observe"
 	"trading-platform/plan"
 	"trading-platform/settings"
 )
@@ -57,7 +58,7 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 			continue
 		}
 		// What is written after the dump would be lost.
-		s.Say("stopping container " + nameOf(c))
+		s.Say("stopping container " + observe.Name(c))
 		defer func() {
 			if !g.committed { // otherwise it is removed
 				_, _ = s.Engine.ContainerStart(context.WithoutCancel(ctx), c.ID, client.ContainerStartOptions{})
@@ -99,7 +100,7 @@ func (u *upgrade) prepare(ctx context.Context) (err error) {
 	}
 	for _, c := range u.containers {
 		if !u.Plan.Owns(c.Labels) {
-			return refuse("volume "+u.volume, "docker rm -f "+c.ID[:12], "container %s, which does not belong to this stack, uses it", nameOf(c))
+			return refuse("volume "+u.volume, "docker rm -f "+c.ID[:12], "container %s, which does not belong to this stack, uses it", observe.Name(c))
 		}
 		u.from = cmp.Or(u.from, c.ImageID)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, len(os.Args) > 1 && os.Args[1] == "-v")
+	err := run(ctx, slices.Contains(os.Args, "-v"))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
