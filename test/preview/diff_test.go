@@ -31,7 +31,7 @@ var branches = map[string]struct {
 }{
 	"one port": {
 		edit: func(c *clone) {
-			c.replace("catalog/base.go", "{Host: 9090, Container: 9090, URL", "{Host: 9099, Container: 9090, URL")
+			c.replace("catalog/base.go", "{Host: 9090, URL", "{Host: 9099, URL")
 		},
 		code: 2,
 		fields: map[string][]string{
@@ -219,7 +219,7 @@ func (c *clone) state() string {
 func TestEveryStackIsComparedAndWhatIsTheSameIsSaidOnce(t *testing.T) {
 	t.Parallel()
 	c := newClone(t)
-	c.replace("catalog/base.go", "{Host: 3100, Container: 3100", "{Host: 3101, Container: 3100")
+	c.replace("catalog/base.go", "{Host: 3100, URL", "{Host: 3101, URL")
 	c.replace("Pulumi.workers.yaml", "config:\n", "config:\n  trading-platform:replicas: {alert_worker: 2}\n")
 	// Not committed: the checkout as it is counts.
 	c.git("mv", "Pulumi.manual.yaml", "Pulumi.console.yaml")
