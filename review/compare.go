@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
 
@@ -48,47 +48,44 @@ func Read(text []byte, files fs.FS) (*Snapshot, error) {
 // Compare gives what changes in a stack. A nil snapshot stands for a revision that
 // has no such stack.
 func Compare(stack string, base, head *Snapshot) Stack {
+	if head == nil {
+		text := "what it runs stays on the engine until `pulumi destroy -s " + stack + "` is run from a revision that has the file"
+		return Stack{stack, Removed, []Item{{What: "stack", Name: stack, Kind: Removed, Text: text}}}
+	}
 	out := Stack{Name: stack, Kind: Changed}
-	switch {
-	case base == nil:
+	if base == nil {
 		out.Kind, base = Added, &Snapshot{}
-	case head == nil:
-		out.Kind = Removed // nothing happens to it: what it runs stays as it is
-		return out
 	}
 	for _, p := range match(base.parts(), head.parts()) {
 		item := compareParts(p.was, p.is)
-		if item.Kind == Changed && slices.ContainsFunc(item.Changes, func(c Change) bool { return !c.InPlace }) {
+		switch {
+		case item.What == "settings" && out.Kind == Added, len(item.Changes)+len(item.Created)+len(item.Deleted) == 0:
+			continue
+		case item.What == "settings": // each by itself, because stacks may share some of them
+			for _, c := range item.Changes {
+				out.Items = append(out.Items, Item{What: item.What, Kind: Changed, Changes: []Change{c}})
+			}
+			continue
+		case item.Kind == Changed && slices.ContainsFunc(item.Changes, func(c Change) bool { return !c.InPlace }):
 			o, _ := head.Lookup(item.Name)
 			item.Replaced, item.Waiting = without(o.Containers, item.Created), head.waiting(item.Name)
 		}
-		if len(item.Changes)+len(item.Created)+len(item.Deleted) > 0 {
-			out.add(cmp.Or(p.is.what, p.was.what), item)
-		}
+		out.Items = append(out.Items, item)
 	}
-	out.Faults, out.Fixed = without(head.Faults, base.Faults), without(base.Faults, head.Faults)
 	if out.Kind == Added {
-		out.Settings = nil
-		return out
+		names := each(out.items("service"), func(i Item) string { return i.Name })
+		out.Items = append(out.Items, Item{What: "stack", Name: stack, Kind: Added, Text: strings.Join(names, ", ")})
+	} else {
+		out.Items = append(out.Items, dataConsequences(base, head, out.items("service"))...)
 	}
-	out.Data = dataConsequences(base, head, out.Services)
-	if reflect.DeepEqual(out, Stack{Name: stack, Kind: Changed}) {
+	fault := func(text string) Item { return Item{What: "fault", Text: text} }
+	fixed := func(text string) Item { return Item{What: "fixed", Text: text} }
+	out.Items = append(out.Items, each(without(head.Faults, base.Faults), fault)...)
+	out.Items = append(out.Items, each(without(base.Faults, head.Faults), fixed)...)
+	if len(out.Items) == 0 {
 		out.Kind = Same
 	}
 	return out
-}
-
-func (s *Stack) add(what string, item Item) {
-	switch what {
-	case "settings":
-		s.Settings = item.Changes
-	case "network":
-		s.Networks = append(s.Networks, item)
-	case "volume":
-		s.Volumes = append(s.Volumes, item)
-	default:
-		s.Services = append(s.Services, item)
-	}
 }
 
 // sides is one thing at both revisions; the zero value stands for one that is not there.
@@ -113,7 +110,7 @@ func match[T interface{ id() string }](was, is []T) (all []sides[T]) {
 
 // compareParts gives the changed values of a part, and of a service also the containers that come and go.
 func compareParts(was, is part) Item {
-	item := Item{Name: cmp.Or(is.name, was.name), Kind: Changed}
+	item := Item{What: cmp.Or(is.what, was.what), Name: cmp.Or(is.name, was.name), Kind: Changed}
 	if was.what == "" {
 		item.Kind = Added
 	} else if is.what == "" {
@@ -127,7 +124,7 @@ func compareParts(was, is part) Item {
 			item.Created = append(item.Created, c.After)
 		case c.Field == "container" && c.After == "":
 			item.Deleted = append(item.Deleted, c.Before)
-		case was.what == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // goes without saying
+		case item.What == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // goes without saying
 		case c.Before == settings.Hidden || c.After == settings.Hidden:
 			c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
 			item.Changes = append(item.Changes, c)

@@ -89,7 +89,7 @@ func TestWhatReplacesAContainer(t *testing.T) {
 				assert.Equal(t, Stack{Name: "dev", Kind: Same}, d)
 				return
 			}
-			for _, s := range d.Services {
+			for _, s := range d.items("service") {
 				if s.Name != "redis" {
 					continue
 				}
@@ -184,8 +184,8 @@ func TestWhatItMeansForData(t *testing.T) {
 				c.head(head)
 			}
 			var got []string
-			for _, consequence := range Compare("dev", base, head).Data {
-				got = append(got, consequence.Subject+": "+consequence.Text)
+			for _, consequence := range Compare("dev", base, head).items("data") {
+				got = append(got, consequence.Name+": "+consequence.Text)
 			}
 			assert.Equal(t, c.want, got)
 		})
@@ -218,15 +218,15 @@ func TestReplicasComeAndGoWithoutTouchingTheRest(t *testing.T) {
 	one, three := snapshot(t, map[string]string{"profiles": `["workers"]`}), snapshot(t, map[string]string{
 		"profiles": `["workers"]`, "replicas": `{"alert_worker": 3}`})
 	two := []string{"trading_platform_alert_worker_2", "trading_platform_alert_worker_3"}
-	assert.Equal(t, []Item{{Name: "alert_worker", Kind: Changed, Created: two}}, Compare("dev", one, three).Services)
-	assert.Equal(t, []Item{{Name: "alert_worker", Kind: Changed, Deleted: two}}, Compare("dev", three, one).Services)
+	assert.Equal(t, []Item{{What: "service", Name: "alert_worker", Kind: Changed, Created: two}}, Compare("dev", one, three).Items)
+	assert.Equal(t, []Item{{What: "service", Name: "alert_worker", Kind: Changed, Deleted: two}}, Compare("dev", three, one).Items)
 }
 
 func TestExitCode(t *testing.T) {
 	assert.Equal(t, 0, Report{Stacks: []Stack{{Kind: Same}}}.ExitCode())
 	assert.Equal(t, 2, Report{Stacks: []Stack{{Kind: Same}, {Kind: Changed}}}.ExitCode())
 	assert.Equal(t, 2, Report{Stacks: []Stack{{Kind: Removed}}}.ExitCode())
-	assert.Equal(t, 3, Report{Stacks: []Stack{{Kind: Added}, {Kind: Changed, Data: []Consequence{{}}}}}.ExitCode())
+	assert.Equal(t, 3, Report{Stacks: []Stack{{Kind: Added}, {Kind: Changed, Items: []Item{{What: "data"}}}}}.ExitCode())
 }
 
 func TestANewFaultIsAChange(t *testing.T) {
@@ -234,8 +234,7 @@ func TestANewFaultIsAChange(t *testing.T) {
 	base.Faults, head.Faults = []string{"a", "b"}, []string{"b", "c"}
 	d := Compare("dev", base, head)
 	assert.Equal(t, Changed, d.Kind)
-	assert.Equal(t, []string{"c"}, d.Faults)
-	assert.Equal(t, []string{"a"}, d.Fixed)
+	assert.Equal(t, []Item{{What: "fault", Text: "c"}, {What: "fixed", Text: "a"}}, d.Items)
 }
 
 func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
@@ -254,7 +253,7 @@ func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 		reflect.ValueOf(&less).Elem().Field(i).SetZero()
 		assert.NotEqual(t, full, less, "give the test a value for %s", f.Name)
 		d := Compare("dev", &Snapshot{Plan: plan.Plan{Services: []plan.Service{full}}}, &Snapshot{Plan: plan.Plan{Services: []plan.Service{less}}})
-		assert.Len(t, d.Services, 1, "%s is not in the table of fields (Snapshot.parts)", f.Name)
+		assert.Len(t, d.items("service"), 1, "%s is not in the table of fields (Snapshot.parts)", f.Name)
 	}
 }
 

@@ -14,80 +14,50 @@ type view struct {
 	Data, Faults, Fixed, Parts     []said
 }
 
-// said is one thing that a report says, with all the stacks that it is true of.
+// said is an item with all the stacks that it is true of.
 type said struct {
 	Item
-	What   string // data, fault, fixed, stack, settings, network or volume; empty for a service
-	Text   string
 	Stacks []string
 }
 
 func (r Report) view() view {
-	v := view{Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8)}
-	v.Data, v.Faults, v.Fixed = r.merge("data"), r.merge("fault"), r.merge("fixed")
-	for _, what := range []string{"stack", "settings", "network", "volume", ""} {
-		for i, s := range r.merge(what) {
-			last := len(v.Parts) - 1
-			if what == "settings" && i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) { // under one title
-				v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
-				continue
-			} else if what == "" {
-				s.finish()
-			}
+	v := view{
+		Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8),
+		Data: r.merge("data"), Faults: r.merge("fault"), Fixed: r.merge("fixed"), Parts: r.merge("stack"),
+	}
+	for i, s := range r.merge("settings") {
+		if last := len(v.Parts) - 1; i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) { // under one title
+			v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
+		} else {
 			v.Parts = append(v.Parts, s)
 		}
 	}
+	services := r.merge("service")
+	for i := range services {
+		services[i].finish()
+	}
+	v.Parts = slices.Concat(v.Parts, r.merge("network"), r.merge("volume"), services)
 	return v
 }
 
-// all gives everything that there is to say of one stack.
-func (s Stack) all() (all []said) {
-	add := func(what, text string, item Item) { all = append(all, said{What: what, Text: text, Item: item}) }
-	for _, c := range s.Data {
-		add("data", c.Text, Item{Name: c.Subject})
-	}
-	for _, text := range s.Faults {
-		add("fault", text, Item{})
-	}
-	for _, text := range s.Fixed {
-		add("fixed", text, Item{})
-	}
-	switch s.Kind {
-	case Added: // everything in it is new
-		add("stack", strings.Join(each(s.Services, func(o Item) string { return o.Name }), ", "), Item{Name: s.Name, Kind: s.Kind})
-		return all
-	case Removed:
-		add("stack", "what it runs stays on the engine until `pulumi destroy -s "+s.Name+"` is run from a revision that has the file", Item{Name: s.Name, Kind: s.Kind})
-	}
-	for _, c := range s.Settings {
-		add("settings", "", Item{Kind: Changed, Changes: []Change{c}})
-	}
-	for what, items := range map[string][]Item{"network": s.Networks, "volume": s.Volumes, "": s.Services} {
-		for _, item := range items {
-			add(what, "", item)
-		}
-	}
-	return all
-}
-
-// merge gives what there is to say of one kind, once for all the stacks that it is the same in.
+// merge gives the items of one sort, once for all the stacks that they are the same in.
 func (r Report) merge(what string) (all []said) {
 	at := map[string]int{}
 	for _, stack := range r.changed() {
-		for _, s := range stack.all() {
-			if s.What != what {
-				continue
-			}
-			key := s.key()
+		if stack.Kind == Added && slices.Contains([]string{"network", "volume", "service"}, what) {
+			continue // of a new stack everything is new
+		}
+		for _, item := range stack.items(what) {
+			key := item.key()
 			if _, known := at[key]; !known {
-				at[key], all = len(all), append(all, s)
+				at[key], all = len(all), append(all, said{Item: item})
 			}
 			one := &all[at[key]]
-			if !slices.Contains(strings.Split(one.Name, ", "), s.Name) {
-				one.Name += ", " + s.Name
+			if !slices.Contains(strings.Split(one.Name, ", "), item.Name) {
+				one.Name += ", " + item.Name
 			}
 			one.Stacks = union(one.Stacks, []string{stack.Name})
-			one.Replaced, one.Waiting = union(one.Replaced, s.Replaced), union(one.Waiting, s.Waiting)
+			one.Replaced, one.Waiting = union(one.Replaced, item.Replaced), union(one.Waiting, item.Waiting)
 		}
 	}
 	return all
@@ -101,11 +71,11 @@ var changedLine = regexp.MustCompile(`(?m)^[+-].*$`)
 // key tells what is the same. A file's change is the same when the same lines change,
 // wherever in the file they are. Services that only get another build of one image
 // are many, and there is nothing to say of each: they have one key.
-func (s said) key() string {
+func (s Item) key() string {
 	if s.Kind == Changed && len(s.Changes) == 1 && s.Changes[0].Field == imageContent && len(s.Created)+len(s.Deleted) == 0 {
 		return s.Changes[0].After
 	}
-	key := fmt.Sprint(s.What, s.Name, s.Kind, s.Text, s.Created, s.Deleted, s.Replaced)
+	key := fmt.Sprint(s.Name, s.Kind, s.Text, s.Created, s.Deleted, s.Replaced)
 	for _, c := range s.Changes {
 		if c.Diff != "" {
 			c = Change{Field: c.Field, Diff: strings.Join(changedLine.FindAllString(c.Diff, -1), "\n")}
@@ -137,7 +107,7 @@ func (s *said) finish() {
 // title gives a sign for what happened, and the name in a style.
 func (s said) title(minus string, quote func(string) string) string {
 	title := map[Kind]string{Added: "+", Removed: minus, Changed: "~"}[s.Kind]
-	if s.What != "" {
+	if s.What != "service" {
 		title += " " + s.What
 	}
 	if s.Name != "" {
@@ -162,7 +132,7 @@ func (r Report) summary() string {
 	var names, services, replaced []string
 	for _, s := range r.changed() {
 		names = append(names, s.Name)
-		for _, o := range s.Services {
+		for _, o := range s.items("service") {
 			services, replaced = union(services, []string{o.Name}), union(replaced, o.Replaced)
 		}
 	}
