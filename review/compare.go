@@ -88,21 +88,21 @@ func Compare(stack string, base, head *Snapshot) Stack {
 	return out
 }
 
-// sides is one thing at both revisions; the zero value stands for one that is not there.
-type sides[T any] struct{ was, is T }
+// pair is one thing at both revisions; the zero value stands for one that does not exist.
+type pair[T any] struct{ was, is T }
 
 // match puts together what has the same ID: all of is in its order, then what is only in was.
-func match[T interface{ id() string }](was, is []T) (all []sides[T]) {
+func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
 	at := map[string]int{}
 	for _, t := range is {
 		at[t.id()] = len(all)
-		all = append(all, sides[T]{is: t})
+		all = append(all, pair[T]{is: t})
 	}
 	for _, t := range was {
 		if i, ok := at[t.id()]; ok {
 			all[i].was = t
 		} else {
-			all = append(all, sides[T]{was: t})
+			all = append(all, pair[T]{was: t})
 		}
 	}
 	return all
@@ -124,7 +124,7 @@ func compareParts(was, is part) Item {
 			item.Created = append(item.Created, c.After)
 		case c.Field == "container" && c.After == "":
 			item.Deleted = append(item.Deleted, c.Before)
-		case item.What == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // goes without saying
+		case item.What == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // needs no mention
 		case c.Before == settings.Hidden || c.After == settings.Hidden:
 			c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
 			item.Changes = append(item.Changes, c)

@@ -8,34 +8,27 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"trading-platform/backup"
-	"trading-platform/stack"
 	"trading-platform/workspace"
 )
 
 // withData opens the stack's engine and settings for work on its data. A stack with a
 // fault is refused: its volumes may be others than those that the settings seem to name.
 func (t target) withData(work func(*backup.Stack) error) error {
-	src, err := t.source()
+	p, _, err := t.resolve()
 	if err != nil {
 		return err
 	}
-	p, _, err := stack.Resolve(src)
-	if err != nil {
-		return err
-	}
-	engine, err := t.Engine(t.cmd.Context(), t.stack)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = engine.Close() }()
-	return work(&backup.Stack{
-		Engine: engine, Plan: p, Say: say,
-		Lock:       t.StackFile(t.stack) + ".data-lock",
-		SetVolumes: func(volumes map[string]string) error { return t.SetConfig(t.stack, "volumes", volumes) },
-		Up:         func(ctx context.Context) error { return t.Up(ctx, t.stack, nil, say) },
+	return t.withEngine(func(engine *client.Client) error {
+		return work(&backup.Stack{
+			Engine: engine, Plan: p, Say: say,
+			Lock:       t.StackFile(t.stack) + ".data-lock",
+			SetVolumes: func(volumes map[string]string) error { return t.SetConfig(t.stack, "volumes", volumes) },
+			Up:         func(ctx context.Context) error { return t.Up(ctx, t.stack, nil, say) },
+		})
 	})
 }
 

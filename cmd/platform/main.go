@@ -14,9 +14,12 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"trading-platform/plan"
 	"trading-platform/settings"
+	"trading-platform/stack"
 	"trading-platform/workspace"
 )
 
@@ -96,6 +99,25 @@ func (t target) source() (settings.Source, error) {
 		return settings.Source{}, err
 	}
 	return t.Source(t.stack)
+}
+
+// resolve is stack.Resolve of the stack's config.
+func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
+	src, err := t.source()
+	if err != nil {
+		return nil, nil, err
+	}
+	return stack.Resolve(src)
+}
+
+// withEngine opens the stack's engine for as long as use runs.
+func (t target) withEngine(use func(*client.Client) error) error {
+	engine, err := t.Engine(t.cmd.Context(), t.stack)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = engine.Close() }()
+	return use(engine)
 }
 
 // here opens the workspace of the clone that the command is run in.

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"trading-platform/review"
-	"trading-platform/stack"
 )
 
 func planCommand() *cobra.Command {
@@ -46,14 +45,11 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 
 // printPlan prints the stack's plan, as far as it goes, and what is wrong with it as an error.
 func (t target) printPlan(format, files string) error {
-	src, err := t.source()
-	if err != nil {
-		return err
-	}
-	p, _, faults := stack.Resolve(src)
+	p, _, faults := t.resolve()
 	if p == nil {
 		return faults
 	}
+	var err error
 	switch format {
 	case "text":
 		err = p.Text(t.cmd.OutOrStdout())

@@ -6,6 +6,7 @@ import (
 	"os"
 	"text/tabwriter"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"trading-platform/certs"
@@ -13,7 +14,6 @@ import (
 	"trading-platform/observe"
 	"trading-platform/preflight"
 	"trading-platform/settings"
-	"trading-platform/stack"
 	"trading-platform/workspace"
 )
 
@@ -44,24 +44,18 @@ func doctorCommand() *cobra.Command {
 		Short: "Find everything that would keep a stack from coming up",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		src, err := t.source()
-		if err != nil {
-			return err
-		}
 		// The plan's own folders, such as apps/reference, start at the clone.
-		if err := os.Chdir(src.Root); err != nil {
+		if err := os.Chdir(t.Root); err != nil {
 			return err
 		}
 		var faults fault.List
-		p, set, err := stack.Resolve(src)
+		p, set, err := t.resolve()
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
-		engine, err := t.Engine(t.cmd.Context(), t.stack)
-		if err == nil {
-			defer func() { _ = engine.Close() }()
-			err = preflight.Check(t.cmd.Context(), engine, p, set, nil)
-		}
+		err = t.withEngine(func(engine *client.Client) error {
+			return preflight.Check(t.cmd.Context(), engine, p, set, nil)
+		})
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
@@ -79,20 +73,15 @@ func statusCommand() *cobra.Command {
 		Short: "Show how a stack's containers are doing; exit code 1 unless all are healthy",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		src, err := t.source()
-		if err != nil {
-			return err
-		}
-		p, _, err := stack.Resolve(src)
+		p, _, err := t.resolve()
 		if p == nil {
 			return err
 		}
-		engine, err := t.Engine(t.cmd.Context(), t.stack)
-		if err != nil {
+		var statuses []observe.Status
+		err = t.withEngine(func(engine *client.Client) (err error) {
+			statuses, err = observe.Statuses(t.cmd.Context(), engine, p)
 			return err
-		}
-		defer func() { _ = engine.Close() }()
-		statuses, err := observe.Statuses(t.cmd.Context(), engine, p)
+		})
 		if err != nil {
 			return err
 		}
