@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -169,22 +170,22 @@ func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *w
 	})
 }
 
-// newRedis fills a new volume with a snapshot, and has the stack's image load it once.
+// newRedis fills a new volume: it starts the stack's image with the snapshot, and has it
+// write the append-only file that the stack's server reads. The snapshot cannot take that
+// file's place itself, because redis-cli leaves a mark of the replication at its end.
 func (s *Stack) newRedis(ctx context.Context, volume string, size int64, snapshot io.Reader) error {
 	s.Say("restoring Redis")
 	service, _ := s.Plan.Lookup("redis")
 	_, path := s.dataOf("redis")
-	id, err := s.create(ctx, container.Config{Image: service.Image.Key(), Cmd: []string{"redis-server", "--appendonly", "yes"}},
+	id, err := s.create(ctx, container.Config{Image: service.Image.Key(), Cmd: []string{"redis-server", "--appendonly", "no", "--save", ""}},
 		container.HostConfig{Binds: []string{volume + ":" + path}})
 	if err != nil {
 		return err
 	}
 	defer s.remove(id)
-	// Redis reads a snapshot that has the name of the append-only file of Redis 6 and before as the start of that file,
-	// and converts it to today's layout.
 	err = pipe(func(to io.Writer) error {
 		archive := tar.NewWriter(to)
-		err := archive.WriteHeader(&tar.Header{Name: "appendonly.aof", Mode: 0o644, Size: size})
+		err := archive.WriteHeader(&tar.Header{Name: "dump.rdb", Mode: 0o644, Size: size})
 		if err == nil {
 			_, err = io.Copy(archive, snapshot)
 		}
@@ -199,7 +200,21 @@ func (s *Stack) newRedis(ctx context.Context, volume string, size int64, snapsho
 	if err := s.start(ctx, id, "sh", "-c", "redis-cli ping | grep -q PONG"); err != nil { // it answers LOADING with exit code 0
 		return err
 	}
-	return s.stop(ctx, id)
+	if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
+		return errors.Join(err, fmt.Errorf("turning the append-only file on: %s", answer))
+	}
+	for {
+		info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
+		switch {
+		case err != nil:
+			return err
+		case strings.Contains(info, "aof_last_bgrewrite_status:err"):
+			return fmt.Errorf("writing the append-only file failed: %s", s.log(id))
+		case strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"):
+			return s.stop(ctx, id)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // pipe runs two functions at once, of which the second reads what the first writes.
