@@ -335,14 +335,14 @@ func TestFaults(t *testing.T) {
 			spoil: put("dhparam.pem", "nothing"), where: "dhparam.pem", what: "it holds no Diffie-Hellman group", fix: "rm -f DH && platform certs -s mtls",
 		},
 		"not in PEM": {
-			spoil: put("server.crt", "nothing"), where: "server.crt", what: "it is not in PEM format", fix: "rm -f SERVER && platform certs -s mtls",
+			spoil: put("server.crt", "nothing"), where: "server.crt", what: "it holds no certificate: it is not in PEM format", fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"no certificate": {
 			spoil: put("server.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), where: "server.crt", what: "it holds no certificate",
 			fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"no key": {
-			spoil: put("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), where: "server.key", what: "it holds no private key without a password",
+			spoil: put("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), where: "server.key", what: "it is not the key of server.crt, or it has a password: tls: failed to parse private key",
 			fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"key of another certificate": {

@@ -4,9 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -182,11 +180,7 @@ func (i *inspection) inspectClient(name string) {
 
 // password gives the password in a file, which is made if it is missing and stays the same through renewals.
 func (i *inspection) password(name string) string {
-	text, err := os.ReadFile(i.path(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		i.faults.Add(i.path(name), "make it readable for this user", "%v", err)
-	}
-	password := strings.TrimSpace(string(text))
+	password := strings.TrimSpace(string(i.readFile(name)))
 	if password == "" || i.Force {
 		password = rand.Text()
 		i.add(File{Name: name, Why: missing, content: []byte(password + "\n"), mode: 0o600})
@@ -196,10 +190,9 @@ func (i *inspection) password(name string) string {
 
 func (i *inspection) inspectDHParam() {
 	const name = "dhparam.pem"
-	text, err := os.ReadFile(i.path(name))
-	if i.Force || errors.Is(err, fs.ErrNotExist) {
+	if i.Force || !exists(i.path(name)) {
 		i.add(File{Name: name, Why: missing, content: []byte(DHParam), mode: 0o644})
-	} else if block, _ := pem.Decode(text); err != nil || block == nil || block.Type != "DH PARAMETERS" {
+	} else if block, _ := pem.Decode(i.readFile(name)); block == nil || block.Type != "DH PARAMETERS" {
 		i.faults.Add(i.path(name), fmt.Sprintf("rm -f %q && %s", i.path(name), i.fix()), "it holds no Diffie-Hellman group")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -32,26 +33,17 @@ func (i *inspection) read(name string) *pair {
 		return p
 	}
 	before := len(i.faults)
-	wrong := func(suffix, what string, args ...any) {
-		i.faults.Add(i.path(name+suffix), i.redo(name), what, args...)
-	}
-	var err error
-	if block := i.readPEM(name, ".crt"); block != nil {
-		if p.crt, err = x509.ParseCertificate(block.Bytes); err != nil || block.Type != "CERTIFICATE" {
-			wrong(".crt", "it holds no certificate")
+	crt, key := i.readFile(name+".crt"), i.readFile(name+".key")
+	if crt != nil {
+		if err := p.parseCrt(crt); err != nil {
+			i.faults.Add(i.path(name+".crt"), i.redo(name), "it holds no certificate: %v", err)
 		} else if i.Now.Before(p.crt.NotBefore) {
 			i.faults.Add(i.path(name+".crt"), "set this machine's clock, or: "+i.redo(name), "it is not valid before %s", p.crt.NotBefore.Format(time.RFC3339))
 		}
 	}
-	if block := i.readPEM(name, ".key"); block != nil {
-		if p.key, err = parseKey(block.Bytes); err != nil {
-			wrong(".key", "it holds no private key without a password")
-		}
-	}
-	if len(i.faults) == before && p.crt != nil && p.key != nil {
-		public, ok := p.key.Public().(interface{ Equal(crypto.PublicKey) bool })
-		if !ok || !public.Equal(p.crt.PublicKey) {
-			wrong(".key", "it is not the key of %s.crt", filepath.Base(name))
+	if key != nil && len(i.faults) == before {
+		if err := p.parseKey(key, crt); err != nil {
+			i.faults.Add(i.path(name+".key"), i.redo(name), "%v", err)
 		}
 	}
 	if len(i.faults) > before {
@@ -60,38 +52,48 @@ func (i *inspection) read(name string) *pair {
 	return p
 }
 
-// readPEM gives the first PEM block of a file of a pair; nil when the file does not exist, or has none, which is a fault.
-func (i *inspection) readPEM(pair, suffix string) *pem.Block {
-	file := i.path(pair + suffix)
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		i.faults.Add(file, "make it readable for this user", "%v", err)
-		return nil
+// readFile gives a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
+func (i *inspection) readFile(name string) []byte {
+	content, err := os.ReadFile(i.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		i.faults.Add(i.path(name), "make it readable for this user", "%v", err)
 	}
-	block, rest := pem.Decode(text)
-	if block != nil && block.Type == "EC PARAMETERS" { // OpenSSL writes the curve before an EC key
-		block, _ = pem.Decode(rest)
-	}
-	if block == nil {
-		i.faults.Add(file, i.redo(pair), "it is not in PEM format")
-	}
-	return block
+	return content
 }
 
-// parseKey reads a private key in any of the forms that nginx reads too.
-func parseKey(der []byte) (crypto.Signer, error) {
-	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
-		if signer, ok := key.(crypto.Signer); ok {
-			return signer, nil
+func (p *pair) parseCrt(text []byte) (err error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return errors.New("it is not in PEM format")
+	}
+	p.crt, err = x509.ParseCertificate(block.Bytes)
+	return err
+}
+
+// parseKey reads a key in any form that nginx reads too. One without a certificate is left by an interrupted run, and is
+// in the form that sign writes.
+func (p *pair) parseKey(text, crt []byte) error {
+	if crt != nil {
+		both, err := tls.X509KeyPair(crt, text)
+		if err != nil {
+			return fmt.Errorf("it is not the key of %s.crt, or it has a password: %w", filepath.Base(p.name), err)
 		}
-		return nil, fmt.Errorf("a %T cannot sign", key)
+		p.key, _ = both.PrivateKey.(crypto.Signer)
+		return nil
 	}
-	if key, err := x509.ParseECPrivateKey(der); err == nil {
-		return key, nil
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return errors.New("it is not in PEM format")
 	}
-	return x509.ParsePKCS1PrivateKey(der)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if p.key, ok = key.(crypto.Signer); !ok {
+		return fmt.Errorf("a %T cannot sign", key)
+	}
+	return nil
 }
 
 // sign makes a pair's certificate, and its key when it has none. The authority signs itself.
