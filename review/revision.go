@@ -1,7 +1,6 @@
 package review
 
 import (
-	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
@@ -41,7 +40,7 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 		return Report{}, err
 	}
 	head := &revision{name: "this checkout", root: root, temp: filepath.Join(temp, "head")}
-	if text, err := git(ctx, root, "describe", "--always", "--exclude=*", "--dirty=, with edits", "--abbrev=7"); err == nil {
+	if text, err := git(ctx, root, nil, "describe", "--always", "--exclude=*", "--dirty=, with edits", "--abbrev=7"); err == nil {
 		head.name += " (" + text + ")"
 	}
 	stacks := union(base.stacks(), head.stacks())
@@ -77,10 +76,11 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 	return report, nil
 }
 
-// git runs git in a folder. It takes no lock that it can do without, so that the user's index stays as it is.
-func git(ctx context.Context, dir string, args ...string) (string, error) {
+// git runs git in a folder, with more environment. It takes no locks that it can do without, so that the
+// user's index stays as it is.
+func git(ctx context.Context, dir string, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GIT_OPTIONAL_LOCKS=0")
+	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "GIT_OPTIONAL_LOCKS=0"), env...)
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		err = fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(exit.Stderr))
@@ -90,8 +90,8 @@ func git(ctx context.Context, dir string, args ...string) (string, error) {
 
 // editedFiles lists the files of the project that differ between a commit and the checkout.
 func editedFiles(ctx context.Context, root, commit string) ([]string, error) {
-	tracked, err := git(ctx, root, "diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--")
-	added, addedErr := git(ctx, root, "ls-files", "--others", "--exclude-standard", "-z")
+	tracked, err := git(ctx, root, nil, "diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--")
+	added, addedErr := git(ctx, root, nil, "ls-files", "--others", "--exclude-standard", "-z")
 	files := slices.DeleteFunc(strings.Split(tracked+added, "\x00"), func(f string) bool { return f == "" })
 	slices.Sort(files)
 	return files, errors.Join(err, addedErr)
@@ -136,30 +136,31 @@ type revision struct {
 }
 
 // checkOut writes the project as it was at a git revision into a folder of its own.
-// Neither the work tree nor the index is touched.
+// Neither the work tree nor the index is touched: git fills an index of its own.
 func checkOut(ctx context.Context, root, ref, temp string) (r *revision, commit string, err error) {
-	commit, err = git(ctx, root, "rev-parse", "--verify", "--quiet", "--end-of-options", ref+"^{commit}")
+	commit, err = git(ctx, root, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", ref+"^{commit}")
 	if err != nil {
-		if _, err := git(ctx, root, "rev-parse", "--git-dir"); err != nil {
+		if _, err := git(ctx, root, nil, "rev-parse", "--git-dir"); err != nil {
 			return nil, "", fmt.Errorf("%s is no git clone, so there is no revision to compare with: %w", root, err)
 		}
 		return nil, "", fmt.Errorf("no revision %q in this clone; git log shows what there is, and git fetch origin <branch> brings a branch (a shallow clone of CI may lack it)", ref)
 	}
-	archive := filepath.Join(temp, "tree.zip")
-	if err := os.MkdirAll(temp, 0o700); err != nil {
-		return nil, "", err
-	}
-	if _, err := git(ctx, root, "archive", "--format=zip", "--output="+archive, commit); err != nil {
-		return nil, "", err
-	}
-	files, err := zip.OpenReader(archive)
+	prefix, err := git(ctx, root, nil, "rev-parse", "--show-prefix")
 	if err != nil {
 		return nil, "", err
 	}
-	r = &revision{name: ref + " (" + commit[:7] + ")", root: filepath.Join(temp, "tree"), temp: temp}
-	if err := errors.Join(os.CopyFS(r.root, files), files.Close()); err != nil {
+	tree := filepath.Join(temp, "tree")
+	if err := os.MkdirAll(tree, 0o700); err != nil {
 		return nil, "", err
 	}
+	index := []string{"GIT_INDEX_FILE=" + filepath.Join(temp, "index")}
+	if _, err := git(ctx, root, index, "read-tree", commit); err != nil {
+		return nil, "", err
+	}
+	if _, err := git(ctx, root, index, "checkout-index", "--all", "--prefix="+tree+string(os.PathSeparator)); err != nil {
+		return nil, "", err
+	}
+	r = &revision{name: ref + " (" + commit[:7] + ")", root: filepath.Join(tree, prefix), temp: temp}
 	if _, err := os.Stat(filepath.Join(r.root, "cmd", "platform")); err != nil {
 		return nil, "", fmt.Errorf("revision %s has no cmd/platform, which is what prints its plan: it is older than this command; name a later one", r.name)
 	}
