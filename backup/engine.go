@@ -208,6 +208,22 @@ func (s *Stack) start(ctx context.Context, id string, probe ...string) error {
 	}
 }
 
+// serve runs a temporary server: it waits until probe succeeds in it, has work use it, and stops it.
+func (s *Stack) serve(ctx context.Context, config container.Config, host container.HostConfig, probe []string, work func(id string) error) error {
+	id, err := s.create(ctx, config, host)
+	if err != nil {
+		return err
+	}
+	defer s.remove(id)
+	if err := s.start(ctx, id, probe...); err != nil {
+		return err
+	}
+	if err := work(id); err != nil {
+		return err
+	}
+	return s.stop(ctx, id)
+}
+
 // stop stops a server without a hurry, and fails unless it exited with 0: only then is
 // all of its data on the disk.
 func (s *Stack) stop(ctx context.Context, id string) error {

@@ -52,20 +52,31 @@ func (s *Stack) Restore(ctx context.Context, f *File) error {
 		err = s.newPostgres(ctx, g.volumes[pgdata], m.Postgres.Role, "", func(p postgres) error { return f.loadPostgres(ctx, p) })
 	}
 	for _, e := range m.Entries {
-		if err == nil && (e.Name == redisName || e.Volume != "") {
+		if err != nil {
+			break
+		}
+		if e.Volume != "" {
+			err = f.read(e, func(from io.Reader) error { return g.extract(ctx, "/", from) })
+		} else if e.Name == redisName {
+			s.Say("restoring Redis")
 			err = f.read(e, func(from io.Reader) error {
-				if e.Name == redisName {
-					return s.newRedis(ctx, g.volumes[redisdata], e.Size, from)
-				}
-				_, err := s.Engine.CopyToContainer(ctx, g.holder, client.CopyToContainerOptions{DestinationPath: "/", Content: from})
-				return err
+				return pipe(snapshotArchive(from, e.Size), func(archive io.Reader) error { return g.extract(ctx, "/"+redisdata, archive) })
 			})
+			if err == nil {
+				err = s.convertSnapshot(ctx, g.volumes[redisdata])
+			}
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("restoring failed, and nothing was changed: %w", err)
 	}
 	return g.commit(ctx)
+}
+
+// extract puts the content of an archive into the new volumes, each of which is a folder.
+func (g *staging) extract(ctx context.Context, folder string, archive io.Reader) error {
+	_, err := g.Engine.CopyToContainer(ctx, g.holder, client.CopyToContainerOptions{DestinationPath: folder, Content: archive})
+	return err
 }
 
 // loadPostgres puts the roles and databases of a backup into a new server.

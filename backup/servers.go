@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -26,6 +25,9 @@ const (
 	// stagingPort is not the usual one, which the old server of an upgrade has on the same network.
 	stagingPort = "5433"
 )
+
+// postgresReady tells when a server is up: it asks over TCP, where the image's bootstrap server does not listen.
+var postgresReady = []string{"pg_isready", "-q", "-h", "127.0.0.1"}
 
 // postgres is a PostgreSQL server as clients in a container reach it: the server's own
 // container, or another that shares its network.
@@ -130,25 +132,17 @@ func (s *Stack) newPostgres(ctx context.Context, volume, role string, network co
 			env = append(env, e.Name+"="+e.Value)
 		}
 	}
-	id, err := s.create(ctx, container.Config{Image: service.Image.Key(), Env: env},
-		container.HostConfig{NetworkMode: network, Binds: []string{volume + ":" + path}})
-	if err != nil {
+	config := container.Config{Image: service.Image.Key(), Env: env}
+	host := container.HostConfig{NetworkMode: network, Binds: []string{volume + ":" + path}}
+	return s.serve(ctx, config, host, postgresReady, func(id string) error {
+		p := postgres{s, id, []string{"PGUSER=" + role}}
+		if err := fill(p); err != nil {
+			return err
+		}
+		// A dump has no statistics, and without them the planner guesses.
+		_, err := s.ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet")
 		return err
-	}
-	defer s.remove(id)
-	// Over TCP, where the image's bootstrap server does not listen.
-	if err := s.start(ctx, id, "pg_isready", "-q", "-h", "127.0.0.1"); err != nil {
-		return err
-	}
-	p := postgres{s, id, []string{"PGUSER=" + role}}
-	if err := fill(p); err != nil {
-		return err
-	}
-	// A dump has no statistics, and without them the planner guesses.
-	if _, err := s.ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet"); err != nil {
-		return err
-	}
-	return s.stop(ctx, id)
+	})
 }
 
 var redisVersion = regexp.MustCompile(`redis_version:(\S+)`)
@@ -170,51 +164,44 @@ func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *w
 	})
 }
 
-// newRedis fills a new volume: it starts the stack's image with the snapshot, and has it
-// write the append-only file that the stack's server reads. The snapshot cannot take that
-// file's place itself, because redis-cli leaves a mark of the replication at its end.
-func (s *Stack) newRedis(ctx context.Context, volume string, size int64, snapshot io.Reader) error {
-	s.Say("restoring Redis")
-	service, _ := s.Plan.Lookup("redis")
-	_, path := s.dataOf("redis")
-	id, err := s.create(ctx, container.Config{Image: service.Image.Key(), Cmd: []string{"redis-server", "--appendonly", "no", "--save", ""}},
-		container.HostConfig{Binds: []string{volume + ":" + path}})
-	if err != nil {
-		return err
-	}
-	defer s.remove(id)
-	err = pipe(func(to io.Writer) error {
+// snapshotArchive gives a snapshot of Redis as an archive with the file that a server reads when it starts.
+func snapshotArchive(snapshot io.Reader, size int64) func(io.Writer) error {
+	return func(to io.Writer) error {
 		archive := tar.NewWriter(to)
 		err := archive.WriteHeader(&tar.Header{Name: "dump.rdb", Mode: 0o644, Size: size})
 		if err == nil {
 			_, err = io.Copy(archive, snapshot)
 		}
 		return errors.Join(err, archive.Close())
-	}, func(archive io.Reader) error {
-		_, err := s.Engine.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: path, Content: archive})
-		return err
-	})
-	if err != nil {
-		return err
 	}
-	if err := s.start(ctx, id, "sh", "-c", "redis-cli ping | grep -q PONG"); err != nil { // it answers LOADING with exit code 0
-		return err
-	}
-	if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
-		return errors.Join(err, fmt.Errorf("turning the append-only file on: %s", answer))
-	}
-	for {
-		info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
-		switch {
-		case err != nil:
-			return err
-		case strings.Contains(info, "aof_last_bgrewrite_status:err"):
-			return fmt.Errorf("writing the append-only file failed: %s", s.log(id))
-		case strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"):
-			return s.stop(ctx, id)
+}
+
+// convertSnapshot has the stack's image read the snapshot in a volume, and write the
+// append-only file that the stack's server reads. The snapshot cannot take that file's
+// place itself, because redis-cli leaves a mark of the replication at its end.
+func (s *Stack) convertSnapshot(ctx context.Context, volume string) error {
+	service, _ := s.Plan.Lookup("redis")
+	_, path := s.dataOf("redis")
+	config := container.Config{Image: service.Image.Key(), Cmd: []string{"redis-server", "--appendonly", "no", "--save", ""}}
+	host := container.HostConfig{Binds: []string{volume + ":" + path}}
+	loaded := []string{"sh", "-c", "redis-cli ping | grep -q PONG"} // it answers LOADING with exit code 0
+	return s.serve(ctx, config, host, loaded, func(id string) error {
+		if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
+			return errors.Join(err, fmt.Errorf("turning the append-only file on: %s", answer))
 		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		for {
+			info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
+			switch {
+			case err != nil:
+				return err
+			case strings.Contains(info, "aof_last_bgrewrite_status:err"):
+				return fmt.Errorf("writing the append-only file failed: %s", s.log(id))
+			case strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"):
+				return nil
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 }
 
 // pipe runs two functions at once, of which the second reads what the first writes.

@@ -119,38 +119,29 @@ func (u *upgrade) move(ctx context.Context, volume string) error {
 	// The stack's labels matter when this process is killed: the next `up` must remove this
 	// server before it starts another one on the same data.
 	_, path := u.dataOf("postgres")
-	old, err := u.create(ctx, container.Config{Image: u.from, Labels: u.labels()}, container.HostConfig{Binds: []string{u.volume + ":" + path}})
-	if err != nil {
-		return err
-	}
-	defer u.remove(old)
+	config, host := container.Config{Image: u.from, Labels: u.labels()}, container.HostConfig{Binds: []string{u.volume + ":" + path}}
 	u.Say("moving the data from PostgreSQL " + u.have + " to " + u.want)
-	if err := u.start(ctx, old, "pg_isready", "-q", "-h", "127.0.0.1"); err != nil {
-		return err
-	}
-	user := "PGUSER=" + u.service.Value("POSTGRES_USER")
-	server, dumps, err := postgres{u.Stack, old, []string{user}}.about(ctx)
-	if err != nil {
-		return err
-	}
-	err = u.newPostgres(ctx, volume, server.Role, container.NetworkMode("container:"+old), func(to postgres) error {
-		// The new version's own tools read the old server: they know what changed between the two.
-		from := postgres{u.Stack, to.container, []string{user, "PGHOST=127.0.0.1", "PGPORT=5432"}}
-		for _, database := range dumps {
-			err := pipe(
-				func(w io.Writer) error { return from.dump(ctx, database, w) },
-				func(r io.Reader) error { return to.load(ctx, database, r) },
-			)
-			if err != nil {
-				return err
-			}
+	return u.serve(ctx, config, host, postgresReady, func(old string) error {
+		user := "PGUSER=" + u.service.Value("POSTGRES_USER")
+		server, dumps, err := postgres{u.Stack, old, []string{user}}.about(ctx)
+		if err != nil {
+			return err
 		}
-		return nil
+		return u.newPostgres(ctx, volume, server.Role, container.NetworkMode("container:"+old), func(to postgres) error {
+			// The new version's own tools read the old server: they know what changed between the two.
+			from := postgres{u.Stack, to.container, []string{user, "PGHOST=127.0.0.1", "PGPORT=5432"}}
+			for _, database := range dumps {
+				err := pipe(
+					func(w io.Writer) error { return from.dump(ctx, database, w) },
+					func(r io.Reader) error { return to.load(ctx, database, r) },
+				)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
-	if err != nil {
-		return err
-	}
-	return u.stop(ctx, old)
 }
 
 // dataVersion reads the major version of the PostgreSQL that made the data.
