@@ -189,6 +189,13 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 			want:    []string{"server.crt"},
 			why:     "it expires on",
 		},
+		"a broken client that is not asked for": {
+			prepare: func(t *testing.T, dir string) {
+				for _, suffix := range []string{"crt", "key"} {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, "clients/former."+suffix), []byte("nothing"), 0o600))
+				}
+			},
+		},
 		"leaves that ended": {
 			options: func(o *Options) { o.Now = now.Add(leafLife + time.Hour) },
 			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},

@@ -124,7 +124,7 @@ func compareParts(was, is part) Item {
 			item.Created = append(item.Created, c.After)
 		case c.Field == "container" && c.After == "":
 			item.Deleted = append(item.Deleted, c.Before)
-		case item.What == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // needs no mention
+		case item.What == "service" && item.Kind == Removed, item.What == "service" && item.Kind == Added && !toldOfNew(c.Field): // needs no mention
 		case c.Before == settings.Hidden || c.After == settings.Hidden:
 			c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
 			item.Changes = append(item.Changes, c)
@@ -136,6 +136,12 @@ func compareParts(was, is part) Item {
 		}
 	}
 	return item
+}
+
+// toldOfNew tells whether a field is mentioned of a new service, which has all of them.
+func toldOfNew(field string) bool {
+	word, _, _ := strings.Cut(field, " ")
+	return field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, word)
 }
 
 // hidden stands for the value of a secret; a value that is not there stays so.

@@ -85,17 +85,10 @@ func (s Item) key() string {
 	return key
 }
 
-// finish says what a change does to a service's containers, and leaves out what goes
-// without saying: that a new service has all of its fields, and that what is replaced
-// waits as well.
+// finish says what a change does to a service's containers. What is replaced waits as
+// well, and is not mentioned.
 func (s *said) finish() {
 	s.Waiting = without(s.Waiting, strings.Split(s.Name, ", "))
-	if s.Kind == Added {
-		s.Changes = slices.DeleteFunc(slices.Clone(s.Changes), func(c Change) bool {
-			word, _, _ := strings.Cut(c.Field, " ")
-			return !slices.Contains([]string{"image", "port", "mount", "starts"}, word)
-		})
-	}
 	for i, names := range [][]string{s.Created, s.Deleted, s.Replaced} {
 		if len(names) > 0 {
 			s.Text += "; " + []string{"creates ", "deletes ", "replaces "}[i] + few(names, 4)
