@@ -31,7 +31,7 @@ var branches = map[string]struct {
 }{
 	"one port": {
 		edit: func(c *clone) {
-			c.replace("catalog/base.go", "{Host: 9090, Container: 9090, URL", "{Host: 9099, Container: 9090, URL")
+			c.replace("catalog/base.go", "{Host: 9090, URL", "{Host: 9099, URL")
 		},
 		code: 2,
 		fields: map[string][]string{
@@ -174,8 +174,14 @@ func TestABranchShowsExactlyWhatItChanges(t *testing.T) {
 			require.Len(t, report.Stacks, 1)
 
 			fields, waiting, data := map[string][]string{}, map[string][]string{}, []string(nil)
-			for _, s := range report.Stacks[0].Services {
-				if s.Kind == review.Added {
+			for _, s := range report.Stacks[0].Items {
+				switch {
+				case s.What == "data":
+					data = append(data, s.Name)
+					continue
+				case s.What != "service":
+					continue
+				case s.Kind == review.Added:
 					fields[s.Name] = []string{"all of it"}
 					continue
 				}
@@ -186,9 +192,6 @@ func TestABranchShowsExactlyWhatItChanges(t *testing.T) {
 					assert.Equal(t, []string{"trading_platform_" + s.Name}, s.Replaced)
 					waiting[s.Name] = s.Waiting
 				}
-			}
-			for _, consequence := range report.Stacks[0].Data {
-				data = append(data, consequence.Subject)
 			}
 			if branch.fields == nil {
 				branch.fields, branch.waiting = map[string][]string{}, map[string][]string{}
@@ -219,7 +222,7 @@ func (c *clone) state() string {
 func TestEveryStackIsComparedAndWhatIsTheSameIsSaidOnce(t *testing.T) {
 	t.Parallel()
 	c := newClone(t)
-	c.replace("catalog/base.go", "{Host: 3100, Container: 3100", "{Host: 3101, Container: 3100")
+	c.replace("catalog/base.go", "{Host: 3100, URL", "{Host: 3101, URL")
 	c.replace("Pulumi.workers.yaml", "config:\n", "config:\n  trading-platform:replicas: {alert_worker: 2}\n")
 	// Not committed: the checkout as it is counts.
 	c.git("mv", "Pulumi.manual.yaml", "Pulumi.console.yaml")
