@@ -9,21 +9,19 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/docker/go-units"
 	"github.com/gofrs/flock"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
 	"trading-platform/fault"
+	"trading-platform/observe"
 	"trading-platform/plan"
 )
 
-// Stack is a stack whose data is meant, and what it takes to change it.
+// Stack is the stack whose data is meant, and what is needed to change it.
 type Stack struct {
 	Engine *client.Client
 	Plan   *plan.Plan
@@ -33,7 +31,7 @@ type Stack struct {
 	// SetVolumes writes the stack's setting `volumes`, by the volume's name in the
 	// catalog, in one atomic step.
 	SetVolumes func(map[string]string) error
-	// Up brings the stack up with the settings as they then are.
+	// Up brings the stack up with its current settings.
 	Up func(context.Context) error
 }
 
@@ -43,8 +41,6 @@ func refuse(where, fix, what string, args ...any) error {
 	faults.Add(where, fix, what, args...)
 	return faults.Err()
 }
-
-func shell(word string) string { return shellescape.Quote(word) }
 
 // lock keeps other operations on the stack's data away until unlock is called. A killed
 // process loses its lock, so whatever such a process left on the engine is removed here.
@@ -72,25 +68,8 @@ func (s *Stack) Backup(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer unlock()
-	m := Manifest{
-		Format: format, Stack: s.Plan.Stack, NamePrefix: s.Plan.NamePrefix,
-		Made: time.Now().UTC().Truncate(time.Second), Images: map[string]string{},
-	}
-	servers := map[string]container.InspectResponse{}
-	var faults fault.List
-	for _, service := range s.Plan.Services {
-		m.Images[service.Name] = service.Image.Key()
-		if service.Name != "postgres" && service.Name != "redis" {
-			continue
-		}
-		c, err := s.Engine.ContainerInspect(ctx, service.Containers[0], client.ContainerInspectOptions{})
-		if err != nil || !s.Plan.Owns(c.Container.Config.Labels) || c.Container.State.Paused || !healthy(c.Container) {
-			faults.Add("service "+service.Name, "platform up -s "+s.Plan.Stack, "is not up and healthy, and only the running server can give a snapshot of its data")
-			continue
-		}
-		servers[service.Name] = c.Container
-	}
-	if err := faults.Err(); err != nil {
+	servers, err := s.servers(ctx)
+	if err != nil {
 		return err
 	}
 	w, err := create(path)
@@ -98,6 +77,13 @@ func (s *Stack) Backup(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.discard()) }()
+	m := Manifest{
+		Format: format, Stack: s.Plan.Stack, NamePrefix: s.Plan.NamePrefix,
+		Made: time.Now().UTC().Truncate(time.Second), Images: map[string]string{},
+	}
+	for _, service := range s.Plan.Services {
+		m.Images[service.Name] = service.Image.Key()
+	}
 	if c, ok := servers["postgres"]; ok {
 		if m.Postgres, err = s.savePostgres(ctx, c, w); err != nil {
 			return fmt.Errorf("saving PostgreSQL: %w", err)
@@ -121,34 +107,53 @@ func (s *Stack) Backup(ctx context.Context, path string) (err error) {
 	return s.await(ctx, paused)
 }
 
+// servers gives the containers of the stack's databases, which must be healthy.
+func (s *Stack) servers(ctx context.Context) (map[string]container.InspectResponse, error) {
+	servers := map[string]container.InspectResponse{}
+	var faults fault.List
+	for _, name := range []string{"postgres", "redis"} {
+		service, ok := s.Plan.Lookup(name)
+		if !ok {
+			continue
+		}
+		c, err := s.Engine.ContainerInspect(ctx, service.Containers[0], client.ContainerInspectOptions{})
+		if err != nil || !s.Plan.Owns(c.Container.Config.Labels) || c.Container.State.Paused || !healthy(c.Container) {
+			faults.Add("service "+name, "platform up -s "+s.Plan.Stack, "is not up and healthy, and only the running server can give a snapshot of its data")
+		}
+		servers[name] = c.Container
+	}
+	return servers, faults.Err()
+}
+
 func healthy(c container.InspectResponse) bool {
 	return c.State.Running && c.State.Health != nil && c.State.Health.Status == container.Healthy
 }
 
-// volumeOf gives the volume that a service keeps its data in, and where it mounts it.
-func (s *Stack) volumeOf(service string) (key, path string) {
+// dataOf gives the volume that a service keeps its data in, and where it mounts it.
+func (s *Stack) dataOf(service string) (key, path string) {
 	found, _ := s.Plan.Lookup(service)
-	i := slices.IndexFunc(found.Mounts, func(m plan.Mount) bool { return m.Volume != "" })
-	if i < 0 {
-		return "", ""
+	for _, m := range found.Mounts {
+		if m.Volume != "" {
+			return m.Volume, m.Path
+		}
 	}
-	return found.Mounts[i].Volume, found.Mounts[i].Path
+	return "", ""
 }
 
 // saveVolumes archives the volumes that no server saves, through a container that is
 // never started. It gives the containers that were paused on the way.
 func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.Summary, err error) {
-	pgdata, _ := s.volumeOf("postgres")
-	redisdata, _ := s.volumeOf("redis")
+	pgdata, _ := s.dataOf("postgres")
+	redisdata, _ := s.dataOf("redis")
 	var volumes []plan.Volume
-	var mounts []mount.Mount
+	var host container.HostConfig
 	for _, v := range s.Plan.Volumes {
 		if _, err := s.Engine.VolumeInspect(ctx, v.Name, client.VolumeInspectOptions{}); err == nil && v.Key != pgdata && v.Key != redisdata {
 			volumes = append(volumes, v)
-			mounts = append(mounts, mount.Mount{Type: mount.TypeVolume, Source: v.Name, Target: "/" + v.Key, ReadOnly: true})
+			host.Binds = append(host.Binds, v.Name+":/"+v.Key+":ro")
 		}
 	}
-	helper, err := s.create(ctx, temporary{mounts: mounts})
+	helper, err := s.create(ctx, container.Config{}, host)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +182,7 @@ func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.
 
 // pause pauses the containers that can write to a volume, until resume is called.
 func (s *Stack) pause(ctx context.Context, volume string) (paused []container.Summary, resume func(), err error) {
-	all, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{Filters: client.Filters{}.Add("volume", volume).Add("status", "running")})
+	users, err := s.users(ctx, volume)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,8 +193,8 @@ func (s *Stack) pause(ctx context.Context, volume string) (paused []container.Su
 			}
 		}
 	}
-	for _, c := range all.Items {
-		if !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.Name == volume && m.RW }) {
+	for _, c := range users {
+		if c.State != container.StateRunning || !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.Name == volume && m.RW }) {
 			continue
 		}
 		if _, err := s.Engine.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{}); err != nil {
@@ -210,7 +215,7 @@ func (s *Stack) await(ctx context.Context, containers []container.Summary) error
 		for {
 			now, err := s.Engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 			if err != nil {
-				return fmt.Errorf("the backup is complete, but container %s is not healthy again: %w", strings.TrimPrefix(c.Names[0], "/"), err)
+				return fmt.Errorf("the backup is complete, but container %s is not healthy again: %w", observe.Name(c), err)
 			}
 			if now.Container.State.Health == nil || healthy(now.Container) {
 				break

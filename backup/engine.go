@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,11 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
@@ -22,8 +23,7 @@ import (
 )
 
 const (
-	// temporaryLabel marks the containers that these operations work with. Beside it they
-	// carry the stack's identity.
+	// temporaryLabel marks the containers that these operations work with, beside the stack's identity.
 	temporaryLabel = "trading-platform.temporary"
 	// stagingLabel marks the one that mounts the new volumes of a restore, as long as the
 	// stack does not use them.
@@ -33,36 +33,23 @@ const (
 	replacesLabel = "trading-platform.replaces"
 )
 
-// temporary is a container that is removed when its work is done.
-type temporary struct {
-	image      string // any of the stack's when empty
-	entrypoint []string
-	command    []string // nil for the image's own
-	env        []string
-	mounts     []mount.Mount
-	network    container.NetworkMode // none when empty
-	labels     map[string]string     // besides those that mark it
-}
-
-func (s *Stack) create(ctx context.Context, t temporary) (id string, err error) {
+// create makes a container that is to be removed when its work is done. It has any of
+// the stack's images and no network unless it is told otherwise.
+func (s *Stack) create(ctx context.Context, config container.Config, host container.HostConfig) (id string, err error) {
 	labels := map[string]string{temporaryLabel: "", plan.IdentityLabel: s.Plan.Identity}
-	maps.Copy(labels, t.labels)
-	if t.network == "" {
-		t.network = "none"
+	maps.Copy(labels, config.Labels)
+	config.Labels = labels
+	config.Healthcheck = &container.HealthConfig{Test: []string{"NONE"}}
+	if host.NetworkMode == "" {
+		host.NetworkMode = "none"
 	}
-	for i := 0; t.image == "" && i < len(s.Plan.Services); i++ {
+	for i := 0; config.Image == "" && i < len(s.Plan.Services); i++ {
 		if found, err := s.Engine.ImageInspect(ctx, s.Plan.Services[i].Image.Key()); err == nil {
-			t.image = found.ID
+			config.Image = found.ID
 		}
 	}
-	// Not interrupted, because the engine would go on and nobody would know the container.
-	made, err := s.Engine.ContainerCreate(context.WithoutCancel(ctx), client.ContainerCreateOptions{
-		Config: &container.Config{
-			Image: t.image, Entrypoint: t.entrypoint, Cmd: t.command, Env: t.env, Labels: labels,
-			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
-		},
-		HostConfig: &container.HostConfig{Mounts: t.mounts, NetworkMode: t.network},
-	})
+	// This must not be interrupted: the engine would go on, and the container would be unknown here.
+	made, err := s.Engine.ContainerCreate(context.WithoutCancel(ctx), client.ContainerCreateOptions{Config: &config, HostConfig: &host})
 	return made.ID, err
 }
 
@@ -72,6 +59,21 @@ func (s *Stack) remove(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, _ = s.Engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+}
+
+// removeVolume removes a volume, which may be gone already.
+func (s *Stack) removeVolume(ctx context.Context, name string) error {
+	_, err := s.Engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// users gives the containers that have a volume, running or not.
+func (s *Stack) users(ctx context.Context, volume string) ([]container.Summary, error) {
+	users, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", volume)})
+	return users.Items, err
 }
 
 // sweep removes what an interrupted operation left: its containers, and the volumes
@@ -90,37 +92,34 @@ func (s *Stack) sweep(ctx context.Context) error {
 	for _, c := range left.Items {
 		s.Say("removing what an interrupted run left: container " + c.ID[:12])
 		s.remove(c.ID)
-		if _, staging := c.Labels[stagingLabel]; !staging {
-			continue
-		}
+		_, staging := c.Labels[stagingLabel]
 		for _, m := range c.Mounts { // an anonymous one is gone with the container
-			if used[m.Name] {
-				continue
-			}
-			if _, err := s.Engine.VolumeRemove(ctx, m.Name, client.VolumeRemoveOptions{}); err != nil && !cerrdefs.IsNotFound(err) {
-				return err
+			if staging && !used[m.Name] {
+				if err := s.removeVolume(ctx, m.Name); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// image gives the reference of a service's image, pulled when the engine lacks it, and
-// the version of the server in it, which official images have in a variable. The version
-// is empty when the image does not tell.
-func (s *Stack) image(ctx context.Context, reference, variable string) (version string, err error) {
-	found, err := s.Engine.ImageInspect(ctx, reference)
+// version gives the version of the server in an image, which official images have in a
+// variable. It is empty when the image does not tell. The image is pulled when the
+// engine lacks it.
+func (s *Stack) version(ctx context.Context, image, variable string) (version string, err error) {
+	found, err := s.Engine.ImageInspect(ctx, image)
 	if cerrdefs.IsNotFound(err) {
-		s.Say("pulling " + reference)
-		var pulled client.ImagePullResponse
-		if pulled, err = s.Engine.ImagePull(ctx, reference, client.ImagePullOptions{}); err == nil {
-			err = pulled.Wait(ctx)
+		s.Say("pulling " + image)
+		pulled, pullErr := s.Engine.ImagePull(ctx, image, client.ImagePullOptions{})
+		if pullErr == nil {
+			pullErr = pulled.Wait(ctx)
 		}
-		if err != nil {
-			return "", refuse("image "+reference, "docker pull "+shell(reference)+", where the engine reaches a registry",
-				"is not on the engine and cannot be pulled: %v", err)
+		if pullErr != nil {
+			return "", refuse("image "+image, "docker pull "+shellescape.Quote(image)+", where the engine reaches a registry",
+				"is not on the engine and cannot be pulled: %v", pullErr)
 		}
-		found, err = s.Engine.ImageInspect(ctx, reference)
+		found, err = s.Engine.ImageInspect(ctx, image)
 	}
 	if err != nil || found.Config == nil {
 		return "", err
@@ -138,17 +137,6 @@ func variableOf(env []string, name string) string {
 	return ""
 }
 
-// tail keeps the end of what is written to it.
-type tail []byte
-
-func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p...)
-	*t = (*t)[max(0, len(*t)-4<<10):]
-	return len(p), nil
-}
-
-func (t *tail) String() string { return strings.TrimSpace(string(*t)) }
-
 // ask runs a command in a container and gives its standard output without the space around it.
 func (s *Stack) ask(ctx context.Context, id string, env []string, command ...string) (string, error) {
 	var out strings.Builder
@@ -156,10 +144,10 @@ func (s *Stack) ask(ctx context.Context, id string, env []string, command ...str
 	return strings.TrimSpace(out.String()), err
 }
 
-// exec runs a command in a container. An error has the end of what the command wrote to
-// standard error. The command is run as it is and not under a shell: should the shell
-// die, its children would go to the container's first process, and PostgreSQL takes the
-// end of a child that it does not know for the crash of a session, and restarts.
+// exec runs a command in a container. An error has what the command wrote to standard
+// error. The command is run as it is and not under a shell: should the shell die, its
+// children would go to the container's first process, and PostgreSQL takes the end of a
+// child that it does not know for the crash of a session, and restarts.
 func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader, out io.Writer, command ...string) error {
 	made, err := s.Engine.ExecCreate(ctx, id, client.ExecCreateOptions{
 		AttachStdin: true, AttachStdout: true, AttachStderr: true, Env: env, Cmd: command,
@@ -178,7 +166,7 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 		_, err := io.Copy(attached.Conn, in)
 		return errors.Join(err, attached.CloseWrite())
 	})
-	var complaint tail
+	var complaint bytes.Buffer
 	if _, err := stdcopy.StdCopy(out, &complaint, attached.Reader); err != nil || ctx.Err() != nil {
 		return errors.Join(ctx.Err(), err)
 	}
@@ -188,12 +176,17 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 		ended, err = s.Engine.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
 	}
 	if err == nil && ended.ExitCode != 0 {
-		err = fmt.Errorf("%s ended with exit code %d: %s", command[0], ended.ExitCode, &complaint)
+		err = fmt.Errorf("%s ended with exit code %d: %s", command[0], ended.ExitCode, end(complaint.String()))
 	}
 	if err != nil {
 		return err
 	}
 	return sent.Wait()
+}
+
+// end gives the last lines of a text.
+func end(text string) string {
+	return strings.TrimSpace(text[max(0, len(text)-4<<10):])
 }
 
 // start starts a temporary container and waits until a command succeeds in it.
@@ -215,8 +208,24 @@ func (s *Stack) start(ctx context.Context, id string, probe ...string) error {
 	}
 }
 
-// stop ends a server in its own time, and fails unless it ended well: only then is all
-// of its data on the disk.
+// serve runs a temporary server: it waits until probe succeeds in it, has work use it, and stops it.
+func (s *Stack) serve(ctx context.Context, config container.Config, host container.HostConfig, probe []string, work func(id string) error) error {
+	id, err := s.create(ctx, config, host)
+	if err != nil {
+		return err
+	}
+	defer s.remove(id)
+	if err := s.start(ctx, id, probe...); err != nil {
+		return err
+	}
+	if err := work(id); err != nil {
+		return err
+	}
+	return s.stop(ctx, id)
+}
+
+// stop stops a server without a hurry, and fails unless it exited with 0: only then is
+// all of its data on the disk.
 func (s *Stack) stop(ctx context.Context, id string) error {
 	seconds := 600
 	if _, err := s.Engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds}); err != nil {
@@ -236,31 +245,32 @@ func (s *Stack) log(id string) string {
 		return err.Error()
 	}
 	defer func() { _ = logs.Close() }()
-	var text tail
+	var text bytes.Buffer
 	_, _ = stdcopy.StdCopy(&text, &text, logs)
-	return text.String()
+	return end(text.String())
 }
 
-// sizes gives the sizes of volumes as a user reads them. The engine's own count
-// (docker system df) goes through every image and container as well, before Docker 23.
-func (s *Stack) sizes(ctx context.Context, volumes []string) (map[string]string, error) {
+// sizes gives the sizes of volumes as users read them, as far as they can be found out.
+// The engine's own count (docker system df) also goes through every image and container
+// before Docker 23, and refuses to run twice at once.
+func (s *Stack) sizes(ctx context.Context, volumes []string) map[string]string {
 	sizes := map[string]string{}
-	mounts := make([]mount.Mount, len(volumes))
+	var host container.HostConfig
 	command := []string{"du", "-sk"}
 	for i, name := range volumes {
-		path := fmt.Sprintf("/%d", i)
-		mounts[i] = mount.Mount{Type: mount.TypeVolume, Source: name, Target: path, ReadOnly: true}
-		command = append(command, path)
+		sizes[name] = "size unknown"
+		command = append(command, fmt.Sprintf("/%d", i))
+		host.Binds = append(host.Binds, fmt.Sprintf("%s:/%d:ro", name, i))
 	}
-	id, err := s.create(ctx, temporary{entrypoint: []string{"sleep"}, command: []string{"3600"}, mounts: mounts})
+	id, err := s.create(ctx, container.Config{Entrypoint: []string{"sleep", "3600"}}, host)
 	if err != nil {
-		return nil, err
+		return sizes
 	}
 	defer s.remove(id)
 	if err := s.start(ctx, id, "true"); err != nil {
-		return nil, err
+		return sizes
 	}
-	out, err := s.ask(ctx, id, nil, command...)
+	out, _ := s.ask(ctx, id, nil, command...)
 	for line := range strings.Lines(out) {
 		var kib float64
 		var i int
@@ -268,5 +278,5 @@ func (s *Stack) sizes(ctx context.Context, volumes []string) (map[string]string,
 			sizes[volumes[i]] = units.HumanSize(kib * 1024)
 		}
 	}
-	return sizes, err
+	return sizes
 }

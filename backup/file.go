@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"al.essio.dev/pkg/shellescape"
 )
 
 // format is the version of the file's layout. A reader refuses a newer one.
@@ -27,7 +29,7 @@ type Manifest struct {
 	NamePrefix string            `json:"namePrefix"`
 	Made       time.Time         `json:"made"`
 	Images     map[string]string `json:"images"`             // by service
-	Postgres   *Server           `json:"postgres,omitempty"` // nil where the stack has none
+	Postgres   *Server           `json:"postgres,omitempty"` // nil if the stack has none
 	Redis      *Server           `json:"redis,omitempty"`
 	Entries    []Entry           `json:"entries"` // every entry but the manifest
 }
@@ -50,7 +52,7 @@ type Entry struct {
 
 // writer makes a backup file. The file has its name only once it is complete.
 type writer struct {
-	path    string // what it is to be called
+	path    string // its name when it is complete
 	file    *os.File
 	zip     *zip.Writer
 	entries []Entry
@@ -60,13 +62,21 @@ func create(path string) (*writer, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return nil, refuse(path, "name another file", "exists already")
 	}
-	// Beside the target: another folder may lie on another file system, to which nothing can be renamed.
-	// By hand, because renameio has nothing for Windows. The file is for its owner alone.
+	// Beside the target: another folder may be on another file system, to which nothing can be renamed.
+	// Not with renameio, which lacks this on Windows. The file is for its owner alone.
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return nil, err
 	}
 	return &writer{path: path, file: file, zip: zip.NewWriter(file)}, nil
+}
+
+// size counts the bytes that are written to it.
+type size int64
+
+func (s *size) Write(p []byte) (int, error) {
+	*s += size(len(p))
+	return len(p), nil
 }
 
 // add writes one entry, whose content fill writes.
@@ -75,11 +85,11 @@ func (w *writer) add(e Entry, method uint16, fill func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	sum := newSum()
-	if err := fill(io.MultiWriter(to, sum)); err != nil {
+	sum := sha256.New()
+	if err := fill(io.MultiWriter(to, sum, (*size)(&e.Size))); err != nil {
 		return err
 	}
-	e.Size, e.SHA256 = sum.size, sum.text()
+	e.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	w.entries = append(w.entries, e)
 	return nil
 }
@@ -99,16 +109,16 @@ func (w *writer) finish(m Manifest) error {
 	return os.Rename(w.file.Name(), w.path)
 }
 
-// discard removes a file that is not finished. It does nothing to one that is.
+// discard removes the file unless it is finished.
 func (w *writer) discard() error {
-	_ = w.file.Close() // is closed already, where finish got that far
+	_ = w.file.Close() // finish may have closed it
 	if err := os.Remove(w.file.Name()); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// File is a backup whose content is known to be whole.
+// File is a backup that is known to be complete.
 type File struct {
 	Manifest Manifest
 	path     string
@@ -122,7 +132,7 @@ func Open(path string) (*File, error) {
 	}
 	archive, err := zip.OpenReader(path)
 	if err != nil {
-		return nil, damaged(path, err)
+		return nil, (&File{path: path}).damaged("%w", err)
 	}
 	f := &File{path: path, zip: archive}
 	if err := f.verify(); err != nil {
@@ -132,23 +142,19 @@ func Open(path string) (*File, error) {
 }
 
 func (f *File) verify() error {
-	manifest, err := f.zip.Open(manifestName)
-	if err != nil {
-		return damaged(f.path, err)
-	}
-	text, err := io.ReadAll(manifest)
-	if err = errors.Join(err, manifest.Close()); err == nil {
+	text, err := fs.ReadFile(f.zip, manifestName)
+	if err == nil {
 		err = json.Unmarshal(text, &f.Manifest)
 	}
 	if err != nil {
-		return damaged(f.path, fmt.Errorf("%s: %w", manifestName, err))
+		return f.damaged("%s: %w", manifestName, err)
 	}
 	if f.Manifest.Format != format {
 		return refuse(f.path, "use the version of this program that made the backup, or a newer one",
 			"has format %d, and this program reads format %d", f.Manifest.Format, format)
 	}
 	if len(f.zip.File) != len(f.Manifest.Entries)+1 {
-		return damaged(f.path, fmt.Errorf("%d entries, and the manifest lists %d", len(f.zip.File)-1, len(f.Manifest.Entries)))
+		return f.damaged("%d entries, and the manifest lists %d", len(f.zip.File)-1, len(f.Manifest.Entries))
 	}
 	for _, e := range f.Manifest.Entries {
 		if err := f.read(e, func(io.Reader) error { return nil }); err != nil {
@@ -158,58 +164,31 @@ func (f *File) verify() error {
 	return nil
 }
 
-// read hands an entry's content to use. It fails as well when the content is not what the manifest says.
+// read passes an entry's content to use. It fails too when the content is not what the manifest says.
 func (f *File) read(e Entry, use func(io.Reader) error) error {
 	content, err := f.zip.Open(e.Name)
 	if err != nil {
-		return damaged(f.path, err)
+		return f.damaged("%w", err)
 	}
 	defer func() { _ = content.Close() }()
-	sum := newSum()
+	sum := sha256.New()
 	from := io.TeeReader(content, sum)
 	if err := use(from); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, from); err != nil {
-		return damaged(f.path, fmt.Errorf("%s: %w", e.Name, err))
+		return f.damaged("%s: %w", e.Name, err)
 	}
-	if sum.size != e.Size || sum.text() != e.SHA256 {
-		return damaged(f.path, fmt.Errorf("%s: %d bytes with SHA-256 %s, and the manifest says %d with %s", e.Name, sum.size, sum.text(), e.Size, e.SHA256))
+	if got := hex.EncodeToString(sum.Sum(nil)); got != e.SHA256 {
+		return f.damaged("%s: SHA-256 is %s, and the manifest says %s", e.Name, got, e.SHA256)
 	}
 	return nil
-}
-
-// entry finds an entry by its name.
-func (f *File) entry(name string) (Entry, error) {
-	for _, e := range f.Manifest.Entries {
-		if e.Name == name {
-			return e, nil
-		}
-	}
-	return Entry{}, damaged(f.path, fmt.Errorf("no entry %s", name))
 }
 
 // Close closes the file.
 func (f *File) Close() error { return f.zip.Close() }
 
-func damaged(path string, err error) error {
-	return refuse(path, "take another backup; the command unzip -t "+shell(path)+" shows what can still be read",
-		"is no whole backup: %v", err)
-}
-
-// sum hashes and counts what is written to it.
-type sum struct {
-	io.Writer
-	size int64
-	text func() string
-}
-
-func newSum() *sum {
-	h := sha256.New()
-	return &sum{Writer: h, text: func() string { return hex.EncodeToString(h.Sum(nil)) }}
-}
-
-func (s *sum) Write(p []byte) (int, error) {
-	s.size += int64(len(p))
-	return s.Writer.Write(p)
+func (f *File) damaged(what string, args ...any) error {
+	return refuse(f.path, "take another backup; the command unzip -t "+shellescape.Quote(f.path)+" shows what can still be read",
+		"is not a complete backup: %v", fmt.Errorf(what, args...))
 }

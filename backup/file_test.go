@@ -82,7 +82,7 @@ func TestAFileThatIsCutShortIsRefused(t *testing.T) {
 	for length := range len(whole) {
 		require.NoError(t, os.WriteFile(path, whole[:length], 0o600))
 		_, err := Open(path)
-		require.ErrorContains(t, err, "is no whole backup", "%d of %d bytes", length, len(whole))
+		require.ErrorContains(t, err, "is not a complete backup", "%d of %d bytes", length, len(whole))
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 	"slices"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
@@ -17,8 +19,123 @@ import (
 	"trading-platform/settings"
 )
 
-// staging is the volumes that a stack is about to use. Until commit the stack knows
-// nothing of them.
+// Restore replaces the stack's data with that of a backup, or changes nothing.
+func (s *Stack) Restore(ctx context.Context, f *File) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m := f.Manifest
+	if err := s.fits(ctx, m); err != nil {
+		return err
+	}
+	var keys []string
+	pgdata, _ := s.dataOf("postgres")
+	redisdata, _ := s.dataOf("redis")
+	if m.Postgres != nil {
+		keys = append(keys, pgdata)
+	}
+	for _, e := range m.Entries {
+		if e.Name == redisName {
+			keys = append(keys, redisdata)
+		} else if e.Volume != "" {
+			keys = append(keys, e.Volume)
+		}
+	}
+	g, err := s.stage(ctx, keys...)
+	if err != nil {
+		return err
+	}
+	defer g.discard()
+	if m.Postgres != nil {
+		err = s.newPostgres(ctx, g.volumes[pgdata], m.Postgres.Role, "", func(p postgres) error { return f.loadPostgres(ctx, p) })
+	}
+	for _, e := range m.Entries {
+		if err != nil {
+			break
+		}
+		if e.Volume != "" {
+			err = f.read(e, func(from io.Reader) error { return g.extract(ctx, "/", from) })
+		} else if e.Name == redisName {
+			s.Say("restoring Redis")
+			err = f.read(e, func(from io.Reader) error {
+				return pipe(snapshotArchive(from, e.Size), func(archive io.Reader) error { return g.extract(ctx, "/"+redisdata, archive) })
+			})
+			if err == nil {
+				err = s.convertSnapshot(ctx, g.volumes[redisdata])
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("restoring failed, and nothing was changed: %w", err)
+	}
+	return g.commit(ctx)
+}
+
+// extract puts the content of an archive into the new volumes, each of which is a folder.
+func (g *staging) extract(ctx context.Context, folder string, archive io.Reader) error {
+	_, err := g.Engine.CopyToContainer(ctx, g.holder, client.CopyToContainerOptions{DestinationPath: folder, Content: archive})
+	return err
+}
+
+// loadPostgres puts the roles and databases of a backup into a new server.
+func (f *File) loadPostgres(ctx context.Context, p postgres) error {
+	for _, e := range f.Manifest.Entries {
+		if e.Name != rolesName && e.Database == "" {
+			continue
+		}
+		if err := f.read(e, func(from io.Reader) error { return p.load(ctx, e.Database, from) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits refuses a backup that the stack's servers could not read, or whose database its
+// services would not find.
+func (s *Stack) fits(ctx context.Context, m Manifest) error {
+	for _, server := range []struct {
+		saved                   *Server
+		name, service, variable string
+		parts                   int // of the version; servers that agree in them read each other's data
+	}{
+		{m.Postgres, "PostgreSQL", "postgres", "PG_MAJOR", 1},
+		{m.Redis, "Redis", "redis", "REDIS_VERSION", 2},
+	} {
+		if server.saved == nil {
+			continue
+		}
+		service, ok := s.Plan.Lookup(server.service)
+		if !ok {
+			return refuse(settings.Project+":disabled", "take "+server.service+" out of it", "the backup has data of %s, which this stack does not run", server.name)
+		}
+		have, err := s.version(ctx, service.Image.Key(), server.variable)
+		if err != nil {
+			return err
+		}
+		if have != "" && newer(server.saved.Version, have, server.parts) {
+			return refuse("image "+service.Image.Key(), settings.Set(s.Plan.Stack, "--path images."+server.service, "<an image of "+server.name+" "+server.saved.Version+">"),
+				"is of %s %s, which does not read the backup's data of version %s", server.name, have, server.saved.Version)
+		}
+		if user := service.Value("POSTGRES_USER"); server.saved.User != "" && user != server.saved.User && user != settings.Hidden {
+			return refuse(settings.Project+":POSTGRES_USER", settings.Set(s.Plan.Stack, "POSTGRES_USER", shellescape.Quote(server.saved.User)),
+				"is %s, and the services of the stack that was saved logged in as %s", user, server.saved.User)
+		}
+	}
+	return nil
+}
+
+// newer tells whether a version is newer than another, by their first parts.
+func newer(a, b string, parts int) bool {
+	var x, y [2]int
+	_, _ = fmt.Sscanf(a, "%d.%d", &x[0], &x[1])
+	_, _ = fmt.Sscanf(b, "%d.%d", &y[0], &y[1])
+	return slices.Compare(x[:parts], y[:parts]) > 0
+}
+
+// staging is the volumes that a stack is about to use. Before commit nothing of the
+// stack refers to them.
 type staging struct {
 	*Stack
 	holder    string            // a container that is never started; it mounts each volume at /<key>
@@ -27,11 +144,11 @@ type staging struct {
 }
 
 // stage makes new volumes beside those of the plan. They come with one container, made
-// in the same step, that mounts them all: as long as it is there, they are staged.
+// in the same step, that mounts them all: as long as it exists, they are staged.
 func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 	g := &staging{Stack: s, volumes: map[string]string{}}
 	stamp := time.Now().UTC().Format("20060102T150405Z")
-	var mounts []mount.Mount
+	var host container.HostConfig
 	for _, key := range keys {
 		v := s.Plan.Volume(key)
 		if v == nil {
@@ -44,10 +161,10 @@ func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 		g.volumes[key] = name
 		labels := s.labels()
 		labels[plan.VolumeLabel], labels[replacesLabel] = key, v.Name
-		mounts = append(mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/" + key, VolumeOptions: &mount.VolumeOptions{Labels: labels}})
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/" + key, VolumeOptions: &mount.VolumeOptions{Labels: labels}})
 	}
 	var err error
-	if g.holder, err = s.create(ctx, temporary{mounts: mounts, labels: map[string]string{stagingLabel: ""}}); err != nil {
+	if g.holder, err = s.create(ctx, container.Config{Labels: map[string]string{stagingLabel: ""}}, host); err != nil {
 		g.discard()
 		return nil, err
 	}
@@ -63,7 +180,7 @@ func (s *Stack) labels() map[string]string {
 	return labels
 }
 
-// discard removes the volumes again, unless they are the stack's own by now.
+// discard removes the volumes again, unless they belong to the stack by now.
 func (g *staging) discard() {
 	if g.committed {
 		return
@@ -72,7 +189,7 @@ func (g *staging) discard() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, name := range g.volumes {
-		if _, err := g.Engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !cerrdefs.IsNotFound(err) {
+		if err := g.removeVolume(ctx, name); err != nil {
 			g.Say("volume " + name + " is left over: " + err.Error())
 		}
 	}
@@ -80,8 +197,8 @@ func (g *staging) discard() {
 
 // commit makes the new volumes the stack's own, and brings it up with them. Writing the
 // settings is the one step that counts: before it nothing has changed, and after it the
-// stack's next `up` uses the new data, whenever that is. It starts containers that are
-// stopped; those that must not run on the old data again are given, and removed.
+// stack's next `up` uses the new data, whenever that is. `up` starts containers that are
+// stopped, so those that must not run on the old data again are given, and removed.
 func (g *staging) commit(ctx context.Context, stopped ...string) error {
 	before := g.taken()
 	volumes := maps.Clone(before)
@@ -100,19 +217,19 @@ func (g *staging) commit(ctx context.Context, stopped ...string) error {
 	if err == nil {
 		return g.tellOld(ctx)
 	}
-	used, usedErr := g.used(context.WithoutCancel(ctx))
+	used, usedErr := g.inUse(context.WithoutCancel(ctx))
 	if usedErr == nil && !used && g.SetVolumes(before) == nil {
 		g.committed = false
-		return fmt.Errorf("the stack does not come up with the new data, and is left with its old data: %w", err)
+		return fmt.Errorf("the stack does not come up with the new data, and keeps its old data: %w", err)
 	}
 	return fmt.Errorf("the new data is in place, but the stack does not come up with it: %w. Fix: platform up -s %s", errors.Join(err, usedErr), g.Plan.Stack)
 }
 
-// used tells whether a container has one of the new volumes: it may have written to it.
-func (g *staging) used(ctx context.Context) (bool, error) {
+// inUse tells whether a container has one of the new volumes: it may have written to it.
+func (g *staging) inUse(ctx context.Context) (bool, error) {
 	for _, name := range g.volumes {
-		users, err := g.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", name)})
-		if err != nil || len(users.Items) > 0 {
+		users, err := g.users(ctx, name)
+		if err != nil || len(users) > 0 {
 			return true, err
 		}
 	}
@@ -130,11 +247,11 @@ func (s *Stack) taken() map[string]string {
 	return volumes
 }
 
-// tellOld says where the data of before is.
+// tellOld says where the previous data is.
 func (g *staging) tellOld(ctx context.Context) error {
 	var old []string
 	fix := "platform purge -s " + g.Plan.Stack + " --old"
-	for key := range g.volumes {
+	for _, key := range slices.Sorted(maps.Keys(g.volumes)) {
 		v, err := g.Engine.VolumeInspect(ctx, g.Plan.Volume(key).Name, client.VolumeInspectOptions{})
 		if cerrdefs.IsNotFound(err) { // an empty stack, or one whose setting retainVolumes is off
 			continue
@@ -143,126 +260,16 @@ func (g *staging) tellOld(ctx context.Context) error {
 		}
 		old = append(old, v.Volume.Name)
 		if !g.Plan.Owns(v.Volume.Labels) { // the stack took it over, and purge leaves it alone
-			fix += "; docker volume rm " + shell(v.Volume.Name)
+			fix += "; docker volume rm " + shellescape.Quote(v.Volume.Name)
 		}
 	}
 	if len(old) == 0 {
 		return nil
 	}
-	slices.Sort(old)
-	sizes, err := g.sizes(ctx, old)
+	sizes := g.sizes(ctx, old)
 	for _, name := range old {
-		g.Say(fmt.Sprintf("the data of before is still in volume %s (%s)", name, sizes[name]))
+		g.Say(fmt.Sprintf("the previous data is still in volume %s (%s)", name, sizes[name]))
 	}
 	g.Say("to delete it: " + fix)
-	return err
-}
-
-// Restore puts the data of a backup in the place of the stack's own, or changes nothing.
-func (s *Stack) Restore(ctx context.Context, f *File) error {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	m := f.Manifest
-	if err := s.fits(ctx, m); err != nil {
-		return err
-	}
-	var keys []string
-	pgdata, _ := s.volumeOf("postgres")
-	redisdata, _ := s.volumeOf("redis")
-	if m.Postgres != nil {
-		keys = append(keys, pgdata)
-	}
-	if m.Redis != nil {
-		keys = append(keys, redisdata)
-	}
-	for _, e := range m.Entries {
-		if e.Volume != "" {
-			keys = append(keys, e.Volume)
-		}
-	}
-	g, err := s.stage(ctx, keys...)
-	if err != nil {
-		return err
-	}
-	defer g.discard()
-	if m.Postgres != nil {
-		err = s.newPostgres(ctx, g.volumes[pgdata], m.Postgres.Role, "", func(p postgres) error { return f.loadPostgres(ctx, p) })
-	}
-	if m.Redis != nil && err == nil {
-		err = s.newRedis(ctx, g.volumes[redisdata], f)
-	}
-	for _, e := range m.Entries {
-		if e.Volume != "" && err == nil {
-			err = f.read(e, func(from io.Reader) error {
-				_, err := s.Engine.CopyToContainer(ctx, g.holder, client.CopyToContainerOptions{DestinationPath: "/", Content: from})
-				return err
-			})
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("restoring failed, and nothing was changed: %w", err)
-	}
-	return g.commit(ctx)
-}
-
-// loadPostgres puts the roles and databases of a backup in a new server.
-func (f *File) loadPostgres(ctx context.Context, p postgres) error {
-	roles, err := f.entry(rolesName)
-	if err != nil {
-		return err
-	}
-	if err := f.read(roles, func(from io.Reader) error { return p.loadRoles(ctx, from) }); err != nil {
-		return err
-	}
-	for _, e := range f.Manifest.Entries {
-		if e.Database != "" && err == nil {
-			err = f.read(e, func(from io.Reader) error { return p.load(ctx, e.Database, from) })
-		}
-	}
-	return err
-}
-
-// fits refuses a backup that the stack's servers could not read, or whose database its
-// services would not find.
-func (s *Stack) fits(ctx context.Context, m Manifest) error {
-	for _, server := range []struct {
-		of                      *Server
-		name, service, variable string
-		parts                   int // of the version; servers that agree in them read each other's data
-	}{
-		{m.Postgres, "PostgreSQL", "postgres", "PG_MAJOR", 1},
-		{m.Redis, "Redis", "redis", "REDIS_VERSION", 2},
-	} {
-		if server.of == nil {
-			continue
-		}
-		service, ok := s.Plan.Lookup(server.service)
-		if !ok {
-			return refuse(settings.Project+":disabled", "take "+server.service+" out of it", "the backup has data of %s, which this stack does not run", server.name)
-		}
-		have, err := s.image(ctx, service.Image.Key(), server.variable)
-		if err != nil {
-			return err
-		}
-		if have != "" && newer(server.of.Version, have, server.parts) {
-			return refuse("image "+service.Image.Key(), settings.Set(s.Plan.Stack, "--path images."+server.service, "<an image of "+server.name+" "+server.of.Version+">"),
-				"is of %s %s, which does not read the backup's data of version %s", server.name, have, server.of.Version)
-		}
-		if user := service.Value("POSTGRES_USER"); server.of.User != "" && user != server.of.User && user != settings.Hidden {
-			return refuse(settings.Project+":POSTGRES_USER", settings.Set(s.Plan.Stack, "POSTGRES_USER", shell(server.of.User)),
-				"is %s, and the services of the stack that was saved logged in as %s", user, server.of.User)
-		}
-	}
 	return nil
-}
-
-// newer tells whether a version is newer than another, as far as their first parts tell.
-func newer(a, b string, parts int) bool {
-	var x, y [2]int
-	_, _ = fmt.Sscanf(a, "%d.%d", &x[0], &x[1])
-	_, _ = fmt.Sscanf(b, "%d.%d", &y[0], &y[1])
-	return slices.Compare(x[:parts], y[:parts]) > 0
 }

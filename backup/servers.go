@@ -14,18 +14,23 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
 	rolesName = "postgres/roles.sql"
 	redisName = "redis.rdb"
+	// application is the name under which PostgreSQL lists the connections of a backup.
+	application = "trading-platform backup"
+	// stagingPort is not the usual one, which the old server of an upgrade has on the same network.
+	stagingPort = "5433"
 )
 
-// postgres is a PostgreSQL server as seen from a container: its own, or another that
-// shares its network.
+// postgresReady tells when a server is up: it asks over TCP, where the image's bootstrap server does not listen.
+var postgresReady = []string{"pg_isready", "-q", "-h", "127.0.0.1"}
+
+// postgres is a PostgreSQL server as clients in a container reach it: the server's own
+// container, or another that shares its network.
 type postgres struct {
 	*Stack
 	container string
@@ -44,34 +49,36 @@ func (p postgres) query(ctx context.Context, sql string) ([]string, error) {
 	return strings.FieldsFunc(out, func(r rune) bool { return r == 0 }), err
 }
 
-// about gives the server's version and its first superuser.
-func (p postgres) about(ctx context.Context) (*Server, error) {
+// about gives the server's version and its first superuser, and what there is to dump: a
+// database each, and the roles as the empty name before them.
+func (p postgres) about(ctx context.Context) (server *Server, dumps []string, err error) {
 	facts, err := p.query(ctx, "select current_setting('server_version') union all select rolname from pg_roles where oid = 10")
 	if err == nil && len(facts) != 2 {
 		err = fmt.Errorf("the server's version and first superuser are not two facts: %q", facts)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &Server{Version: facts[0], Role: facts[1]}, nil
+	databases, err := p.query(ctx, "select datname from pg_database where datallowconn and not datistemplate order by datname")
+	return &Server{Version: facts[0], Role: facts[1]}, append([]string{""}, databases...), err
 }
 
-func (p postgres) databases(ctx context.Context) ([]string, error) {
-	return p.query(ctx, "select datname from pg_database where datallowconn and not datistemplate order by datname")
-}
-
-// saveRoles writes the roles as SQL. Tablespaces, which are folders of the container, are left out.
-func (p postgres) saveRoles(ctx context.Context, to io.Writer) error {
-	return p.exec(ctx, p.container, p.on("template1"), http.NoBody, to, "pg_dumpall", "--roles-only")
-}
-
-func (p postgres) save(ctx context.Context, database string, to io.Writer) error {
+// dump writes a database, or the roles as SQL. Tablespaces, which are folders of the container, are left out.
+func (p postgres) dump(ctx context.Context, database string, to io.Writer) error {
+	if database == "" {
+		return p.exec(ctx, p.container, p.on("template1"), http.NoBody, to, "pg_dumpall", "--roles-only")
+	}
 	p.Say("saving database " + database)
 	return p.exec(ctx, p.container, p.on(database), http.NoBody, to, "pg_dump", "--format=custom")
 }
 
-// loadRoles makes the roles. The first superuser is there already, but not yet as it was.
-func (p postgres) loadRoles(ctx context.Context, from io.Reader) error {
+// load makes what dump wrote. Roles come first. The first superuser exists already, but without its password and settings.
+func (p postgres) load(ctx context.Context, database string, from io.Reader) error {
+	if database != "" {
+		p.Say("restoring database " + database)
+		return p.exec(ctx, p.container, p.env, from, io.Discard, "pg_restore",
+			"--exit-on-error", "--create", "--clean", "--if-exists", "--no-tablespaces", "--dbname=template1")
+	}
 	sql, err := io.ReadAll(from)
 	if err != nil {
 		return err
@@ -84,51 +91,39 @@ func (p postgres) loadRoles(ctx context.Context, from io.Reader) error {
 	return p.exec(ctx, p.container, p.on("template1"), strings.NewReader(rest), io.Discard, "psql", "-Xq", "-v", "ON_ERROR_STOP=1")
 }
 
-func (p postgres) load(ctx context.Context, database string, from io.Reader) error {
-	p.Say("restoring database " + database)
-	return p.exec(ctx, p.container, p.env, from, io.Discard, "pg_restore",
-		"--exit-on-error", "--create", "--clean", "--if-exists", "--no-tablespaces", "--dbname=template1")
-}
-
-// application is the name under which PostgreSQL lists the connections of a backup.
-const application = "trading-platform backup"
-
 // savePostgres dumps the roles and every database of the stack's server.
 func (s *Stack) savePostgres(ctx context.Context, c container.InspectResponse, w *writer) (*Server, error) {
 	user := variableOf(c.Config.Env, "POSTGRES_USER")
 	p := postgres{s, c.ID, []string{"PGUSER=" + user, "PGPASSWORD=" + variableOf(c.Config.Env, "POSTGRES_PASSWORD"), "PGAPPNAME=" + application}}
-	// A command in a container does not end when whoever started it is gone: pg_dump would go on, to nobody.
+	// A command in a container does not end when its client is gone: pg_dump would go on without a reader.
 	defer func() {
 		_, _ = p.query(context.WithoutCancel(ctx), "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and application_name = '"+application+"'")
 	}()
-	about, err := p.about(ctx)
+	server, dumps, err := p.about(ctx)
 	if err != nil {
 		return nil, err
 	}
-	about.User = user
-	if err := w.add(Entry{Name: rolesName}, zip.Deflate, func(to io.Writer) error { return p.saveRoles(ctx, to) }); err != nil {
-		return nil, err
-	}
-	names, err := p.databases(ctx)
-	for i, name := range names {
-		if err == nil { // pg_dump has compressed it
-			err = w.add(Entry{Name: fmt.Sprintf("postgres/%d.dump", i), Database: name}, zip.Store, func(to io.Writer) error { return p.save(ctx, name, to) })
+	server.User = user
+	for i, database := range dumps {
+		entry, method := Entry{Name: rolesName}, zip.Deflate
+		if database != "" { // pg_dump has compressed it
+			entry, method = Entry{Name: fmt.Sprintf("postgres/%d.dump", i-1), Database: database}, zip.Store
+		}
+		if err := w.add(entry, method, func(to io.Writer) error { return p.dump(ctx, database, to) }); err != nil {
+			return nil, err
 		}
 	}
-	return about, err
+	return server, nil
 }
 
-// stagingPort is not the usual one, which the old server of an upgrade has on the same network.
-const stagingPort = "5433"
-
-// newPostgres fills a new volume: it starts the stack's image on it, away from the
+// newPostgres fills a new volume: it starts the stack's image on it, without the
 // stack's networks, with a given first superuser, and has fill put the data in.
 func (s *Stack) newPostgres(ctx context.Context, volume, role string, network container.NetworkMode, fill func(postgres) error) error {
 	service, _ := s.Plan.Lookup("postgres")
-	_, path := s.volumeOf("postgres")
+	_, path := s.dataOf("postgres")
 	env := []string{
 		// The roles bring their own passwords. Those made before PostgreSQL 14 are hashed with MD5,
-		// which only the method md5 takes; it takes SCRAM's, too, and then is SCRAM.
+		// which only the method md5 takes; it takes SCRAM passwords too, and uses SCRAM for them.
 		"POSTGRES_USER=" + role, "POSTGRES_PASSWORD=" + rand.Text(), "POSTGRES_DB=postgres", "POSTGRES_HOST_AUTH_METHOD=md5",
 		"PGPORT=" + stagingPort, // for the server and for all clients in the container
 	}
@@ -137,27 +132,17 @@ func (s *Stack) newPostgres(ctx context.Context, volume, role string, network co
 			env = append(env, e.Name+"="+e.Value)
 		}
 	}
-	id, err := s.create(ctx, temporary{
-		image: service.Image.Key(), env: env, network: network,
-		mounts: []mount.Mount{{Type: mount.TypeVolume, Source: volume, Target: path}},
+	config := container.Config{Image: service.Image.Key(), Env: env}
+	host := container.HostConfig{NetworkMode: network, Binds: []string{volume + ":" + path}}
+	return s.serve(ctx, config, host, postgresReady, func(id string) error {
+		p := postgres{s, id, []string{"PGUSER=" + role}}
+		if err := fill(p); err != nil {
+			return err
+		}
+		// A dump has no statistics, and without them the planner guesses.
+		_, err := s.ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet")
+		return err
 	})
-	if err != nil {
-		return err
-	}
-	defer s.remove(id)
-	// Over TCP, where the image's bootstrap server does not listen.
-	if err := s.start(ctx, id, "pg_isready", "-q", "-h", "127.0.0.1"); err != nil {
-		return err
-	}
-	p := postgres{s, id, []string{"PGUSER=" + role}}
-	if err := fill(p); err != nil {
-		return err
-	}
-	// A dump has no statistics, and without them the planner guesses.
-	if _, err := s.ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet"); err != nil {
-		return err
-	}
-	return s.stop(ctx, id)
 }
 
 var redisVersion = regexp.MustCompile(`redis_version:(\S+)`)
@@ -179,57 +164,44 @@ func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *w
 	})
 }
 
-// newRedis fills a new volume: it starts the stack's image with the snapshot, and has it
-// write the append-only file that the stack's server reads.
-func (s *Stack) newRedis(ctx context.Context, volume string, f *File) error {
-	service, _ := s.Plan.Lookup("redis")
-	_, path := s.volumeOf("redis")
-	id, err := s.create(ctx, temporary{
-		image: service.Image.Key(), command: []string{"redis-server", "--appendonly", "no", "--save", ""},
-		mounts: []mount.Mount{{Type: mount.TypeVolume, Source: volume, Target: path}},
-	})
-	if err != nil {
-		return err
-	}
-	defer s.remove(id)
-	s.Say("restoring Redis")
-	entry, err := f.entry(redisName)
-	if err != nil {
-		return err
-	}
-	if err := f.read(entry, func(from io.Reader) error {
-		return pipe(func(to io.Writer) error {
-			archive := tar.NewWriter(to)
-			err := archive.WriteHeader(&tar.Header{Name: "dump.rdb", Mode: 0o644, Size: entry.Size})
-			if err == nil {
-				_, err = io.Copy(archive, from)
-			}
-			return errors.Join(err, archive.Close())
-		}, func(archive io.Reader) error {
-			_, err := s.Engine.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: path, Content: archive})
-			return err
-		})
-	}); err != nil {
-		return err
-	}
-	if err := s.start(ctx, id, "sh", "-c", "redis-cli ping | grep -q PONG"); err != nil { // it answers LOADING with exit code 0
-		return err
-	}
-	if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
-		return errors.Join(err, fmt.Errorf("turning the append-only file on: %s", answer))
-	}
-	for {
-		info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
-		switch {
-		case err != nil:
-			return err
-		case strings.Contains(info, "aof_last_bgrewrite_status:err"):
-			return fmt.Errorf("writing the append-only file failed: %s", s.log(id))
-		case strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"):
-			return s.stop(ctx, id)
+// snapshotArchive gives a snapshot of Redis as an archive with the file that a server reads when it starts.
+func snapshotArchive(snapshot io.Reader, size int64) func(io.Writer) error {
+	return func(to io.Writer) error {
+		archive := tar.NewWriter(to)
+		err := archive.WriteHeader(&tar.Header{Name: "dump.rdb", Mode: 0o644, Size: size})
+		if err == nil {
+			_, err = io.Copy(archive, snapshot)
 		}
-		time.Sleep(100 * time.Millisecond)
+		return errors.Join(err, archive.Close())
 	}
+}
+
+// convertSnapshot has the stack's image read the snapshot in a volume, and write the
+// append-only file that the stack's server reads. The snapshot cannot take that file's
+// place itself, because redis-cli leaves a mark of the replication at its end.
+func (s *Stack) convertSnapshot(ctx context.Context, volume string) error {
+	service, _ := s.Plan.Lookup("redis")
+	_, path := s.dataOf("redis")
+	config := container.Config{Image: service.Image.Key(), Cmd: []string{"redis-server", "--appendonly", "no", "--save", ""}}
+	host := container.HostConfig{Binds: []string{volume + ":" + path}}
+	loaded := []string{"sh", "-c", "redis-cli ping | grep -q PONG"} // it answers LOADING with exit code 0
+	return s.serve(ctx, config, host, loaded, func(id string) error {
+		if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
+			return errors.Join(err, fmt.Errorf("turning the append-only file on: %s", answer))
+		}
+		for {
+			info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
+			switch {
+			case err != nil:
+				return err
+			case strings.Contains(info, "aof_last_bgrewrite_status:err"):
+				return fmt.Errorf("writing the append-only file failed: %s", s.log(id))
+			case strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"):
+				return nil
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 }
 
 // pipe runs two functions at once, of which the second reads what the first writes.

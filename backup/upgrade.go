@@ -2,6 +2,7 @@ package backup
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,11 +11,22 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
+	"trading-platform/observe"
+	"trading-platform/plan"
 	"trading-platform/settings"
 )
+
+// upgrade is a move of PostgreSQL's data from one major version to another.
+type upgrade struct {
+	*Stack
+	service    plan.Service
+	volume     string              // with the old data
+	from       string              // an image of the version that made the data
+	have, want string              // major versions
+	containers []container.Summary // that have the volume
+}
 
 // Upgrade moves PostgreSQL's data to the major version of the stack's image. from is an
 // image of the version that made the data; when it is empty, the image of the container
@@ -25,66 +37,30 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 		return err
 	}
 	defer unlock()
-	service, ok := s.Plan.Lookup("postgres")
-	if !ok {
-		return refuse(settings.Project+":disabled", "take postgres out of it", "this stack does not run PostgreSQL")
-	}
-	key, path := s.volumeOf("postgres")
-	volume := s.Plan.Volume(key).Name
-	if _, err := s.Engine.VolumeInspect(ctx, volume, client.VolumeInspectOptions{}); err != nil {
+	u := &upgrade{Stack: s, from: from}
+	if err := u.prepare(ctx); err != nil {
 		return err
 	}
-	want, err := s.image(ctx, service.Image.Key(), "PG_MAJOR")
-	if err != nil {
-		return err
-	}
-	have, err := s.dataVersion(ctx, volume)
-	switch {
-	case err != nil:
-		return err
-	case have == want:
-		s.Say("volume " + volume + " holds data of PostgreSQL " + have + ", the version of image " + service.Image.Key() + ": there is nothing to do")
+	if u.have == u.want {
+		s.Say("volume " + u.volume + " holds data of PostgreSQL " + u.have + ", the version of image " + u.service.Image.Key() + ": there is nothing to do")
 		return nil
-	case newer(have, want, 1):
-		return refuse("volume "+volume, settings.Set(s.Plan.Stack, "--path images.postgres", "postgres:"+have),
-			"holds data of PostgreSQL %s, and image %s is of version %s: no server reads the dump of a newer one", have, service.Image.Key(), want)
 	}
-	users, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", volume)})
-	if err != nil {
-		return err
-	}
-	for _, c := range users.Items {
-		if !s.Plan.Owns(c.Labels) {
-			return refuse("volume "+volume, "docker rm -f "+c.ID[:12], "container %s, which is not of this stack, uses it", strings.TrimPrefix(c.Names[0], "/"))
-		}
-		if from == "" {
-			from = c.ImageID
-		}
-	}
-	if from == "" {
-		from = "postgres:" + have
-	}
-	if major, err := s.image(ctx, from, "PG_MAJOR"); err != nil {
-		return err
-	} else if major != have {
-		return refuse("image "+from, "platform upgrade -s "+s.Plan.Stack+" --from <an image of PostgreSQL "+have+">",
-			"is of PostgreSQL %s, and the data in volume %s is of version %s", major, volume, have)
-	}
+	key, _ := s.dataOf("postgres")
 	g, err := s.stage(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer g.discard()
 	var stopped []string
-	for _, c := range users.Items {
+	for _, c := range u.containers {
 		stopped = append(stopped, c.ID)
 		if c.State != container.StateRunning {
 			continue
 		}
 		// What is written after the dump would be lost.
-		s.Say("stopping container " + strings.TrimPrefix(c.Names[0], "/"))
+		s.Say("stopping container " + observe.Name(c))
 		defer func() {
-			if !g.committed { // else it is gone
+			if !g.committed { // otherwise it is removed
 				_, _ = s.Engine.ContainerStart(context.WithoutCancel(ctx), c.ID, client.ContainerStartOptions{})
 			}
 		}()
@@ -92,69 +68,92 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 			return err
 		}
 	}
-	// With the stack's labels: should this run be killed, the next `up` must remove this
-	// server before it starts another one on the same data.
-	old, err := s.create(ctx, temporary{
-		image: from, labels: s.labels(), mounts: []mount.Mount{{Type: mount.TypeVolume, Source: volume, Target: path}},
-	})
-	if err != nil {
-		return err
-	}
-	defer s.remove(old)
-	s.Say("moving the data from PostgreSQL " + have + " to " + want)
-	if err := s.start(ctx, old, "pg_isready", "-q", "-h", "127.0.0.1"); err != nil {
-		return err
-	}
-	source := postgres{s, old, []string{"PGUSER=" + service.Value("POSTGRES_USER")}}
-	about, err := source.about(ctx)
-	if err != nil {
-		return err
-	}
-	err = s.newPostgres(ctx, g.volumes[key], about.Role, container.NetworkMode("container:"+old), func(p postgres) error {
-		// The new version's own tools read the old server: they know what changed between the two.
-		return move(ctx, postgres{s, p.container, append(source.env, "PGHOST=127.0.0.1", "PGPORT=5432")}, p)
-	})
-	if err == nil {
-		err = s.stop(ctx, old)
-	}
-	if err != nil {
+	if err := u.move(ctx, g.volumes[key]); err != nil {
 		return fmt.Errorf("the upgrade failed, and nothing was changed: %w", err)
 	}
-	s.remove(old)
 	return g.commit(ctx, stopped...)
 }
 
-// move copies roles and databases from one running server to another.
-func move(ctx context.Context, from, to postgres) error {
-	err := pipe(
-		func(w io.Writer) error { return from.saveRoles(ctx, w) },
-		func(r io.Reader) error { return to.loadRoles(ctx, r) },
-	)
-	if err != nil {
+// prepare finds out what there is to move, and refuses what cannot be moved.
+func (u *upgrade) prepare(ctx context.Context) (err error) {
+	var ok bool
+	if u.service, ok = u.Plan.Lookup("postgres"); !ok {
+		return refuse(settings.Project+":disabled", "take postgres out of it", "this stack does not run PostgreSQL")
+	}
+	key, _ := u.dataOf("postgres")
+	u.volume = u.Plan.Volume(key).Name
+	if _, err := u.Engine.VolumeInspect(ctx, u.volume, client.VolumeInspectOptions{}); err != nil {
 		return err
 	}
-	names, err := from.databases(ctx)
-	for _, name := range names {
-		if err == nil {
-			err = pipe(
-				func(w io.Writer) error { return from.save(ctx, name, w) },
-				func(r io.Reader) error { return to.load(ctx, name, r) },
-			)
-		}
+	if u.want, err = u.version(ctx, u.service.Image.Key(), "PG_MAJOR"); err != nil {
+		return err
 	}
-	return err
+	if u.have, err = u.dataVersion(ctx); err != nil || u.have == u.want {
+		return err
+	}
+	if newer(u.have, u.want, 1) {
+		return refuse("volume "+u.volume, settings.Set(u.Plan.Stack, "--path images.postgres", "postgres:"+u.have),
+			"holds data of PostgreSQL %s, and image %s is of version %s: no server reads the dump of a newer one", u.have, u.service.Image.Key(), u.want)
+	}
+	if u.containers, err = u.users(ctx, u.volume); err != nil {
+		return err
+	}
+	for _, c := range u.containers {
+		if !u.Plan.Owns(c.Labels) {
+			return refuse("volume "+u.volume, "docker rm -f "+c.ID[:12], "container %s, which does not belong to this stack, uses it", observe.Name(c))
+		}
+		u.from = cmp.Or(u.from, c.ImageID)
+	}
+	u.from = cmp.Or(u.from, "postgres:"+u.have)
+	if major, err := u.version(ctx, u.from, "PG_MAJOR"); err != nil {
+		return err
+	} else if major != u.have {
+		return refuse("image "+u.from, "platform upgrade -s "+u.Plan.Stack+" --from <an image of PostgreSQL "+u.have+">",
+			"is of PostgreSQL %s, and the data in volume %s is of version %s", major, u.volume, u.have)
+	}
+	return nil
 }
 
-// dataVersion reads the major version of the PostgreSQL that made the data in a volume.
-func (s *Stack) dataVersion(ctx context.Context, volume string) (string, error) {
-	id, err := s.create(ctx, temporary{mounts: []mount.Mount{{Type: mount.TypeVolume, Source: volume, Target: "/old", ReadOnly: true}}})
+// move starts the old server once more and copies its roles and databases into a new volume.
+func (u *upgrade) move(ctx context.Context, volume string) error {
+	// The stack's labels matter when this process is killed: the next `up` must remove this
+	// server before it starts another one on the same data.
+	_, path := u.dataOf("postgres")
+	config, host := container.Config{Image: u.from, Labels: u.labels()}, container.HostConfig{Binds: []string{u.volume + ":" + path}}
+	u.Say("moving the data from PostgreSQL " + u.have + " to " + u.want)
+	return u.serve(ctx, config, host, postgresReady, func(old string) error {
+		user := "PGUSER=" + u.service.Value("POSTGRES_USER")
+		server, dumps, err := postgres{u.Stack, old, []string{user}}.about(ctx)
+		if err != nil {
+			return err
+		}
+		return u.newPostgres(ctx, volume, server.Role, container.NetworkMode("container:"+old), func(to postgres) error {
+			// The new version's own tools read the old server: they know what changed between the two.
+			from := postgres{u.Stack, to.container, []string{user, "PGHOST=127.0.0.1", "PGPORT=5432"}}
+			for _, database := range dumps {
+				err := pipe(
+					func(w io.Writer) error { return from.dump(ctx, database, w) },
+					func(r io.Reader) error { return to.load(ctx, database, r) },
+				)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// dataVersion reads the major version of the PostgreSQL that made the data.
+func (u *upgrade) dataVersion(ctx context.Context) (string, error) {
+	id, err := u.create(ctx, container.Config{}, container.HostConfig{Binds: []string{u.volume + ":/old:ro"}})
 	if err != nil {
 		return "", err
 	}
-	defer s.remove(id)
-	file, err := s.Engine.CopyFromContainer(ctx, id, client.CopyFromContainerOptions{SourcePath: "/old/PG_VERSION"})
+	defer u.remove(id)
+	file, err := u.Engine.CopyFromContainer(ctx, id, client.CopyFromContainerOptions{SourcePath: "/old/PG_VERSION"})
 	if cerrdefs.IsNotFound(err) {
-		return "", refuse("volume "+volume, "platform up -s "+s.Plan.Stack, "holds no data of PostgreSQL, so there is nothing to upgrade")
+		return "", refuse("volume "+u.volume, "platform up -s "+u.Plan.Stack, "holds no data of PostgreSQL, so there is nothing to upgrade")
 	} else if err != nil {
 		return "", err
 	}

@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -208,7 +209,7 @@ func variableWord(s catalog.Service, v catalog.Variable) string {
 }
 
 func portWords(p catalog.Port) []string {
-	host := fmt.Sprint(p.Host)
+	host := strconv.Itoa(p.Host)
 	if p.Count > 1 {
 		host += fmt.Sprintf("-%d", p.Host+p.Count-1)
 	}

@@ -75,9 +75,9 @@ func changed(before, after map[string]string) []string {
 
 func certificate(t *testing.T, dir, name string) *x509.Certificate {
 	t.Helper()
-	f := &folder{dir: dir}
-	p := f.read(name)
-	require.Empty(t, f.faults)
+	i := &inspection{dir: dir, Options: Options{Now: now.AddDate(20, 0, 0)}}
+	p := i.read(name)
+	require.Empty(t, i.faults)
 	require.NotNil(t, p.crt, name)
 	return p.crt
 }
@@ -94,13 +94,13 @@ func TestEnsureMakesAFolderThatIsComplete(t *testing.T) {
 	}
 	assert.Equal(t, all, slices.Sorted(maps.Keys(content(t, dir))))
 	var reported []string
-	for _, m := range report.Made {
-		reported = append(reported, m.File)
-		assert.True(t, strings.HasPrefix(m.Why, "new"), m.Why)
+	for _, f := range report.Files {
+		reported = append(reported, f.Name)
+		assert.Equal(t, missing, f.Why)
 	}
 	slices.Sort(reported)
 	assert.Equal(t, all, reported)
-	assert.Contains(t, report.String(), "server.crt")
+	assert.Regexp(t, `server\.crt +new, good until`, report.String())
 	assert.Contains(t, report.String(), "good until "+now.Add(leafLife).UTC().Format(time.DateOnly))
 	assert.NoError(t, Check(dir, "mtls", names))
 }
@@ -142,7 +142,7 @@ func TestSecondRunChangesNothing(t *testing.T) {
 	before := content(t, dir)
 	report, err := Ensure(dir, options())
 	require.NoError(t, err)
-	assert.Empty(t, report.Made)
+	assert.Empty(t, report.Files)
 	assert.Equal(t, "certificates in "+dir+" are good: nothing to do", report.String())
 	assert.Equal(t, before, content(t, dir))
 }
@@ -157,22 +157,22 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 		"another client": {
 			options: func(o *Options) { o.Clients = append(o.Clients, "ops@desk") },
 			want:    []string{"clients/ops@desk.crt", "clients/ops@desk.key", "clients/ops@desk.p12", "clients/ops@desk.p12.password"},
-			why:     "new",
+			why:     missing,
 		},
 		"another server name": {
 			options: func(o *Options) { o.Names = append(o.Names, "10.1.2.3", "*.desk.example") },
 			want:    []string{"server.crt"},
-			why:     "did not cover 10.1.2.3, *.desk.example",
+			why:     "it does not cover 10.1.2.3, *.desk.example",
 		},
 		"leaves about to end": {
 			options: func(o *Options) { o.Now = now.Add(leafLife - renewBefore + time.Hour) },
 			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},
-			why:     "renewed, was to expire on",
+			why:     "it expires on",
 		},
 		"a client that is not asked for, about to end": {
 			options: func(o *Options) { o.Clients, o.Now = nil, now.Add(leafLife-time.Hour) },
 			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},
-			why:     "renewed, was to expire on",
+			why:     "it expires on",
 		},
 		"a client who took the key away": {
 			prepare: func(t *testing.T, dir string) {
@@ -187,29 +187,36 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 			},
 			options: func(o *Options) { o.Clients, o.Now = nil, now.Add(leafLife-time.Hour) },
 			want:    []string{"server.crt"},
-			why:     "renewed, was to expire on",
+			why:     "it expires on",
+		},
+		"a broken client that is not asked for": {
+			prepare: func(t *testing.T, dir string) {
+				for _, suffix := range []string{"crt", "key"} {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, "clients/former."+suffix), []byte("nothing"), 0o600))
+				}
+			},
 		},
 		"leaves that ended": {
 			options: func(o *Options) { o.Now = now.Add(leafLife + time.Hour) },
 			want:    []string{"clients/trader.crt", "clients/trader.p12", "server.crt"},
-			why:     "renewed, expired on",
+			why:     "it expired on",
 		},
 		"authority about to end": {
 			options: func(o *Options) { o.Now = now.Add(caLife - time.Hour) },
 			want:    []string{"ca.crt", "clients/trader.crt", "clients/trader.p12", "server.crt"},
-			why:     "renewed, was to expire on",
+			why:     "it expires on",
 		},
 		"a run that was cut off after a key": {
 			prepare: func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "server.crt"))) },
 			want:    []string{"server.crt"},
-			why:     "new",
+			why:     missing,
 		},
 		"a bundle that is missing": {
 			prepare: func(t *testing.T, dir string) {
 				require.NoError(t, os.Remove(filepath.Join(dir, "clients/trader.p12")))
 			},
 			want: []string{"clients/trader.p12"},
-			why:  "new",
+			why:  missing,
 		},
 		"an authority whose key lies elsewhere, with nothing to sign": {
 			prepare: func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "ca.key"))) },
@@ -221,7 +228,7 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 				"clients/trader.crt", "clients/trader.key", "clients/trader.p12", "clients/trader.p12.password",
 				"server.crt", "server.key",
 			},
-			why: "made anew (--force)",
+			why: missing,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,10 +246,10 @@ func TestEnsureChangesOnlyWhatNeedsIt(t *testing.T) {
 			after := content(t, dir)
 			assert.Equal(t, c.want, changed(before, after))
 			if c.why != "" {
-				assert.Contains(t, report.Made[0].Why, c.why)
+				assert.Contains(t, report.Files[0].Why, c.why)
 			}
 			if c.prepare == nil || len(c.want) > 0 {
-				assert.NoError(t, check(dir, "mtls", o.Names, o.Now))
+				assert.NoError(t, check(dir, Options{Stack: "mtls", Names: o.Names, Now: o.Now}))
 			}
 			roots := x509.NewCertPool()
 			roots.AddCert(certificate(t, dir, "ca"))
@@ -322,7 +329,7 @@ func TestFaults(t *testing.T) {
 			spoil: remove("server.crt"), where: "server.crt", what: "it is missing", fix: "platform certs -s mtls",
 		},
 		"server key missing": {
-			spoil: remove("server.key"), where: "server.key", what: "it is missing", fix: "rm -f SERVER && platform certs -s mtls",
+			spoil: remove("server.key"), where: "server.key", what: "it is missing", fix: "put the key of server.crt there, or make both anew: rm -f SERVER && platform certs -s mtls",
 		},
 		"authority missing": {
 			spoil: func(t *testing.T, dir string) { remove("ca.crt")(t, dir); remove("ca.key")(t, dir) },
@@ -335,14 +342,14 @@ func TestFaults(t *testing.T) {
 			spoil: put("dhparam.pem", "nothing"), where: "dhparam.pem", what: "it holds no Diffie-Hellman group", fix: "rm -f DH && platform certs -s mtls",
 		},
 		"not in PEM": {
-			spoil: put("server.crt", "nothing"), where: "server.crt", what: "it is not in PEM format", fix: "rm -f SERVER && platform certs -s mtls",
+			spoil: put("server.crt", "nothing"), where: "server.crt", what: "it holds no certificate: it is not in PEM format", fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"no certificate": {
 			spoil: put("server.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), where: "server.crt", what: "it holds no certificate",
 			fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"no key": {
-			spoil: put("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), where: "server.key", what: "it holds no private key without a password",
+			spoil: put("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), where: "server.key", what: "it is not the key of server.crt, or it has a password: tls: failed to parse private key",
 			fix: "rm -f SERVER && platform certs -s mtls",
 		},
 		"key of another certificate": {
@@ -357,7 +364,7 @@ func TestFaults(t *testing.T) {
 				put("ca.crt", files["clients/trader.crt"])(t, dir)
 				put("ca.key", files["clients/trader.key"])(t, dir)
 			},
-			where: "ca.crt", what: "it is no certificate of an authority", fix: "platform certs -s mtls --force",
+			where: "ca.crt", what: "it is not the certificate of an authority", fix: "platform certs -s mtls --force",
 		},
 		"expired": {
 			now: now.Add(leafLife + 24*time.Hour), where: "server.crt", what: "it expired on " + now.Add(leafLife).UTC().Format(time.DateOnly), fix: "platform certs -s mtls",
@@ -387,7 +394,7 @@ func TestFaults(t *testing.T) {
 			if c.names != nil {
 				wanted = c.names
 			}
-			err := check(dir, "mtls", wanted, at)
+			err := check(dir, Options{Stack: "mtls", Names: wanted, Now: at})
 			var faults fault.List
 			require.ErrorAs(t, err, &faults)
 			found := slices.IndexFunc(faults, func(f fault.Fault) bool { return strings.HasPrefix(f.What, c.what) })
@@ -414,7 +421,7 @@ func TestFaults(t *testing.T) {
 			o.Force = strings.HasSuffix(c.fix, "--force")
 			_, err = Ensure(dir, o)
 			require.NoError(t, err)
-			assert.NoError(t, check(dir, "mtls", wanted, at), "what the fix says fixes it")
+			assert.NoError(t, check(dir, Options{Stack: "mtls", Names: wanted, Now: at}), "what the fix says fixes it")
 		})
 	}
 }
@@ -423,10 +430,11 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	dir := made(t)
 	require.NoError(t, os.Remove(filepath.Join(dir, "dhparam.pem")))
 	require.NoError(t, os.Chmod(filepath.Join(dir, "ca.key"), 0o644))
-	err := check(dir, "oauth2", []string{"other.example"}, now.Add(leafLife+time.Hour))
+	err := check(dir, Options{Stack: "oauth2", Names: []string{"other.example"}, Now: now.Add(leafLife + time.Hour)})
 	var faults fault.List
 	require.ErrorAs(t, err, &faults)
-	assert.Len(t, faults, 4)
+	assert.Len(t, faults, 3)
+	assert.Regexp(t, "^it expired on .*, and it does not cover other.example$", faults[0].What)
 	for _, f := range faults {
 		assert.Equal(t, "platform certs -s oauth2", f.Fix)
 	}
@@ -456,26 +464,27 @@ func TestEnsureRefusesNames(t *testing.T) {
 func TestCertificatesFromElsewhereAreKept(t *testing.T) {
 	// An RSA server certificate, say of a company's authority that keeps its own key.
 	dir := made(t)
-	m := &maker{folder: folder{dir: dir}, Options: options()}
-	m.ca = m.read("ca")
+	i := &inspection{dir: dir, Options: options()}
+	ca := i.read("ca")
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
-	require.NoError(t, m.write("server.key", encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), 0o600))
-	_, err = m.sign(&pair{name: "server", key: key}, serverTemplate(names), leafLife, "new")
-	require.NoError(t, err)
+	server := &pair{name: "server", key: key}
+	require.NoError(t, server.signBy(ca, leafTemplate(x509.ExtKeyUsageServerAuth, names...), now))
+	require.NoError(t, os.WriteFile(i.path("server.key"), encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), 0o600))
+	require.NoError(t, os.WriteFile(i.path("server.crt"), encode("CERTIFICATE", server.crt.Raw), 0o600))
 	require.NoError(t, os.Remove(filepath.Join(dir, "ca.key")))
 
 	before := content(t, dir)
 	require.NoError(t, Check(dir, "mtls", names))
 	report, err := Ensure(dir, options())
 	require.NoError(t, err)
-	assert.Empty(t, report.Made)
+	assert.Empty(t, report.Files)
 
 	o := options()
 	o.Names = append(o.Names, "more.example")
 	o.Clients = append(o.Clients, "second")
 	_, err = Ensure(dir, o)
-	assert.ErrorContains(t, err, "it needs to be made (did not cover more.example), and ca.key is not there to sign it")
+	assert.ErrorContains(t, err, "it needs to be made (it does not cover more.example), and ca.key is not there to sign it")
 	assert.ErrorContains(t, err, "second.crt")
 	o = options()
 	o.Now = now.Add(caLife + time.Hour)
@@ -559,14 +568,4 @@ func TestHandshakes(t *testing.T) {
 			assert.Empty(t, text)
 		})
 	}
-}
-
-func TestWriteLeavesNothingBehindWhenItFails(t *testing.T) {
-	dir := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(dir, "server.crt"), 0o700))
-	f := &folder{dir: dir}
-	require.Error(t, f.write("server.crt", []byte("x"), 0o600))
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	assert.Len(t, entries, 1)
 }

@@ -236,10 +236,10 @@ func newConsole(t *testing.T) *console {
 			}
 			defer conn.Close()
 			fmt.Fprintf(buffer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: %s\r\nConnection: %s\r\n\r\n", r.Header.Get("Upgrade"), r.Header.Get("Connection"))
-			buffer.Flush()
+			_ = buffer.Flush()
 			line, _ := buffer.ReadString('\n')
 			fmt.Fprintf(buffer, "echo %s", line)
-			buffer.Flush()
+			_ = buffer.Flush()
 		default:
 			fmt.Fprint(w, "hello")
 		}

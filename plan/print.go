@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -59,6 +61,26 @@ func (p *Plan) JSON(w io.Writer) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(p)
+}
+
+// WriteFiles writes the configuration files of all services into a folder, as
+// <service>/<path>. Secret ones are left out.
+func (p *Plan) WriteFiles(dir string) error {
+	for _, s := range p.Services {
+		for _, f := range s.Files {
+			if f.Secret {
+				continue
+			}
+			path := filepath.Join(dir, s.Name, f.Path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, []byte(f.Content), 0o644); err != nil { //nolint:gosec // no secret in it
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Text writes the plan as a table for people, services in the order in which they start.

@@ -82,7 +82,7 @@ func readable(t *testing.T, s plan.Service) string {
 	return out.String()
 }
 
-func print(t *testing.T, write func(*bytes.Buffer) error) string {
+func printed(t *testing.T, write func(*bytes.Buffer) error) string {
 	t.Helper()
 	var out bytes.Buffer
 	require.NoError(t, write(&out))
@@ -155,12 +155,12 @@ note: promtail is disabled
 note: grafana is disabled
 note: backtest_worker_normal is disabled
 note: backtest_worker_low is disabled
-`, print(t, func(b *bytes.Buffer) error { return p.Text(b) }))
+`, printed(t, func(b *bytes.Buffer) error { return p.Text(b) }))
 }
 
 func TestARunOfPortsIsFolded(t *testing.T) {
 	p := resolve(t, profiles("dev").with(config{"NOTEBOOK_LAUNCH_COMMAND": "jupyter"}))
-	text := print(t, func(b *bytes.Buffer) error { return p.Text(b) })
+	text := printed(t, func(b *bytes.Buffer) error { return p.Text(b) })
 	assert.Contains(t, text, "127.0.0.1:8080, 127.0.0.1:8900-8949")
 	assert.Contains(t, text, "trading_platform/reference:local (built from apps/reference)")
 }
@@ -175,7 +175,7 @@ func TestMermaid(t *testing.T) {
   loki_server
   promtail
   promtail --> loki_server
-`, print(t, func(b *bytes.Buffer) error { return p.Mermaid(b) }))
+`, printed(t, func(b *bytes.Buffer) error { return p.Mermaid(b) }))
 }
 
 // No way of printing a plan shows a secret, given in whatever way.
@@ -200,7 +200,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		"json":    func(b *bytes.Buffer) error { return p.JSON(b) },
 		"mermaid": func(b *bytes.Buffer) error { return p.Mermaid(b) },
 	} {
-		assert.NotContains(t, print(t, write), canary, name)
+		assert.NotContains(t, printed(t, write), canary, name)
 	}
 	for _, s := range p.Services {
 		for _, l := range s.Labels(p, 0) {
@@ -211,7 +211,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			assert.True(t, f.Secret || !strings.Contains(f.Content, canary), f.Path)
 		}
 	}
-	json := print(t, func(b *bytes.Buffer) error { return p.JSON(b) })
+	json := printed(t, func(b *bytes.Buffer) error { return p.JSON(b) })
 	assert.Contains(t, json, `"name": "POSTGRES_PASSWORD",`+"\n"+`          "value": "[secret]",`)
 	assert.NotContains(t, json, "sha256\": \"\"", "a secret file has no hash that could be guessed at")
 }

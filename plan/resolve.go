@@ -279,7 +279,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 			}
 			port := Port{Address: address.String(), Host: host, Container: p.Container + i}
 			if p.URL != "" {
-				port.URL = p.URL + "://" + netip.AddrPortFrom(browsable(address), uint16(host)).String()
+				port.URL = p.URL + "://" + netip.AddrPortFrom(browsable(address), uint16(host)).String() //nolint:gosec // at most 65535
 			}
 			ports = append(ports, port)
 		}

@@ -178,7 +178,7 @@ func (c *check) ports(containers []container.Summary) {
 			continue // between two starts the engine holds the port and names no container for it
 		}
 		for _, p := range s.Ports {
-			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host))
+			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none past 65535
 			holder, mine := c.holder(containers, address)
 			switch {
 			case mine, c.named(holder): // whose name is taken has been told already

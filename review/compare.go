@@ -1,6 +1,7 @@
 package review
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -8,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
-	"github.com/r3labs/diff/v3"
 
 	"trading-platform/plan"
 	"trading-platform/settings"
@@ -47,101 +47,105 @@ func Read(text []byte, files fs.FS) (*Snapshot, error) {
 
 // Compare gives what changes in a stack. A nil snapshot stands for a revision that
 // has no such stack.
-func Compare(stack string, base, head *Snapshot) (Stack, error) {
+func Compare(stack string, base, head *Snapshot) Stack {
+	if head == nil {
+		text := "what it runs stays on the engine until `pulumi destroy -s " + stack + "` is run from a revision that has the file"
+		return Stack{stack, Removed, []Item{{What: "stack", Name: stack, Kind: Removed, Text: text}}}
+	}
 	out := Stack{Name: stack, Kind: Changed}
-	switch {
-	case base == nil:
+	if base == nil {
 		out.Kind, base = Added, &Snapshot{}
-	case head == nil:
-		out.Kind = Removed // nothing happens to it: what it runs stays as it is
-		return out, nil
 	}
-	was, is := base.values(), head.values()
-	// From head to base, because the library keeps the order of what it is given first.
-	log, err := diff.Diff(is, was)
-	if err != nil {
-		return out, err
-	}
-	for _, c := range log {
-		if c.Path[1] == "text" {
-			out.add(c.Path[0], was, is)
+	for _, p := range match(base.parts(), head.parts()) {
+		item := compareParts(p.was, p.is)
+		switch {
+		case item.What == "settings" && out.Kind == Added, len(item.Changes)+len(item.Created)+len(item.Deleted) == 0:
+			continue
+		case item.What == "settings": // each by itself, because stacks may share some of them
+			for _, c := range item.Changes {
+				out.Items = append(out.Items, Item{What: item.What, Kind: Changed, Changes: []Change{c}})
+			}
+			continue
+		case item.Kind == Changed && slices.ContainsFunc(item.Changes, func(c Change) bool { return !c.InPlace }):
+			o, _ := head.Lookup(item.Name)
+			item.Replaced, item.Waiting = without(o.Containers, item.Created), head.waiting(item.Name)
 		}
+		out.Items = append(out.Items, item)
 	}
-	for i := range out.Services {
-		s := &out.Services[i]
-		if s.Kind == Changed && slices.ContainsFunc(s.Changes, func(c Change) bool { return !c.InPlace }) {
-			o, _ := head.Lookup(s.Name)
-			s.Replaced, s.Waiting = without(o.Containers, s.Created), head.waiting(s.Name)
-		}
-	}
-	out.Faults, out.Fixed = without(head.Faults, base.Faults), without(base.Faults, head.Faults)
 	if out.Kind == Added {
-		out.Settings = nil
-		return out, nil
+		names := each(out.items("service"), func(i Item) string { return i.Name })
+		out.Items = append(out.Items, Item{What: "stack", Name: stack, Kind: Added, Text: strings.Join(names, ", ")})
+	} else {
+		out.Items = append(out.Items, dataConsequences(base, head, out.items("service"))...)
 	}
-	out.Data = dataConsequences(base, head, out.Services)
-	if len(out.Settings)+len(out.Networks)+len(out.Volumes)+len(out.Services)+len(out.Data)+len(out.Faults)+len(out.Fixed) == 0 {
+	fault := func(text string) Item { return Item{What: "fault", Text: text} }
+	fixed := func(text string) Item { return Item{What: "fixed", Text: text} }
+	out.Items = append(out.Items, each(without(head.Faults, base.Faults), fault)...)
+	out.Items = append(out.Items, each(without(base.Faults, head.Faults), fixed)...)
+	if len(out.Items) == 0 {
 		out.Kind = Same
 	}
-	return out, nil
+	return out
 }
 
-// add adds one changed value to the network, volume or service that it belongs to.
-func (s *Stack) add(path string, was, is []value) {
-	find := func(all []value) (v value) {
-		if i := slices.IndexFunc(all, func(v value) bool { return v.Path == path }); i >= 0 {
-			v = all[i]
-		}
-		return v
+// pair is one thing at both revisions; the zero value stands for one that does not exist.
+type pair[T any] struct{ was, is T }
+
+// match puts together what has the same ID: all of is in its order, then what is only in was.
+func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
+	at := map[string]int{}
+	for _, t := range is {
+		at[t.id()] = len(all)
+		all = append(all, pair[T]{is: t})
 	}
-	has := func(all []value, thing string) bool {
-		return slices.ContainsFunc(all, func(v value) bool { return v.thing == thing })
-	}
-	b, h := find(was), find(is)
-	v := h
-	if h.Path == "" {
-		v = b
-	}
-	c := Change{Field: v.field, Before: b.Text, After: h.Text, InPlace: v.inPlace}
-	if c.Before == settings.Hidden || c.After == settings.Hidden {
-		c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
-	} else if b.content != h.content && b.Text != "" && h.Text != "" {
-		c.Diff = udiff.Unified("before", "after", b.content, h.content)
-	}
-	what, name, _ := strings.Cut(v.thing, " ")
-	list := map[string]*[]Item{"network": &s.Networks, "volume": &s.Volumes, "service": &s.Services}[what]
-	if list == nil {
-		s.Settings = append(s.Settings, c)
-		return
-	}
-	i := slices.IndexFunc(*list, func(i Item) bool { return i.Name == name })
-	if i < 0 {
-		i = len(*list)
-		*list = append(*list, Item{Name: name, Kind: Changed})
-		if !has(was, v.thing) {
-			(*list)[i].Kind = Added
-		} else if !has(is, v.thing) {
-			(*list)[i].Kind = Removed
+	for _, t := range was {
+		if i, ok := at[t.id()]; ok {
+			all[i].was = t
+		} else {
+			all = append(all, pair[T]{was: t})
 		}
 	}
-	switch item := &(*list)[i]; {
-	case c.Field == "container" && c.Before == "":
-		item.Created = append(item.Created, c.After)
-	case c.Field == "container" && c.After == "":
-		item.Deleted = append(item.Deleted, c.Before)
-	case what == "service" && item.Kind == Removed, c.Field == imageContent && item.Kind == Added: // goes without saying
-	default:
-		item.Changes = append(item.Changes, c)
+	return all
+}
+
+// compareParts gives the changed values of a part, and of a service also the containers that come and go.
+func compareParts(was, is part) Item {
+	item := Item{What: cmp.Or(is.what, was.what), Name: cmp.Or(is.name, was.name), Kind: Changed}
+	if was.what == "" {
+		item.Kind = Added
+	} else if is.what == "" {
+		item.Kind = Removed
 	}
+	for _, v := range match(was.values, is.values) {
+		c := Change{Field: cmp.Or(v.is.field, v.was.field), Before: v.was.text, After: v.is.text, InPlace: v.was.inPlace || v.is.inPlace}
+		switch {
+		case c.Before == c.After: // no change
+		case c.Field == "container" && c.Before == "":
+			item.Created = append(item.Created, c.After)
+		case c.Field == "container" && c.After == "":
+			item.Deleted = append(item.Deleted, c.Before)
+		case item.What == "service" && item.Kind == Removed, item.What == "service" && item.Kind == Added && !toldOfNew(c.Field): // needs no mention
+		case c.Before == settings.Hidden || c.After == settings.Hidden:
+			c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
+			item.Changes = append(item.Changes, c)
+		default:
+			if v.was.content != v.is.content && c.Before != "" && c.After != "" {
+				c.Diff = udiff.Unified("before", "after", v.was.content, v.is.content)
+			}
+			item.Changes = append(item.Changes, c)
+		}
+	}
+	return item
+}
+
+// toldOfNew tells whether a field is mentioned of a new service, which has all of them.
+func toldOfNew(field string) bool {
+	word, _, _ := strings.Cut(field, " ")
+	return field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, word)
 }
 
 // hidden stands for the value of a secret; a value that is not there stays so.
-func hidden(value string) string {
-	if value == "" {
-		return ""
-	}
-	return settings.Hidden
-}
+func hidden(value string) string { return when(value != "", settings.Hidden) }
 
 // waiting gives the services that start after the named one, directly or through
 // others, in the order in which they start.

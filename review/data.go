@@ -2,17 +2,19 @@ package review
 
 import (
 	"fmt"
-	"regexp"
+	"path"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 // dataConsequences gives what a change means for data: of volumes and where they are
 // mounted, and of the databases' images and variables.
-func dataConsequences(base, head *Snapshot, services []Item) (out []Consequence) {
+func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
+	say := func(subject, what string, args ...any) {
+		out = append(out, Item{What: "data", Name: subject, Text: fmt.Sprintf(what, args...)})
+	}
 	if base.RetainVolumes && !head.RetainVolumes {
-		out = append(out, Consequence{"retainVolumes", "turned off: from the next up on, `pulumi destroy` and every volume that leaves the stack delete the data"})
+		say("retainVolumes", "turned off: from the next up on, `pulumi destroy` and every volume that leaves the stack delete the data")
 	}
 	// Pulumi deletes by what the last up recorded, not by what the new revision says.
 	fate := "its data stays on the engine"
@@ -20,36 +22,34 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Consequence)
 		fate = "its data is DELETED by the next up, because retainVolumes is off"
 	}
 	for _, b := range base.Volumes {
-		say := func(what string, args ...any) {
-			out = append(out, Consequence{"volume " + b.Name, fmt.Sprintf(what, args...)})
-		}
+		volume := "volume " + b.Name
 		was, wasAt := base.mounts(b.Key)
 		now, nowAt := head.mounts(b.Key)
 		switch h := head.Volume(b.Key); {
 		case h == nil:
-			say("leaves the stack (%s used it); %s", few(was, 3), fate)
+			say(volume, "leaves the stack (%s used it); %s", few(was, 3), fate)
 			continue
 		case h.Name != b.Name && h.TakeOver:
-			say("is left for the existing volume %s, whose data %s takes over; of the old one, %s", h.Name, few(was, 3), fate)
+			say(volume, "is left for the existing volume %s, whose data %s takes over; of the old one, %s", h.Name, few(was, 3), fate)
 		case h.Name != b.Name:
-			say("is left for %s, which starts empty unless it exists; of the old one, %s", h.Name, fate)
+			say(volume, "is left for %s, which starts empty unless it exists; of the old one, %s", h.Name, fate)
 		}
 		if len(was) > 0 && len(now) == 0 {
-			say("is mounted by no service any more (%s did); its data stays on the engine, out of use", few(was, 3))
+			say(volume, "is mounted by no service any more (%s did); its data stays on the engine, out of use", few(was, 3))
 			continue
 		}
 		for _, name := range was {
 			if _, runs := head.Lookup(name); runs && nowAt[name] == "" {
-				say("is no longer mounted by %s (%s still mounts it)", name, few(now, 3))
+				say(volume, "is no longer mounted by %s (%s still mounts it)", name, few(now, 3))
 			} else if runs && nowAt[name] != wasAt[name] {
-				say("is mounted elsewhere in %s, at %s instead of %s: what looks for its data at the old path finds none", name, nowAt[name], wasAt[name])
+				say(volume, "is mounted elsewhere in %s, at %s instead of %s: what looks for its data at the old path finds none", name, nowAt[name], wasAt[name])
 			}
 		}
 	}
 	for _, s := range services {
 		for _, c := range s.Changes {
 			if text := database(s.Name, c); text != "" && s.Kind == Changed {
-				out = append(out, Consequence{s.Name, text})
+				say(s.Name, "%s", text)
 			}
 		}
 	}
@@ -74,19 +74,13 @@ func (s *Snapshot) mounts(volume string) (services []string, at map[string]strin
 	return services, at
 }
 
-// tagVersion is the version at the start of an image's tag.
-var tagVersion = regexp.MustCompile(`:v?([0-9]+)(?:\.([0-9]+))?[^/]*$`)
-
 // imageVersion reads major and minor from an image's tag; -1 for what it does not tell.
 func imageVersion(reference string) (major, minor int) {
-	found := append(tagVersion.FindStringSubmatch(reference), "", "", "")
-	number := func(text string) int {
-		if n, err := strconv.Atoi(text); err == nil {
-			return n
-		}
-		return -1
-	}
-	return number(found[1]), number(found[2])
+	major, minor = -1, -1
+	name, _, _ := strings.Cut(path.Base(reference), "@")
+	_, tag, _ := strings.Cut(name, ":")
+	_, _ = fmt.Sscanf(strings.TrimPrefix(tag, "v"), "%d.%d", &major, &minor)
+	return major, minor
 }
 
 // onlyOnEmpty are the variables that PostgreSQL's image reads for an empty volume alone,

@@ -40,14 +40,6 @@ func snapshot(t *testing.T, config map[string]string) *Snapshot {
 	return s
 }
 
-// compare is Compare of stack dev.
-func compare(t *testing.T, base, head *Snapshot) Stack {
-	t.Helper()
-	d, err := Compare("dev", base, head)
-	require.NoError(t, err)
-	return d
-}
-
 // of finds a service to edit.
 func (s *Snapshot) of(name string) *plan.Service {
 	for i := range s.Services {
@@ -92,12 +84,12 @@ func TestWhatReplacesAContainer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			base, head := snapshot(t, nil), snapshot(t, nil)
 			c.edit(head)
-			d := compare(t, base, head)
+			d := Compare("dev", base, head)
 			if c.field == "" {
 				assert.Equal(t, Stack{Name: "dev", Kind: Same}, d)
 				return
 			}
-			for _, s := range d.Services {
+			for _, s := range d.items("service") {
 				if s.Name != "redis" {
 					continue
 				}
@@ -192,8 +184,8 @@ func TestWhatItMeansForData(t *testing.T) {
 				c.head(head)
 			}
 			var got []string
-			for _, consequence := range compare(t, base, head).Data {
-				got = append(got, consequence.Subject+": "+consequence.Text)
+			for _, consequence := range Compare("dev", base, head).items("data") {
+				got = append(got, consequence.Name+": "+consequence.Text)
 			}
 			assert.Equal(t, c.want, got)
 		})
@@ -211,7 +203,7 @@ func TestSecretsHaveNoValue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			base, head := snapshot(t, nil), snapshot(t, nil)
 			base.of("redis").Env, head.of("redis").Env = c.before, c.after
-			report := Report{Base: "a", Head: "b", Stacks: []Stack{compare(t, base, head)}}
+			report := Report{Base: "a", Head: "b", Stacks: []Stack{Compare("dev", base, head)}}
 			var out strings.Builder
 			require.NoError(t, report.Text(&out))
 			require.NoError(t, report.Markdown(&out))
@@ -226,24 +218,23 @@ func TestReplicasComeAndGoWithoutTouchingTheRest(t *testing.T) {
 	one, three := snapshot(t, map[string]string{"profiles": `["workers"]`}), snapshot(t, map[string]string{
 		"profiles": `["workers"]`, "replicas": `{"alert_worker": 3}`})
 	two := []string{"trading_platform_alert_worker_2", "trading_platform_alert_worker_3"}
-	assert.Equal(t, []Item{{Name: "alert_worker", Kind: Changed, Created: two}}, compare(t, one, three).Services)
-	assert.Equal(t, []Item{{Name: "alert_worker", Kind: Changed, Deleted: two}}, compare(t, three, one).Services)
+	assert.Equal(t, []Item{{What: "service", Name: "alert_worker", Kind: Changed, Created: two}}, Compare("dev", one, three).Items)
+	assert.Equal(t, []Item{{What: "service", Name: "alert_worker", Kind: Changed, Deleted: two}}, Compare("dev", three, one).Items)
 }
 
 func TestExitCode(t *testing.T) {
 	assert.Equal(t, 0, Report{Stacks: []Stack{{Kind: Same}}}.ExitCode())
 	assert.Equal(t, 2, Report{Stacks: []Stack{{Kind: Same}, {Kind: Changed}}}.ExitCode())
 	assert.Equal(t, 2, Report{Stacks: []Stack{{Kind: Removed}}}.ExitCode())
-	assert.Equal(t, 3, Report{Stacks: []Stack{{Kind: Added}, {Kind: Changed, Data: []Consequence{{}}}}}.ExitCode())
+	assert.Equal(t, 3, Report{Stacks: []Stack{{Kind: Added}, {Kind: Changed, Items: []Item{{What: "data"}}}}}.ExitCode())
 }
 
 func TestANewFaultIsAChange(t *testing.T) {
 	base, head := snapshot(t, nil), snapshot(t, nil)
 	base.Faults, head.Faults = []string{"a", "b"}, []string{"b", "c"}
-	d := compare(t, base, head)
+	d := Compare("dev", base, head)
 	assert.Equal(t, Changed, d.Kind)
-	assert.Equal(t, []string{"c"}, d.Faults)
-	assert.Equal(t, []string{"a"}, d.Fixed)
+	assert.Equal(t, []Item{{What: "fault", Text: "c"}, {What: "fixed", Text: "a"}}, d.Items)
 }
 
 func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
@@ -261,8 +252,8 @@ func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 		less := full
 		reflect.ValueOf(&less).Elem().Field(i).SetZero()
 		assert.NotEqual(t, full, less, "give the test a value for %s", f.Name)
-		d := compare(t, &Snapshot{Plan: plan.Plan{Services: []plan.Service{full}}}, &Snapshot{Plan: plan.Plan{Services: []plan.Service{less}}})
-		assert.Len(t, d.Services, 1, "%s is not in the table of fields (values)", f.Name)
+		d := Compare("dev", &Snapshot{Plan: plan.Plan{Services: []plan.Service{full}}}, &Snapshot{Plan: plan.Plan{Services: []plan.Service{less}}})
+		assert.Len(t, d.items("service"), 1, "%s is not in the table of fields (Snapshot.parts)", f.Name)
 	}
 }
 
@@ -276,20 +267,19 @@ func TestReportsRead(t *testing.T) {
 	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, and not set"}
 	head.Edited = map[string][]string{"apps/reference": {"apps/reference/main.go", "apps/reference/new.go"}}
 	quiet := snapshot(t, nil)
-	// The goldens are of these alone, whatever else the catalog has by now.
+	// The goldens are of these alone and in this order, whatever else the catalog has by now.
 	written := strings.Fields("postgres redis prometheus loki_server promtail grafana execution_gateway signal_service market_data_service " +
 		"model_registry orchestrator backtest_worker_dev web_console_dev")
 	for _, s := range []*Snapshot{base, head, quiet} {
 		s.Services = slices.DeleteFunc(s.Services, func(s plan.Service) bool { return !slices.Contains(written, s.Name) })
+		slices.SortFunc(s.Services, func(a, b plan.Service) int { return slices.Index(written, a.Name) - slices.Index(written, b.Name) })
 	}
 	report := Report{Base: "main (abc1234)", Head: "this checkout", Unplanned: []string{"components/service.go"}}
 	for _, stack := range []struct {
 		name       string
 		base, head *Snapshot
 	}{{"base", quiet, quiet}, {"dev", base, head}, {"dev2", base, head}, {"new", nil, quiet}, {"old", quiet, nil}} {
-		compared, err := Compare(stack.name, stack.base, stack.head)
-		require.NoError(t, err)
-		report.Stacks = append(report.Stacks, compared)
+		report.Stacks = append(report.Stacks, Compare(stack.name, stack.base, stack.head))
 	}
 	var text, markdown strings.Builder
 	require.NoError(t, report.Text(&text))
@@ -313,7 +303,7 @@ func TestMarkdownCannotBeBrokenOutOf(t *testing.T) {
 	head.Faults = []string{nasty}
 	head.of("prometheus").Files[0].Content += "```\n````\n"
 	var out strings.Builder
-	require.NoError(t, Report{Base: "a", Head: "b", Stacks: []Stack{compare(t, base, head)}}.Markdown(&out))
+	require.NoError(t, Report{Base: "a", Head: "b", Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
 	assert.Contains(t, out.String(), "- user: ```` `` @everyone <b> ``` # heading | [x](http://example.com) ````")
 	assert.Contains(t, out.String(), "&lt;b&gt;")
 	assert.NotContains(t, out.String(), "\n# heading")
@@ -326,7 +316,7 @@ func TestALongReportFitsAComment(t *testing.T) {
 		head.Faults = append(head.Faults, strings.Repeat("ä", 20)+string(rune('a'+i%26))+strings.Repeat("x", i%50+i/50))
 	}
 	var out strings.Builder
-	require.NoError(t, Report{Stacks: []Stack{compare(t, base, head)}}.Markdown(&out))
+	require.NoError(t, Report{Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
 	assert.Less(t, out.Len(), 65536)
 	assert.Contains(t, out.String(), "… cut: `platform plan --all --diff <ref>` prints all of it.")
 }

@@ -11,15 +11,23 @@ import (
 	"trading-platform/settings"
 )
 
-// value is one value of a snapshot in the form that is compared.
-type value struct {
-	Path    string `diff:"path,identifier"` // of the thing, its field and the value's key
-	Text    string `diff:"text"`            // as a report words it
-	thing   string `diff:"-"`               // settings, or a network, volume or service with its name
-	field   string `diff:"-"`               // as a report calls it
-	inPlace bool   `diff:"-"`
-	content string `diff:"-"` // of a file
+// part is what a change belongs to: the settings, or one network, volume or service.
+type part struct {
+	what, name string
+	values     []value
 }
+
+func (p part) id() string { return p.what + " " + p.name }
+
+// value is one value of a part in the form that is compared. A value without a text is not set.
+type value struct {
+	field, key string // the key tells apart the values of one field
+	text       string // as a report words it
+	inPlace    bool
+	content    string // of a file
+}
+
+func (v value) id() string { return v.field + "\x00" + v.key }
 
 // What the change of a field does to a service's containers. Those that are part of the
 // container replace it; the others are not, or change while it runs. This follows
@@ -29,17 +37,16 @@ const replaces, inPlace = false, true
 // imageContent is the field for the files that an image is built from.
 const imageContent = "image content"
 
-// values is the table of all fields, in the order in which a report shows them: what
-// the change of a field does, its name, the key that tells its values apart where the
-// name does not, and how its value is worded. A value without a text is not set.
-func (s *Snapshot) values() []value {
-	var all []value
-	thing := "settings"
+// parts is the table of all fields, in the order in which a report shows them: what
+// the change of a field does, its name, the key of the value, and how the value is worded.
+func (s *Snapshot) parts() []part {
+	var all []part
+	begin := func(what, name string) { all = append(all, part{what: what, name: name}) }
 	add := func(inPlace bool, field, key, text string) {
-		if text != "" {
-			all = append(all, value{Path: strings.Join([]string{thing, field, key}, "\x00"), Text: text, thing: thing, field: field, inPlace: inPlace})
-		}
+		p := &all[len(all)-1]
+		p.values = append(p.values, value{field: field, key: key, text: text, inPlace: inPlace})
 	}
+	begin("settings", "")
 	add(replaces, "profiles", "", strings.Join(s.Profiles, ", "))
 	add(replaces, "namePrefix", "", s.NamePrefix)
 	add(replaces, "provider", "", s.Provider)
@@ -52,15 +59,16 @@ func (s *Snapshot) values() []value {
 	}
 	networks := map[string]string{}
 	for _, n := range s.Networks {
-		thing, networks[n.Key] = "network "+n.Key, strings.TrimSpace(n.Name+" "+n.Subnet)
+		begin("network", n.Key)
+		networks[n.Key] = strings.TrimSpace(n.Name + " " + n.Subnet)
 		add(replaces, "name", "", networks[n.Key])
 	}
 	for _, v := range s.Volumes {
-		thing = "volume " + v.Key
+		begin("volume", v.Key)
 		add(replaces, "name", "", v.Name+when(v.TakeOver, " (taken over)"))
 	}
 	for _, o := range s.Services {
-		thing = "service " + o.Name
+		begin("service", o.Name)
 		add(replaces, "image", "", o.Image.String())
 		if b := o.Image.Build; b != nil {
 			add(replaces, imageContent, "", after("built anew: ", few(s.Edited[b.Context], 3)))
@@ -95,10 +103,11 @@ func (s *Snapshot) values() []value {
 		for _, f := range o.Files {
 			if f.Secret {
 				add(replaces, "file "+f.Path, "", settings.Hidden)
-			} else {
-				add(replaces, "file "+f.Path, "", "sha256 "+f.SHA256()[:12])
-				all[len(all)-1].content = f.Content
+				continue
 			}
+			add(replaces, "file "+f.Path, "", "sha256 "+f.SHA256()[:12])
+			values := all[len(all)-1].values
+			values[len(values)-1].content = f.Content
 		}
 		for _, a := range o.Networks { // with the network's own name and subnet: a network that is replaced takes its containers with it
 			add(replaces, "network "+a.Network, "", cmp.Or(networks[a.Network], a.Network)+after(" at ", a.Address)+after(" as ", a.Alias))

@@ -23,16 +23,13 @@ type Report struct {
 type Stack struct {
 	Name string `json:"name"`
 	// Kind is Added or Removed for a stack whose file is new or gone, else Changed or Same.
-	Kind     Kind          `json:"kind"`
-	Data     []Consequence `json:"data,omitempty"` // what the change means for data
-	Settings []Change      `json:"settings,omitempty"`
-	Networks []Item        `json:"networks,omitempty"`
-	Volumes  []Item        `json:"volumes,omitempty"`
-	Services []Item        `json:"services,omitempty"`
-	// Faults are what is newly wrong with the stack, such as a required variable
-	// without a value. Fixed is what no longer is.
-	Faults []string `json:"faults,omitempty"`
-	Fixed  []string `json:"fixed,omitempty"`
+	Kind  Kind   `json:"kind"`
+	Items []Item `json:"items,omitempty"`
+}
+
+// items gives the stack's items of one sort.
+func (s Stack) items(what string) []Item {
+	return slices.DeleteFunc(slices.Clone(s.Items), func(i Item) bool { return i.What != what })
 }
 
 // Kind says what happened to a stack, network, volume or service.
@@ -46,12 +43,6 @@ const (
 	Changed Kind = "changed"
 )
 
-// Consequence is what a change means for data.
-type Consequence struct {
-	Subject string `json:"subject"` // the setting, volume or service
-	Text    string `json:"text"`
-}
-
 // Change is one field with its value before and after. A secret's value is never given.
 type Change struct {
 	Field  string `json:"field"`
@@ -63,10 +54,16 @@ type Change struct {
 	InPlace bool `json:"inPlace,omitempty"`
 }
 
-// Item is a network, a volume or a service, and what its change does to containers.
+// Item is one thing that a report says.
 type Item struct {
-	Name     string   `json:"name"` // in the catalog
-	Kind     Kind     `json:"kind"`
+	// What is the sort of thing that changes: stack, settings, network, volume or service. It is
+	// data for what the change means for data, fault for what is newly wrong with the stack, such
+	// as a required variable without a value, and fixed for what no longer is.
+	What string `json:"what"`
+	Name string `json:"name,omitempty"` // in the catalog; of data the setting, volume or service
+	Kind Kind   `json:"kind,omitempty"`
+	Text string `json:"text,omitempty"`
+
 	Changes  []Change `json:"changes,omitempty"`
 	Created  []string `json:"created,omitempty"`  // containers
 	Deleted  []string `json:"deleted,omitempty"`  // containers
@@ -79,7 +76,7 @@ type Item struct {
 // ExitCode is 0 for no change, 2 for changes, 3 for changes that touch data.
 func (r Report) ExitCode() int {
 	switch {
-	case slices.ContainsFunc(r.Stacks, func(s Stack) bool { return len(s.Data) > 0 }):
+	case slices.ContainsFunc(r.Stacks, func(s Stack) bool { return len(s.items("data")) > 0 }):
 		return 3
 	case len(r.changed()) > 0:
 		return 2

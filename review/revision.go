@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
@@ -64,11 +66,7 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 		if err := is[name].findEdited(root, edited); err != nil {
 			return report, err
 		}
-		compared, err := Compare(name, was[name], is[name])
-		if err != nil {
-			return report, err
-		}
-		report.Stacks = append(report.Stacks, compared)
+		report.Stacks = append(report.Stacks, Compare(name, was[name], is[name]))
 	}
 	report.Unplanned = slices.DeleteFunc(edited, func(file string) bool {
 		return strings.HasSuffix(file, "_test.go") || !slices.ContainsFunc(unplanned, func(place string) bool {
@@ -177,11 +175,8 @@ func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snap
 	if err := os.MkdirAll(r.temp, 0o700); err != nil {
 		return nil, err
 	}
-	// Without the stamp of version control, which asks git for its state.
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(r.temp, "platform"), "./cmd/platform")
-	build.Dir = r.root
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s does not build, so it has no plan: %w\n%s", r.name, err, out)
+	if err := build(ctx, r.root, filepath.Join(r.temp, "platform"), "./cmd/platform"); err != nil {
+		return nil, fmt.Errorf("%s does not build, so it has no plan: %w", r.name, err)
 	}
 	plans := map[string]*Snapshot{}
 	for _, stack := range without(stacks, without(stacks, r.stacks())) {
@@ -191,6 +186,39 @@ func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snap
 		}
 	}
 	return plans, nil
+}
+
+// build compiles a program of the project.
+func build(ctx context.Context, root, binary, program string) error {
+	// Without the stamp of version control, which asks git for its state.
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, program)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// PreviewAll previews every stack of the project. It gives false when a preview failed, which its output explains.
+func PreviewAll(ctx context.Context, root string, verbose bool, stdout, stderr io.Writer) (ok bool, err error) {
+	temp, err := os.MkdirTemp("", "platform-preview-*")
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = os.RemoveAll(temp) }()
+	program := filepath.Join(temp, "preview")
+	if err := build(ctx, root, program, "./review/preview"); err != nil {
+		return false, fmt.Errorf("building the program: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, program)
+	if verbose {
+		cmd.Args = append(cmd.Args, "-v")
+	}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = root, stdout, stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it cleans up
+	cmd.WaitDelay = 20 * time.Second
+	return cmd.Run() == nil, nil
 }
 
 // faultLine is a line of a fault.List with what is wrong; the line after it has the fix.

@@ -14,76 +14,50 @@ type view struct {
 	Data, Faults, Fixed, Parts     []said
 }
 
-// said is one thing that a report says, with all the stacks that it is true of.
+// said is an item with all the stacks that it is true of.
 type said struct {
 	Item
-	What   string // stack, settings, network or volume; empty for a service
-	Text   string
 	Stacks []string
 }
 
 func (r Report) view() view {
-	v := view{Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8)}
-	line := func(text string) said { return said{Text: text} }
-	v.Data = r.merge(func(s Stack) []said {
-		return each(s.Data, func(c Consequence) said { return said{Item: Item{Name: c.Subject}, Text: c.Text} })
-	})
-	v.Faults = r.merge(func(s Stack) []said { return each(s.Faults, line) })
-	v.Fixed = r.merge(func(s Stack) []said { return each(s.Fixed, line) })
-	v.Parts = r.merge(func(s Stack) []said {
-		text := "what it runs stays on the engine until `pulumi destroy -s " + s.Name + "` is run from a revision that has the file"
-		switch s.Kind {
-		case Added:
-			text = strings.Join(each(s.Services, func(o Item) string { return o.Name }), ", ")
-		case Changed:
-			return nil
-		}
-		return []said{{Item: Item{Name: s.Name, Kind: s.Kind}, What: "stack", Text: text}}
-	})
-	parts := func(what string, of func(Stack) []Item) []said {
-		return r.merge(func(s Stack) []said {
-			if s.Kind != Changed { // of a new stack everything is new
-				return nil
-			}
-			return each(of(s), func(i Item) said { return said{Item: i, What: what} })
-		})
+	v := view{
+		Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8),
+		Data: r.merge("data"), Faults: r.merge("fault"), Fixed: r.merge("fixed"), Parts: r.merge("stack"),
 	}
-	settings := parts("settings", func(s Stack) []Item {
-		return each(s.Settings, func(c Change) Item { return Item{Kind: Changed, Changes: []Change{c}} })
-	})
-	for i, s := range settings {
-		if last := len(v.Parts) - 1; i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) {
+	for i, s := range r.merge("settings") {
+		if last := len(v.Parts) - 1; i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) { // under one title
 			v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
 		} else {
 			v.Parts = append(v.Parts, s)
 		}
 	}
-	v.Parts = slices.Concat(v.Parts, parts("network", func(s Stack) []Item { return s.Networks }),
-		parts("volume", func(s Stack) []Item { return s.Volumes }), parts("", func(s Stack) []Item { return s.Services }))
-	for i, p := range v.Parts {
-		if p.What == "" {
-			v.Parts[i].finish()
-		}
+	services := r.merge("service")
+	for i := range services {
+		services[i].finish()
 	}
+	v.Parts = slices.Concat(v.Parts, r.merge("network"), r.merge("volume"), services)
 	return v
 }
 
-// merge says once what is the same in several stacks.
-func (r Report) merge(of func(Stack) []said) []said {
-	var all []said
+// merge gives the items of one sort, once for all the stacks that they are the same in.
+func (r Report) merge(what string) (all []said) {
 	at := map[string]int{}
 	for _, stack := range r.changed() {
-		for _, s := range of(stack) {
-			key := s.key()
+		if stack.Kind == Added && slices.Contains([]string{"network", "volume", "service"}, what) {
+			continue // of a new stack everything is new
+		}
+		for _, item := range stack.items(what) {
+			key := item.key()
 			if _, known := at[key]; !known {
-				at[key], all = len(all), append(all, s)
+				at[key], all = len(all), append(all, said{Item: item})
 			}
 			one := &all[at[key]]
-			if !slices.Contains(strings.Split(one.Name, ", "), s.Name) {
-				one.Name += ", " + s.Name
+			if !slices.Contains(strings.Split(one.Name, ", "), item.Name) {
+				one.Name += ", " + item.Name
 			}
 			one.Stacks = union(one.Stacks, []string{stack.Name})
-			one.Replaced, one.Waiting = union(one.Replaced, s.Replaced), union(one.Waiting, s.Waiting)
+			one.Replaced, one.Waiting = union(one.Replaced, item.Replaced), union(one.Waiting, item.Waiting)
 		}
 	}
 	return all
@@ -97,11 +71,11 @@ var changedLine = regexp.MustCompile(`(?m)^[+-].*$`)
 // key tells what is the same. A file's change is the same when the same lines change,
 // wherever in the file they are. Services that only get another build of one image
 // are many, and there is nothing to say of each: they have one key.
-func (s said) key() string {
+func (s Item) key() string {
 	if s.Kind == Changed && len(s.Changes) == 1 && s.Changes[0].Field == imageContent && len(s.Created)+len(s.Deleted) == 0 {
 		return s.Changes[0].After
 	}
-	key := fmt.Sprint(s.What, s.Name, s.Kind, s.Text, s.Created, s.Deleted, s.Replaced)
+	key := fmt.Sprint(s.Name, s.Kind, s.Text, s.Created, s.Deleted, s.Replaced)
 	for _, c := range s.Changes {
 		if c.Diff != "" {
 			c = Change{Field: c.Field, Diff: strings.Join(changedLine.FindAllString(c.Diff, -1), "\n")}
@@ -111,17 +85,10 @@ func (s said) key() string {
 	return key
 }
 
-// finish says what a change does to a service's containers, and leaves out what goes
-// without saying: that a new service has all of its fields, and that what is replaced
-// waits as well.
+// finish says what a change does to a service's containers. What is replaced waits as
+// well, and is not mentioned.
 func (s *said) finish() {
 	s.Waiting = without(s.Waiting, strings.Split(s.Name, ", "))
-	if s.Kind == Added {
-		s.Changes = slices.DeleteFunc(slices.Clone(s.Changes), func(c Change) bool {
-			word, _, _ := strings.Cut(c.Field, " ")
-			return !slices.Contains([]string{"image", "port", "mount", "starts"}, word)
-		})
-	}
 	for i, names := range [][]string{s.Created, s.Deleted, s.Replaced} {
 		if len(names) > 0 {
 			s.Text += "; " + []string{"creates ", "deletes ", "replaces "}[i] + few(names, 4)
@@ -133,7 +100,7 @@ func (s *said) finish() {
 // title gives a sign for what happened, and the name in a style.
 func (s said) title(minus string, quote func(string) string) string {
 	title := map[Kind]string{Added: "+", Removed: minus, Changed: "~"}[s.Kind]
-	if s.What != "" {
+	if s.What != "service" {
 		title += " " + s.What
 	}
 	if s.Name != "" {
@@ -158,7 +125,7 @@ func (r Report) summary() string {
 	var names, services, replaced []string
 	for _, s := range r.changed() {
 		names = append(names, s.Name)
-		for _, o := range s.Services {
+		for _, o := range s.items("service") {
 			services, replaced = union(services, []string{o.Name}), union(replaced, o.Replaced)
 		}
 	}

@@ -384,7 +384,8 @@ var oneLine = []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "RED
 // it is empty for variables that are keys themselves. No value is printed.
 func (d *decoder) checkValues(path string, values map[string]Value) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		text, what := values[name].Text, ""
+		text := values[name].Text
+		var what string
 		switch {
 		case strings.ContainsRune(text, 0):
 			what = "holds a NUL, which no variable can"

@@ -2,7 +2,6 @@ package settings_test
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +21,7 @@ import (
 func assertFaults(t *testing.T, err error) {
 	t.Helper()
 	var list fault.List
-	require.True(t, errors.As(err, &list), "%v", err)
+	require.ErrorAs(t, err, &list)
 	for _, f := range list {
 		assert.True(t, strings.HasPrefix(f.Where, settings.Project+":") && f.What != "" && f.Fix != "", "%+v", f)
 	}

@@ -90,14 +90,14 @@ func TestBackup(t *testing.T) {
 			content []byte
 			says    string
 		}{
-			"a damaged byte":    {damaged, "is no whole backup"},
-			"cut short":         {content[:len(content)-100], "is no whole backup"},
-			"empty":             {nil, "is no whole backup"},
+			"a damaged byte":    {damaged, "is not a complete backup"},
+			"cut short":         {content[:len(content)-100], "is not a complete backup"},
+			"empty":             {nil, "is not a complete backup"},
 			"a newer database":  {withManifest(t, file, "postgres", map[string]any{"version": "99.1", "role": "trader", "user": "trader"}), "does not read the backup's data of version 99.1"},
 			"a newer Redis":     {withManifest(t, file, "redis", map[string]any{"version": "9.0.0"}), "does not read the backup's data of version 9.0.0"},
 			"another role":      {withManifest(t, file, "postgres", map[string]any{"version": "15.1", "role": "trader", "user": "somebody"}), "POSTGRES_USER"},
 			"a newer format":    {withManifest(t, file, "format", 2), "has format 2"},
-			"a missing content": {withManifest(t, file, "entries", []any{}), "is no whole backup"},
+			"a missing content": {withManifest(t, file, "entries", []any{}), "is not a complete backup"},
 		} {
 			bad := filepath.Join(t.TempDir(), "bad.zip")
 			require.NoError(l.t, os.WriteFile(bad, test.content, 0o600))
@@ -130,7 +130,7 @@ func TestBackup(t *testing.T) {
 		l.inVolume("backtest_data", "rm /v/latest; echo changed > /v/result")
 		before := l.volumes()
 		said := l.must("restore " + file)
-		assert.Contains(l.t, said.out, "the data of before is still in volume "+l.prefix+"_pgdata (")
+		assert.Contains(l.t, said.out, "the previous data is still in volume "+l.prefix+"_pgdata (")
 		assert.Contains(l.t, said.out, "platform purge -s "+l.name+" --old")
 		assert.Equal(l.t, whole, l.everything())
 		assert.Empty(l.t, l.sql("select 'later' from pg_tables where tablename = 'later'"))
@@ -255,7 +255,7 @@ func TestUpgrade(t *testing.T) {
 
 	said := l.must("upgrade")
 	assert.Contains(t, said.out, "moving the data from PostgreSQL 13 to 15")
-	assert.Contains(t, said.out, "the data of before is still in volume "+l.prefix+"_pgdata (")
+	assert.Contains(t, said.out, "the previous data is still in volume "+l.prefix+"_pgdata (")
 	assert.Contains(t, l.sql("select version()"), "PostgreSQL 15")
 	assert.Equal(t, l.rows, l.contents())
 	assert.Equal(t, "md5", l.sql("select left(rolpassword, 3) from pg_authid where rolname = 'reader'"))
@@ -397,7 +397,7 @@ func oldPostgres(t *testing.T) string {
 		return tag
 	}
 	dir := t.TempDir()
-	make := exec.Command("sh", "-euc", `
+	build := exec.Command("sh", "-euc", `
 		mmdebstrap --variant=essential --include=postgresql-13,locales --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 			--essential-hook='groupadd -R "$1" -g 999 postgres && useradd -R "$1" -u 999 -g 999 -d /var/lib/postgresql -s /bin/bash postgres' \
 			--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
@@ -407,8 +407,8 @@ func oldPostgres(t *testing.T) string {
 			bullseye root.tar 'deb http://deb.debian.org/debian bullseye main'
 		docker import root.tar "$1"`,
 		root, tag+"-files")
-	make.Dir = dir
-	out, err := make.CombinedOutput()
+	build.Dir = dir
+	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 	buildImage(t, tag, `FROM `+tag+`-files
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data

@@ -138,7 +138,7 @@ func ownFile(t *testing.T, printed string) string {
 
 // getJSON asks an address of a stack and decodes the answer.
 func getJSON(t assert.TestingT, address string, into any) bool {
-	response, err := http.Get(address) //nolint:gosec // loopback
+	response, err := http.Get(address)
 	if !assert.NoError(t, err) {
 		return false
 	}

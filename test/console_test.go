@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +61,7 @@ func TestConsole(t *testing.T) {
 		for _, service := range append(baseServices, devServices...) {
 			assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="`+service+`"]')?.dataset.state ?? "no such row"`), service)
 		}
-		assert.Equal(t, fmt.Sprint(all), b.text(`String(document.querySelectorAll("[data-service]").length)`))
+		assert.Equal(t, strconv.Itoa(all), b.text(`String(document.querySelectorAll("[data-service]").length)`))
 	})
 	t.Run("it links to Prometheus", func(t *testing.T) {
 		link := b.in(t).text(`[...document.querySelectorAll("nav a")].find(a => a.textContent === "prometheus")?.href ?? "no such link"`)

@@ -520,7 +520,7 @@ func (f *faultTable) check(t *testing.T, all int) {
 	table := strings.Join(lines, "\n") + "\n"
 	if os.Getenv("UPDATE_RELIABILITY") == "1" {
 		require.Len(t, f.rows, all, "the whole table is written, or nothing")
-		require.NoError(t, os.WriteFile(file, []byte(head+begin+table+end+tail), 0o644)) //nolint:gosec // a page of the documentation
+		require.NoError(t, os.WriteFile(file, []byte(head+begin+table+end+tail), 0o644))
 		return
 	}
 	steady := func(table string) (rows []string) {

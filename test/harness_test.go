@@ -257,14 +257,14 @@ func (s *stack) up() string {
 	return s.pulumi("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 }
 
-func (s *stack) refresh() string {
+func (s *stack) refresh() {
 	s.t.Helper()
-	return s.pulumi("refresh", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+	s.pulumi("refresh", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 }
 
-func (s *stack) destroy() string {
+func (s *stack) destroy() {
 	s.t.Helper()
-	return s.pulumi("destroy", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
+	s.pulumi("destroy", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 }
 
 // unchanged asserts that a preview finds nothing to do.

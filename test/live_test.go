@@ -187,13 +187,13 @@ func descendants(pid int, name string) (found []int) {
 
 // during starts a command, and calls then in its middle: when the engine does this to one of the stack's containers. It
 // gives the command, which may have been ended.
-func (l *live) during(command, action, service string, then func(*running), env ...string) *running {
+func (l *live) during(command, action, service string, then func(*running)) *running {
 	l.t.Helper()
 	ctx, stop := context.WithCancel(l.t.Context())
 	defer stop()
 	seen := l.engine.Events(ctx, client.EventsListOptions{Filters: client.Filters{}.
 		Add("type", string(events.ContainerEventType)).Add("label", plan.IdentityLabel+"="+l.prefix).Add("event", action)})
-	r := l.start(command, env...)
+	r := l.start(command)
 	for {
 		select {
 		case event := <-seen.Messages:

@@ -165,7 +165,7 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 	}
 	t.Run("open to others, and mtls and oauth2 in one stack", func(t *testing.T) {
 		dir := copied(t)
-		require.NoError(t, os.Chmod(filepath.Join(dir, "server.key"), 0o644)) //nolint:gosec // what is to be found
+		require.NoError(t, os.Chmod(filepath.Join(dir, "server.key"), 0o644))
 		s.configure(map[string]any{"certsDir": dir, "profiles": []string{"mtls", "oauth2"}})
 		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 		require.Error(t, err)

@@ -3,10 +3,10 @@
 package test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,7 +18,7 @@ import (
 
 // login logs in to the stack's database over its published port, where a password counts.
 func (s *stack) login(password, statement string) (string, error) {
-	cmd := exec.CommandContext(s.t.Context(), "psql", "-X", "-w", "-h", "127.0.0.1", "-p", fmt.Sprint(5433+s.offset), "-U", "trader", "-tAc", statement)
+	cmd := exec.CommandContext(s.t.Context(), "psql", "-X", "-w", "-h", "127.0.0.1", "-p", strconv.Itoa(5433+s.offset), "-U", "trader", "-tAc", statement)
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+password)
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
@@ -47,7 +47,7 @@ func TestPasswordsFollowTheSettings(t *testing.T) {
 		require.NoError(t, err, "%s with %q", step.profile, step.password)
 		rows, err := s.login(step.password, "select count(*) from kept")
 		require.NoError(t, err)
-		assert.Equal(t, fmt.Sprint(1000*(i+1)), rows, step.profile)
+		assert.Equal(t, strconv.Itoa(1000*(i+1)), rows, step.profile)
 		if before != "" {
 			out, err := s.login(before, "select 1")
 			require.Error(t, err)

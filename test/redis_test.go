@@ -3,10 +3,10 @@
 package test
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,16 +50,16 @@ func TestRedisOpenedToOthers(t *testing.T) {
 	s.unchanged("right after up")
 
 	redis := func(auth, at string) string {
-		cmd := exec.CommandContext(t.Context(), "redis-cli", "-h", at, "-p", fmt.Sprint(6379+s.offset), "ping")
+		cmd := exec.CommandContext(t.Context(), "redis-cli", "-h", at, "-p", strconv.Itoa(6379+s.offset), "ping")
 		cmd.Env = append(cmd.Environ(), "REDISCLI_AUTH="+auth)
 		out, _ := cmd.CombinedOutput()
 		return strings.TrimSpace(string(out))
 	}
 	assert.Equal(t, "PONG", redis(password, address))
 	assert.Contains(t, redis("another", address), "NOAUTH")
-	_, err = net.Dial("tcp", net.JoinHostPort(address, fmt.Sprint(5433+s.offset)))
+	_, err = net.Dial("tcp", net.JoinHostPort(address, strconv.Itoa(5433+s.offset)))
 	require.Error(t, err, "postgres is not opened by name")
-	_, err = net.Dial("tcp", net.JoinHostPort(address, fmt.Sprint(8002+s.offset)))
+	_, err = net.Dial("tcp", net.JoinHostPort(address, strconv.Itoa(8002+s.offset)))
 	require.Error(t, err, "nor is the order API")
 	processes := s.exec("redis", "sh", "-c", `cat /proc/[0-9]*/cmdline | tr '\0' ' '`)
 	assert.Contains(t, processes, "redis-server")

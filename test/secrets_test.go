@@ -89,7 +89,7 @@ func newCanaries(l *live) *canaries {
 func (c *canaries) keys(dir string) {
 	c.t.Helper()
 	found := 0
-	require.NoError(c.t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	require.NoError(c.t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".key" {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -159,7 +160,7 @@ func (s *stack) fromInside(t *testing.T, network, host string, port int, path st
 		request += header[i] + ": " + header[i+1] + "\r\n"
 	}
 	out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--label", runLabel+"="+runID, "--network", s.prefix+"_"+network, "--entrypoint", "bash", references["postgres"],
-		"-c", `exec 3<>"/dev/tcp/$0/$1" && printf %s "$2" >&3 && cat <&3`, host, fmt.Sprint(port), request+"\r\n").CombinedOutput()
+		"-c", `exec 3<>"/dev/tcp/$0/$1" && printf %s "$2" >&3 && cat <&3`, host, strconv.Itoa(port), request+"\r\n").CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
 }

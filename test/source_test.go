@@ -205,7 +205,7 @@ func (c *checkout) read(name string) string {
 
 func (c *checkout) write(name, text string) {
 	c.t.Helper()
-	require.NoError(c.t, os.WriteFile(c.path(name), []byte(text), 0o644)) //nolint:gosec // services of another user read it
+	require.NoError(c.t, os.WriteFile(c.path(name), []byte(text), 0o644))
 }
 
 func (c *checkout) move(from, to string) {

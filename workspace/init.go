@@ -322,7 +322,7 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 	}
 	first := f.get("provider") == nil
 	if first {
-		f.set("provider", w.chooseProvider(ctx, say))
+		f.set("provider", w.ChooseProvider(ctx, say))
 	}
 	if f.get("provider") == settings.Offline {
 		if err := w.installProvider(ctx, say); err != nil {
@@ -344,8 +344,8 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 	return w.makeImages(ctx, engine, stack, say)
 }
 
-// chooseProvider takes the official plugin where a user's own Pulumi can have it.
-func (w *Workspace) chooseProvider(ctx context.Context, say func(string)) string {
+// ChooseProvider takes the official plugin where a user's own Pulumi can have it.
+func (w *Workspace) ChooseProvider(ctx context.Context, say func(string)) string {
 	if !w.Own {
 		say("provider: offline, because this machine brought no Pulumi of its own")
 		return settings.Offline
@@ -380,7 +380,7 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 // replacePlugin writes a plugin's binary in one step. `pulumi plugin install --reinstall` removes
 // it first, and another stack's run at that moment finds none.
 func replacePlugin(path string, binary []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
 	return maybe.WriteFile(path, binary, 0o755)

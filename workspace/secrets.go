@@ -46,7 +46,7 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog
 	}
 	var made, unknown []string
 	for _, variable := range slices.Concat(p.Unset, more) {
-		value := ""
+		var value string
 		switch {
 		case variable.Ask:
 			value = ask(variable.Name)
@@ -104,7 +104,7 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 		clients = []string{"admin"}
 	}
 	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: clients})
-	if err == nil && len(report.Made) > 0 {
+	if err == nil && len(report.Files) > 0 {
 		say(report.String())
 	}
 	return err

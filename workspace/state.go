@@ -154,7 +154,7 @@ func alive(l lock) bool {
 		return false
 	}
 	// A zombie has ended: who started it has not asked how, as where process 1 is no init.
-	found, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(l.PID)).Output() //nolint:gosec // a number
+	found, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(l.PID)).Output()
 	if gone := new(exec.ExitError); errors.As(err, &gone) {
 		return false
 	}

@@ -68,6 +68,18 @@ func (w *Workspace) findPulumi() (path string, own bool) {
 // ShimDir holds a `pulumi` that runs through this workspace, for a shell's PATH.
 func (w *Workspace) ShimDir() string { return filepath.Join(w.Root, "bin", "shim") }
 
+// Shim puts a `pulumi` that runs through this workspace into ShimDir, and gives the
+// folders that a shell's PATH should begin with, quoted for a shell.
+func (w *Workspace) Shim() (path string, err error) {
+	bin := filepath.Join(w.Root, "bin")
+	shim := fmt.Sprintf("#!/bin/sh\nexec %s pulumi \"$@\"\n", shellescape.Quote(filepath.Join(bin, "platform")))
+	if err := os.MkdirAll(w.ShimDir(), 0o755); err != nil {
+		return "", err
+	}
+	err = os.WriteFile(filepath.Join(w.ShimDir(), "pulumi"), []byte(shim), 0o755) //nolint:gosec // a command
+	return shellescape.Quote(w.ShimDir() + ":" + bin), err
+}
+
 // notInNames is what a URL has and a folder's name should not.
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)
 

@@ -250,7 +250,8 @@ func TestRandom(t *testing.T) {
 	a, err := base64.StdEncoding.DecodeString(Random())
 	require.NoError(t, err)
 	assert.Len(t, a, 32, "a key for AES-256")
-	assert.NotEqual(t, Random(), Random())
+	first := Random()
+	assert.NotEqual(t, first, Random())
 }
 
 func TestWriteFile(t *testing.T) {

@@ -8,43 +8,32 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"trading-platform/backup"
-	"trading-platform/stack"
 	"trading-platform/workspace"
 )
 
-// openData opens the stack's engine and settings for a command that handles data. A stack with
-// a fault is refused: its volumes may be others than those that the settings seem to name.
-func openData(ctx context.Context, name string) (s *backup.Stack, closeEngine func(), err error) {
-	w, src, err := source(name)
+// withData opens the stack's engine and settings for work on its data. A stack with a
+// fault is refused: its volumes may be others than those that the settings seem to name.
+func (t target) withData(work func(*backup.Stack) error) error {
+	p, _, err := t.resolve()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	p, _, err := stack.Resolve(src)
-	if err != nil {
-		return nil, nil, err
-	}
-	engine, err := w.Engine(ctx, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &backup.Stack{
-		Engine: engine, Plan: p, Say: say,
-		Lock:       w.StackFile(name) + ".data-lock",
-		SetVolumes: func(volumes map[string]string) error { return w.SetConfig(name, "volumes", volumes) },
-		Up:         func(ctx context.Context) error { return w.Up(ctx, name, nil, say) },
-	}, func() { _ = engine.Close() }, nil
-}
-
-// dataCommands are the commands that handle a stack's data.
-func dataCommands() []*cobra.Command {
-	return []*cobra.Command{backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand()}
+	return t.withEngine(func(engine *client.Client) error {
+		return work(&backup.Stack{
+			Engine: engine, Plan: p, Say: say,
+			Lock:       t.StackFile(t.stack) + ".data-lock",
+			SetVolumes: func(volumes map[string]string) error { return t.SetConfig(t.stack, "volumes", volumes) },
+			Up:         func(ctx context.Context) error { return t.Up(ctx, t.stack, nil, say) },
+		})
+	})
 }
 
 func backupCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return stackCommand(&cobra.Command{
 		Use:   "backup [file]",
 		Short: "Save the data of a running stack in one file",
 		Long: `Save the data of a running stack in one file: PostgreSQL's roles and databases as
@@ -54,117 +43,80 @@ The stack keeps running; the containers that write to an archived volume are pau
 while it is copied. The file holds every password that the database knows, and only its
 owner can read it. It is named <stack>-<time>.backup.zip unless a name is given.`,
 		Args: cobra.MaximumNArgs(1),
-	}
-	name := stackFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, done, err := openData(cmd.Context(), *name)
-		if err != nil {
-			return err
-		}
-		defer done()
-		file := *name + "-" + time.Now().UTC().Format("20060102T150405Z") + ".backup.zip"
+	}, func(t target, args []string) error {
+		file := t.stack + "-" + time.Now().UTC().Format("20060102T150405Z") + ".backup.zip"
 		if len(args) > 0 {
 			file = args[0]
 		}
-		if err := s.Backup(cmd.Context(), file); err != nil {
+		return t.withData(func(s *backup.Stack) error {
+			if err := s.Backup(t.cmd.Context(), file); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(t.cmd.OutOrStdout(), file)
 			return err
-		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), file)
-		return err
-	}
-	return cmd
+		})
+	})
 }
 
 func restoreCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return stackCommand(&cobra.Command{
 		Use:   "restore file",
-		Short: "Put the data of a backup in the place of a stack's own, and bring the stack up",
-		Long: `Put the data of a backup in the place of a stack's own, and bring the stack up.
+		Short: "Replace a stack's data with that of a backup, and bring the stack up",
+		Long: `Replace a stack's data with that of a backup, and bring the stack up.
 
 The whole file is checked first, then restored into new volumes, and only when all of
-it is there does the stack change over to them. The volumes of before stay.`,
+it is there does the stack change over to them. The previous volumes stay.`,
 		Args: cobra.ExactArgs(1),
-	}
-	name := stackFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	}, func(t target, args []string) error {
 		file, err := backup.Open(args[0])
 		if err != nil {
 			return err
 		}
 		defer func() { _ = file.Close() }()
-		w, err := here()
-		if err != nil {
+		if err := t.Init(t.cmd.Context(), t.stack, workspace.InitOptions{}, say); err != nil {
 			return err
 		}
-		if err := w.Init(cmd.Context(), *name, workspace.InitOptions{}, say); err != nil {
-			return err
-		}
-		s, done, err := openData(cmd.Context(), *name)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return s.Restore(cmd.Context(), file)
-	}
-	return cmd
+		return t.withData(func(s *backup.Stack) error { return s.Restore(t.cmd.Context(), file) })
+	})
 }
 
 func upgradeCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	var from string
+	cmd := stackCommand(&cobra.Command{
 		Use:   "upgrade",
 		Short: "Move PostgreSQL's data to the major version of the stack's image",
 		Long: `Move PostgreSQL's data to the major version of the stack's image, which images.postgres
 sets. The data is copied from a server of the old version into a new volume, and only when
-all of it is there does the stack change over to it. The volume of before stays.`,
+all of it is there does the stack change over to it. The previous volume stays.`,
 		Args: cobra.NoArgs,
-	}
-	name := stackFlag(cmd)
-	from := cmd.Flags().String("from", "", "image of the version that made the data (default: that of the stack's container, else postgres:<version>)")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, done, err := openData(cmd.Context(), *name)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return s.Upgrade(cmd.Context(), *from)
-	}
+	}, func(t target, _ []string) error {
+		return t.withData(func(s *backup.Stack) error { return s.Upgrade(t.cmd.Context(), from) })
+	})
+	cmd.Flags().StringVar(&from, "from", "", "image of the version that made the data (default: that of the stack's container, else postgres:<version>)")
 	return cmd
 }
 
 func purgeCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	var yes, old bool
+	cmd := stackCommand(&cobra.Command{
 		Use:   "purge",
 		Short: "Delete the data of a stack that is down",
 		Args:  cobra.NoArgs,
-	}
-	name := stackFlag(cmd)
-	yes := cmd.Flags().Bool("yes", false, "do not ask for the stack's name")
-	old := cmd.Flags().Bool("old", false, "delete what a restore or an upgrade left behind, and keep the stack's data")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, done, err := openData(cmd.Context(), *name)
-		if err != nil {
-			return err
-		}
-		defer done()
-		volumes, err := s.Purgeable(cmd.Context(), *old)
-		if err != nil {
-			return err
-		}
-		if len(volumes) == 0 {
-			say("there is no volume to delete")
+	}, func(t target, _ []string) error {
+		confirm := func(volumes []string) error {
+			if yes {
+				return nil
+			}
+			fmt.Fprintf(os.Stderr, "  %s\nThese volumes and all that is in them will be deleted. Type the stack's name (%s) to go on: ", strings.Join(volumes, "\n  "), t.stack)
+			typed, _ := bufio.NewReader(t.cmd.InOrStdin()).ReadString('\n')
+			if typed = strings.TrimSpace(typed); typed != t.stack {
+				return fmt.Errorf("%q is not the stack's name; nothing was deleted", typed)
+			}
 			return nil
 		}
-		for _, v := range volumes {
-			fmt.Fprintf(os.Stderr, "  %s\t%s\n", v.Name, v.Size)
-		}
-		if !*yes {
-			fmt.Fprintf(os.Stderr, "These volumes and all that is in them will be deleted. Type the stack's name (%s) to go on: ", *name)
-			typed, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-			if strings.TrimSpace(typed) != *name {
-				return fmt.Errorf("%q is not the stack's name; nothing was deleted", strings.TrimSpace(typed))
-			}
-		}
-		return s.Purge(cmd.Context(), volumes)
-	}
+		return t.withData(func(s *backup.Stack) error { return s.Purge(t.cmd.Context(), old, confirm) })
+	})
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for the stack's name")
+	cmd.Flags().BoolVar(&old, "old", false, "delete what a restore or an upgrade left behind, and keep the stack's data")
 	return cmd
 }

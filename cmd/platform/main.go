@@ -1,5 +1,5 @@
 // Command platform prepares a machine for a stack, runs Pulumi on it, and does what
-// Pulumi has no command for. What is applied to a stack, Pulumi applies.
+// Pulumi has no command for. It changes a stack's resources only through Pulumi.
 package main
 
 import (
@@ -14,9 +14,12 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"trading-platform/plan"
 	"trading-platform/settings"
+	"trading-platform/stack"
 	"trading-platform/workspace"
 )
 
@@ -35,7 +38,7 @@ func run() int {
 	case errors.As(err, &child) && errors.Unwrap(err) == nil: // pulumi's, which has said why
 		return max(1, child.ExitCode())
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
+		say(err.Error())
 		return 1
 	}
 	return 0
@@ -45,6 +48,9 @@ func run() int {
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// say tells the user what is going on, apart from a command's output.
+func say(line string) { fmt.Fprintln(os.Stderr, "platform: "+line) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{
@@ -56,15 +62,62 @@ func root() *cobra.Command {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		cmd.Version = info.Main.Version
 	}
-	cmd.AddCommand(actCommands()...)
-	cmd.AddCommand(dataCommands()...)
-	cmd.AddCommand(initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand())
+	cmd.AddCommand(
+		pulumiStep("up", "Bring a stack up; when it ends with 0, every service is healthy", (*workspace.Workspace).Up),
+		pulumiStep("down", "Take a stack down; its volumes and their data stay", (*workspace.Workspace).Down),
+		pulumiStep("preview", "Show what an up would change", (*workspace.Workspace).Preview),
+		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Reread),
+		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
+		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand(),
+	)
 	return cmd
 }
 
-// stackFlag adds the flag that every command about one stack has.
-func stackFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
+// target is the stack that a command is about, in the workspace of the clone that the command is run in.
+type target struct {
+	*workspace.Workspace
+	cmd   *cobra.Command
+	stack string
+}
+
+// stackCommand gives a command about one stack.
+func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *cobra.Command {
+	stack := cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		w, err := here()
+		if err != nil {
+			return err
+		}
+		return run(target{w, cmd, *stack}, args)
+	}
+	return cmd
+}
+
+// source reads the stack's config as it would be at the next run.
+func (t target) source() (settings.Source, error) {
+	if err := t.Refresh(t.stack); err != nil {
+		return settings.Source{}, err
+	}
+	return t.Source(t.stack)
+}
+
+// resolve is stack.Resolve of the stack's config.
+func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
+	src, err := t.source()
+	if err != nil {
+		return nil, nil, err
+	}
+	return stack.Resolve(src)
+}
+
+// withEngine opens the stack's engine for as long as use runs.
+func (t target) withEngine(use func(*client.Client) error) error {
+	engine, err := t.Engine(t.cmd.Context(), t.stack)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = engine.Close() }()
+	return use(engine)
 }
 
 // here opens the workspace of the clone that the command is run in.
@@ -83,17 +136,4 @@ func here() (*workspace.Workspace, error) {
 			return nil, fmt.Errorf("no Pulumi.yaml in %s or above it; run this in a clone of the project", dir)
 		}
 	}
-}
-
-// source opens the workspace and reads a stack's config as it would be at the next run.
-func source(stack string) (*workspace.Workspace, settings.Source, error) {
-	w, err := here()
-	if err != nil {
-		return nil, settings.Source{}, err
-	}
-	if err := w.Refresh(stack); err != nil {
-		return nil, settings.Source{}, err
-	}
-	src, err := w.Source(stack)
-	return w, src, err
 }

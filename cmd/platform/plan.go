@@ -2,18 +2,16 @@ package main
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"trading-platform/plan"
 	"trading-platform/review"
-	"trading-platform/stack"
 )
 
 func planCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	var format, ref, files string
+	var all bool
+	cmd := stackCommand(&cobra.Command{
 		Use:   "plan",
 		Short: "Print what a stack consists of, or what a change does to it; needs no engine",
 		Long: `Print what a stack consists of; needs no engine.
@@ -24,65 +22,59 @@ tracked stack files; what this machine has set for a stack does not count. For w
 branch changes since it left main: --diff "$(git merge-base main HEAD)".
 Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		Args: cobra.NoArgs,
-	}
-	name := stackFlag(cmd)
-	format := cmd.Flags().StringP("output", "o", "text", "text, json or mermaid; with --diff text, markdown or json")
-	ref := cmd.Flags().String("diff", "", "git revision to compare this checkout with, such as main or HEAD^1")
-	all := cmd.Flags().Bool("all", false, "with --diff, compare every stack that has a file")
-	files := cmd.Flags().String("files", "", "folder to write the containers' configuration files to, secret ones left out, as <service>/<path>")
-	cmd.MarkFlagsMutuallyExclusive("stack", "all")
-	cmd.MarkFlagsMutuallyExclusive("diff", "files")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if cmd.Flags().Changed("diff") {
-			if *all {
-				*name = ""
-			}
-			return printDiff(cmd, *ref, *name, *format)
-		}
-		if *all {
+	}, func(t target, _ []string) error {
+		switch {
+		case t.cmd.Flags().Changed("diff") && all:
+			t.stack = ""
+			fallthrough
+		case t.cmd.Flags().Changed("diff"):
+			return t.printDiff(ref, format)
+		case all:
 			return errors.New("--all goes with --diff")
 		}
-		_, src, err := source(*name)
-		if err != nil {
-			return err
-		}
-		p, _, faults := stack.Resolve(src)
-		if p == nil {
-			return faults
-		}
-		// A plan with faults is printed as far as it goes, and the faults after it.
-		out := cmd.OutOrStdout()
-		switch *format {
-		case "text":
-			err = p.Text(out)
-		case "json":
-			err = p.JSON(out)
-		case "mermaid":
-			err = p.Mermaid(out)
-		default:
-			return errors.New("-o takes text, json or mermaid, not " + *format)
-		}
-		if *files != "" {
-			err = errors.Join(err, writeFiles(p, *files))
-		}
-		return errors.Join(err, faults)
-	}
+		return t.printPlan(format, files)
+	})
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, json or mermaid; with --diff text, markdown or json")
+	cmd.Flags().StringVar(&ref, "diff", "", "git revision to compare this checkout with, such as main or HEAD^1")
+	cmd.Flags().BoolVar(&all, "all", false, "with --diff, compare every stack that has a file")
+	cmd.Flags().StringVar(&files, "files", "", "folder to write the containers' configuration files to, secret ones left out, as <service>/<path>")
+	cmd.MarkFlagsMutuallyExclusive("stack", "all")
+	cmd.MarkFlagsMutuallyExclusive("diff", "files")
 	return cmd
 }
 
+// printPlan prints the stack's plan, as far as it goes, and what is wrong with it as an error.
+func (t target) printPlan(format, files string) error {
+	p, _, faults := t.resolve()
+	if p == nil {
+		return faults
+	}
+	var err error
+	switch format {
+	case "text":
+		err = p.Text(t.cmd.OutOrStdout())
+	case "json":
+		err = p.JSON(t.cmd.OutOrStdout())
+	case "mermaid":
+		err = p.Mermaid(t.cmd.OutOrStdout())
+	default:
+		return errors.New("-o takes text, json or mermaid, not " + format)
+	}
+	if files != "" {
+		err = errors.Join(err, p.WriteFiles(files))
+	}
+	return errors.Join(err, faults)
+}
+
 // printDiff compares, writes the report, and turns what it says into the exit code.
-func printDiff(cmd *cobra.Command, ref, stack, format string) error {
+func (t target) printDiff(ref, format string) error {
 	write, ok := review.Formats[format]
 	if !ok {
 		return errors.New("with --diff, -o takes text, markdown or json, not " + format)
 	}
-	w, err := here()
-	if err != nil {
-		return err
-	}
-	report, err := review.Diff(cmd.Context(), w.Root, ref, stack)
+	report, err := review.Diff(t.cmd.Context(), t.Root, ref, t.stack)
 	if err == nil {
-		err = write(report, cmd.OutOrStdout())
+		err = write(report, t.cmd.OutOrStdout())
 	}
 	if code := report.ExitCode(); err == nil && code != 0 {
 		return exitCode(code)
@@ -90,21 +82,28 @@ func printDiff(cmd *cobra.Command, ref, stack, format string) error {
 	return err
 }
 
-// writeFiles writes the configuration files of all services that are no secret.
-func writeFiles(p *plan.Plan, dir string) error {
-	for _, s := range p.Services {
-		for _, f := range s.Files {
-			if f.Secret {
-				continue
-			}
-			path := filepath.Join(dir, s.Name, f.Path)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return err
-			}
-			if err := os.WriteFile(path, []byte(f.Content), 0o644); err != nil { //nolint:gosec // no secret in it
-				return err
-			}
-		}
+func previewAllCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "preview-all",
+		Short: "Run a real preview of every stack, from nothing, and leave nothing behind; needs an engine",
+		Long: `Run pulumi preview of every stack that has a file here, as if none of it existed yet.
+
+State, secrets and certificates are made up for the run and deleted after it. Running
+stacks are not in the way, whatever their names, ports and subnets. What this machine
+has set for a stack does not count.`,
+		Args: cobra.NoArgs,
 	}
-	return nil
+	verbose := cmd.Flags().BoolP("verbose", "v", false, "print all that pulumi prints")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		w, err := here()
+		if err != nil {
+			return err
+		}
+		ok, err := review.PreviewAll(cmd.Context(), w.Root, *verbose, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		if err == nil && !ok {
+			return exitCode(1) // it has said why
+		}
+		return err
+	}
+	return cmd
 }

@@ -2,10 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
-	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
 )
 
@@ -35,14 +32,10 @@ func envCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			shim := fmt.Sprintf("#!/bin/sh\nexec %s pulumi \"$@\"\n", shellescape.Quote(filepath.Join(w.Root, "bin", "platform")))
-			if err := os.MkdirAll(w.ShimDir(), 0o755); err != nil {
-				return err
+			path, err := w.Shim()
+			if err == nil {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "export PATH=%s:\"$PATH\"\n", path)
 			}
-			if err := os.WriteFile(filepath.Join(w.ShimDir(), "pulumi"), []byte(shim), 0o755); err != nil { //nolint:gosec // a command
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "export PATH=%s:\"$PATH\"\n", shellescape.Quote(w.ShimDir()+":"+filepath.Join(w.Root, "bin")))
 			return err
 		},
 	}

@@ -49,7 +49,7 @@ func (e *Engine) Start(t *testing.T) string {
 		e.API = "1.41"
 	}
 	e.created = map[string]container.MountPoint{}
-	dir, err := os.MkdirTemp("", "engine") // a socket's path must be short
+	dir, err := os.MkdirTemp("", "engine") //nolint:usetesting // a socket's path must be short
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "docker.sock")

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, len(os.Args) > 1 && os.Args[1] == "-v")
+	err := run(ctx, slices.Contains(os.Args, "-v"))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "platform: "+err.Error())
@@ -48,14 +49,14 @@ func main() {
 // previews is what the previews of one run share.
 type previews struct {
 	w             *workspace.Workspace
-	dir           string // all of it is here
+	dir           string // everything that is made for the run
 	pulumi        auto.PulumiCommand
 	provider, api string // the docker provider, the engine's API
 }
 
 // run previews the stacks of the clone in the current folder, several at a time. It needs
 // an engine, and changes nothing on it: state, settings, secrets and certificates are
-// made for the run and deleted after it, and this machine's own stacks do not matter.
+// made for the run and deleted after it. This machine's own stacks do not count.
 func run(ctx context.Context, verbose bool) error {
 	root, err := os.Getwd()
 	if err != nil {
@@ -121,7 +122,8 @@ func say(text string) { fmt.Fprintln(os.Stderr, "platform: "+text) }
 
 // setUp makes a home and a backend for Pulumi that hold nothing but a provider.
 func (p *previews) setUp(ctx context.Context) error {
-	// The Automation API hands this process' environment to the CLI. What it says of the
+	p.provider = p.w.ChooseProvider(ctx, say)
+	// The Automation API passes the environment of this process on to the CLI. What it says of the
 	// user's own Pulumi must not count.
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "PULUMI_") {
@@ -140,37 +142,12 @@ func (p *previews) setUp(ctx context.Context) error {
 	if p.pulumi, err = auto.NewPulumiCommand(&auto.PulumiCommandOptions{Root: filepath.Dir(bin), SkipVersionCheck: true}); err != nil {
 		return err
 	}
-	plugin := func(args ...string) error {
-		_, complaint, _, err := p.pulumi.Run(ctx, p.dir, nil, nil, nil, nil, append([]string{"plugin", "install", "resource", "docker"}, args...)...)
-		if err != nil {
-			return fmt.Errorf("installing the docker provider: %w\n%s", err, complaint)
-		}
-		return nil
+	plugins := filepath.Join(home, "plugins")
+	if p.provider == settings.Official {
+		return os.Symlink(filepath.Join(p.w.Home, "plugins"), plugins)
 	}
-	// The provider that `platform init` would choose: the official plugin where a user's
-	// own Pulumi has it or can have it, from the user's cache of plugins; else ours.
-	if p.w.Own {
-		plugins, link := filepath.Join(p.w.Home, "plugins"), filepath.Join(home, "plugins")
-		if err := errors.Join(os.MkdirAll(plugins, 0o700), os.Symlink(plugins, link)); err != nil {
-			return err
-		}
-		if plugin(workspace.OfficialVersion) == nil {
-			say("provider: official, the docker plugin " + workspace.OfficialVersion)
-			p.provider = settings.Official
-			return nil
-		}
-		if err := os.Remove(link); err != nil { // the link alone
-			return err
-		}
-		_ = os.Remove(plugins) // if it was made just now, it is empty
-	}
-	say("provider: offline " + settings.OfflineVersion)
-	p.provider = settings.Offline
-	binary := filepath.Join(p.dir, "pulumi-resource-docker")
-	if err := errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(ctx, binary, settings.OfflineVersion)); err != nil {
-		return err
-	}
-	return plugin(settings.OfflineVersion, "--file", binary)
+	binary := filepath.Join(plugins, "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
+	return errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(ctx, binary, settings.OfflineVersion))
 }
 
 // configure gives a stack's config: the tracked one, less what belongs to a machine or
@@ -190,7 +167,7 @@ func (p *previews) configure(name string) (settings.Source, error) {
 	resolved, set, err := stack.Resolve(src)
 	if resolved == nil {
 		return src, err
-	} // else the program says what is wrong
+	} // otherwise the program says what is wrong
 	for _, variable := range resolved.Unset {
 		src.Config[variable.Name] = strings.TrimRight(workspace.Random(), "=")
 	}
@@ -202,13 +179,13 @@ func (p *previews) configure(name string) (settings.Source, error) {
 	return src, nil
 }
 
-// noPreflight keeps the program from looking whether this machine can take the stack: a
-// running stack with the same ports is not in the way of a preview.
+// noPreflight keeps the program from checking whether this machine can run the stack: a
+// running stack with the same ports is no obstacle to a preview.
 func noPreflight(context.Context) (*client.Client, engine.Ref, error) {
 	return nil, engine.Ref{}, errors.New("the preview of a stack that does not exist asks nothing of this machine")
 }
 
-// preview creates the stack in the run's own backend and previews it. The program runs in this process.
+// preview creates the stack in the run's own backend and previews it. The Pulumi program runs in this process.
 func (p *previews) preview(ctx context.Context, stack string) (result auto.PreviewResult, err error) {
 	src, err := p.configure(stack)
 	if err != nil {
@@ -231,7 +208,7 @@ func (p *previews) preview(ctx context.Context, stack string) (result auto.Previ
 	}
 	run := func(ctx *pulumi.Context) error {
 		getenv := func(name string) string {
-			if name == "PULUMI_CONFIG" { // which a program in a process of its own would get
+			if name == "PULUMI_CONFIG" { // which Pulumi sets only for a program in a process of its own
 				return string(text)
 			}
 			return os.Getenv(name)

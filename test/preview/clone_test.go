@@ -132,13 +132,13 @@ func (c *clone) git(args ...string) string {
 }
 
 // replace edits a file: old must stand in it once.
-func (c *clone) replace(file, old, new string) {
+func (c *clone) replace(file, before, after string) {
 	c.t.Helper()
 	path := filepath.Join(c.dir, file)
 	text, err := os.ReadFile(path)
 	require.NoError(c.t, err)
-	require.Equal(c.t, 1, strings.Count(string(text), old), "%q in %s", old, file)
-	require.NoError(c.t, os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o600))
+	require.Equal(c.t, 1, strings.Count(string(text), before), "%q in %s", before, file)
+	require.NoError(c.t, os.WriteFile(path, []byte(strings.Replace(string(text), before, after, 1)), 0o600))
 }
 
 // add appends to a file, or makes it.

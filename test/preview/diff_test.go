@@ -174,8 +174,14 @@ func TestABranchShowsExactlyWhatItChanges(t *testing.T) {
 			require.Len(t, report.Stacks, 1)
 
 			fields, waiting, data := map[string][]string{}, map[string][]string{}, []string(nil)
-			for _, s := range report.Stacks[0].Services {
-				if s.Kind == review.Added {
+			for _, s := range report.Stacks[0].Items {
+				switch {
+				case s.What == "data":
+					data = append(data, s.Name)
+					continue
+				case s.What != "service":
+					continue
+				case s.Kind == review.Added:
 					fields[s.Name] = []string{"all of it"}
 					continue
 				}
@@ -186,9 +192,6 @@ func TestABranchShowsExactlyWhatItChanges(t *testing.T) {
 					assert.Equal(t, []string{"trading_platform_" + s.Name}, s.Replaced)
 					waiting[s.Name] = s.Waiting
 				}
-			}
-			for _, consequence := range report.Stacks[0].Data {
-				data = append(data, consequence.Subject)
 			}
 			if branch.fields == nil {
 				branch.fields, branch.waiting = map[string][]string{}, map[string][]string{}

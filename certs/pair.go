@@ -1,0 +1,192 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// pair is a certificate and its key, each nil when it is missing. Files are named after it.
+type pair struct {
+	name string
+	crt  *x509.Certificate
+	key  crypto.Signer
+}
+
+// read reads a pair. When a file cannot be used, or the two do not fit together, the pair is nil and there is a fault.
+// With Force nothing that is there counts.
+func (i *inspection) read(name string) *pair {
+	p := &pair{name: name}
+	if i.Force {
+		return p
+	}
+	before := len(i.faults)
+	crt, key := i.readFile(name+".crt"), i.readFile(name+".key")
+	if crt != nil {
+		if err := p.parseCrt(crt); err != nil {
+			i.faults.Add(i.path(name+".crt"), i.redo(name), "it holds no certificate: %v", err)
+		} else if i.Now.Before(p.crt.NotBefore) {
+			i.faults.Add(i.path(name+".crt"), "set this machine's clock, or: "+i.redo(name), "it is not valid before %s", p.crt.NotBefore.Format(time.RFC3339))
+		}
+	}
+	if key != nil && len(i.faults) == before {
+		if err := p.parseKey(key, crt); err != nil {
+			i.faults.Add(i.path(name+".key"), i.redo(name), "%v", err)
+		}
+	}
+	if len(i.faults) > before {
+		return nil
+	}
+	return p
+}
+
+// readFile gives a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
+func (i *inspection) readFile(name string) []byte {
+	content, err := os.ReadFile(i.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		i.faults.Add(i.path(name), "make it readable for this user", "%v", err)
+	}
+	return content
+}
+
+func (p *pair) parseCrt(text []byte) (err error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return errors.New("it is not in PEM format")
+	}
+	p.crt, err = x509.ParseCertificate(block.Bytes)
+	return err
+}
+
+// parseKey reads a key in any form that nginx reads too. One without a certificate is left by an interrupted run, and is
+// in the form that sign writes.
+func (p *pair) parseKey(text, crt []byte) error {
+	if crt != nil {
+		both, err := tls.X509KeyPair(crt, text)
+		if err != nil {
+			return fmt.Errorf("it is not the key of %s.crt, or it has a password: %w", filepath.Base(p.name), err)
+		}
+		p.key, _ = both.PrivateKey.(crypto.Signer)
+		return nil
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return errors.New("it is not in PEM format")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if p.key, ok = key.(crypto.Signer); !ok {
+		return fmt.Errorf("a %T cannot sign", key)
+	}
+	return nil
+}
+
+// sign makes a pair's certificate, and its key when it has none. The authority signs itself.
+func (i *inspection) sign(p *pair, template *x509.Certificate, why string) {
+	crt := File{Name: p.name + ".crt", Why: why, mode: 0o644}
+	switch {
+	case i.ca == nil: // it has a fault of its own, with a fix that comes first
+		return
+	case i.ca.crt != nil && i.ca.key == nil:
+		i.faults.Add(i.path(crt.Name), "let the authority sign it, or make a local authority: "+i.redo("ca"), "it needs to be made (%s), and ca.key is not there to sign it", why)
+		return
+	}
+	err := i.needKey(p, why)
+	if err == nil {
+		err = p.signBy(i.ca, template, i.Now)
+	}
+	if err != nil {
+		i.faults.Add(i.path(crt.Name), i.redo("ca"), "it cannot be signed: %v", err)
+		return
+	}
+	crt.content, crt.Expires = encode("CERTIFICATE", p.crt.Raw), p.crt.NotAfter
+	i.add(crt)
+}
+
+// needKey makes a key for a pair that has none.
+func (i *inspection) needKey(p *pair, why string) error {
+	if p.key != nil {
+		return nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	p.key = key
+	i.add(File{Name: p.name + ".key", Why: why, content: encode("PRIVATE KEY", der), mode: 0o600})
+	return err
+}
+
+// signBy makes the pair's certificate from a template. It does not outlive the authority's.
+func (p *pair) signBy(ca *pair, template *x509.Certificate, now time.Time) error {
+	template.NotBefore, template.NotAfter = now.Add(-clockSkew), now.Add(caLife)
+	parent := template
+	if p != ca {
+		parent, template.NotAfter = ca.crt, now.Add(leafLife)
+		if template.NotAfter.After(parent.NotAfter) {
+			template.NotAfter = parent.NotAfter
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, p.key.Public(), ca.key)
+	if err != nil {
+		return err
+	}
+	p.crt, err = x509.ParseCertificate(der)
+	return err
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func subject(name string) pkix.Name {
+	return pkix.Name{Organization: []string{"trading-platform (local)"}, CommonName: name}
+}
+
+func caTemplate() *x509.Certificate {
+	return &x509.Certificate{
+		Subject:               subject("trading-platform local CA"),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+}
+
+// leafTemplate gives a certificate for one use, with its first name as the common name. A server's names are listed in
+// it, because that is where clients look for them.
+func leafTemplate(use x509.ExtKeyUsage, names ...string) *x509.Certificate {
+	template := &x509.Certificate{
+		Subject:               subject(names[0]),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{use},
+		BasicConstraintsValid: true,
+	}
+	if use != x509.ExtKeyUsageServerAuth {
+		return template
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	return template
+}

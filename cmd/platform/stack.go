@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"trading-platform/certs"
+	"trading-platform/fault"
+	"trading-platform/observe"
+	"trading-platform/preflight"
+	"trading-platform/settings"
+	"trading-platform/workspace"
+)
+
+// pulumiStep gives a command that is init, the pulumi command of its name, and what
+// Pulumi cannot do itself.
+func pulumiStep(use, short string, step func(w *workspace.Workspace, ctx context.Context, stack string, args []string, say func(string)) error) *cobra.Command {
+	return stackCommand(&cobra.Command{Use: use + " [flags] [-- arguments for pulumi]", Short: short}, func(t target, args []string) error {
+		return step(t.Workspace, t.cmd.Context(), t.stack, args, say)
+	})
+}
+
+func initCommand() *cobra.Command {
+	var options workspace.InitOptions
+	cmd := stackCommand(&cobra.Command{
+		Use:   "init",
+		Short: "Put in place what a stack needs on this machine: Pulumi, state, provider, images, secrets",
+		Args:  cobra.NoArgs,
+	}, func(t target, _ []string) error {
+		return t.Init(t.cmd.Context(), t.stack, options, say)
+	})
+	cmd.Flags().BoolVar(&options.MoveEngine, "move-engine", false, "move the stack from the engine that it lives on to the one that docker connects to now; its data stays behind")
+	return cmd
+}
+
+func doctorCommand() *cobra.Command {
+	return stackCommand(&cobra.Command{
+		Use:   "doctor",
+		Short: "Find everything that would keep a stack from coming up",
+		Args:  cobra.NoArgs,
+	}, func(t target, _ []string) error {
+		// The plan's own folders, such as apps/reference, start at the clone.
+		if err := os.Chdir(t.Root); err != nil {
+			return err
+		}
+		var faults fault.List
+		p, set, err := t.resolve()
+		if err := faults.Gather(err); err != nil {
+			return err
+		}
+		err = t.withEngine(func(engine *client.Client) error {
+			return preflight.Check(t.cmd.Context(), engine, p, set, nil)
+		})
+		if err := faults.Gather(err); err != nil {
+			return err
+		}
+		if err := faults.Err(); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(t.cmd.OutOrStdout(), "Nothing stands in the way of stack %s (%d services).\n", t.stack, len(p.Services))
+		return err
+	})
+}
+
+func statusCommand() *cobra.Command {
+	return stackCommand(&cobra.Command{
+		Use:   "status",
+		Short: "Show how a stack's containers are doing; exit code 1 unless all are healthy",
+		Args:  cobra.NoArgs,
+	}, func(t target, _ []string) error {
+		p, _, err := t.resolve()
+		if p == nil {
+			return err
+		}
+		var statuses []observe.Status
+		err = t.withEngine(func(engine *client.Client) (err error) {
+			statuses, err = observe.Statuses(t.cmd.Context(), engine, p)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		table := tabwriter.NewWriter(t.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "SERVICE\tCONTAINER\tHEALTH\tSTATE\tURL")
+		urls, bad := p.URLs(), false
+		for _, s := range statuses {
+			bad = bad || s.Health != "healthy"
+			if s.State == "" {
+				s.State = "run: make up STACK=" + t.stack
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Service, s.Container, s.Health, s.State, urls[s.Service])
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+		if bad {
+			return exitCode(1)
+		}
+		return nil
+	})
+}
+
+func certsCommand() *cobra.Command {
+	var o certs.Options
+	cmd := stackCommand(&cobra.Command{
+		Use:   "certs",
+		Short: "Make a local authority, nginx's certificate and client certificates; renew what is about to end",
+		Args:  cobra.NoArgs,
+	}, func(t target, _ []string) error {
+		src, err := t.source()
+		if err != nil {
+			return err
+		}
+		set, err := settings.Load(src)
+		var faults fault.List
+		if err := faults.Gather(err); err != nil {
+			return err
+		}
+		dir := set.CertsDir
+		if dir == "" {
+			dir = t.CertsDir(t.stack)
+		}
+		o.Stack, o.Names = t.stack, set.ServerNames()
+		report, err := certs.Ensure(dir, o)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(t.cmd.OutOrStdout(), report)
+		return err
+	})
+	cmd.Flags().StringSliceVar(&o.Clients, "client", []string{"admin"}, "users or machines that get a client certificate")
+	cmd.Flags().BoolVar(&o.Force, "force", false, "make everything anew; client certificates given out before stop working")
+	return cmd
+}
