@@ -189,9 +189,9 @@ func TestPrepareMakesPartsOnce(t *testing.T) {
 
 func TestTheCacheForgetsWhatIsNotUsed(t *testing.T) {
 	b, _ := testBuilder(t, "..")
-	for name, age := range map[string]time.Duration{"loki-used": 6 * 24, "loki-old": 8 * 24, "making-killed": 25, "making-running": 23} {
+	for name, hours := range map[string]int{"loki-used": 6 * 24, "loki-old": 8 * 24, "making-killed": 25, "making-running": 23} {
 		write(t, b.cache, name+"/part", "")
-		when := time.Now().Add(-age * time.Hour)
+		when := time.Now().Add(-time.Duration(hours) * time.Hour)
 		require.NoError(t, os.Chtimes(filepath.Join(b.cache, name), when, when))
 	}
 	again, err := newBuilder("..", nil)

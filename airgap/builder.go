@@ -45,7 +45,7 @@ func newBuilder(root string, progress func(string)) (*builder, error) {
 		return nil, err
 	}
 	cache := filepath.Join(user, "trading-platform", "airgap")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := os.MkdirAll(cache, 0o750); err != nil {
 		return nil, err
 	}
 	removeOld(cache, "making-*", longestRun)

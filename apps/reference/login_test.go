@@ -207,11 +207,12 @@ func (b *browser) do(method, address string, header ...string) (int, string, *ht
 	return res.StatusCode, string(text), res
 }
 
-func (b *browser) cookie(site, name string) string {
+// cookie gives the value of the session's cookie.
+func (b *browser) cookie(site string) string {
 	u, err := url.Parse(site)
 	require.NoError(b.t, err)
 	for _, c := range b.Jar.Cookies(u) {
-		if c.Name == name {
+		if c.Name == "__Secure-session" {
 			return c.Value
 		}
 	}
@@ -237,7 +238,7 @@ func TestLogin(t *testing.T) {
 	assert.Contains(t, page, "Alice Example")
 
 	a.provider.set(func(p *testProvider) { assert.Empty(t, p.codes) })
-	id := b.cookie(a.site, "__Secure-session")
+	id := b.cookie(a.site)
 	require.NotEmpty(t, id)
 	stored, err := a.auth.redis.DB(1).Get(storedUnder(id))
 	require.NoError(t, err)
@@ -251,7 +252,7 @@ func TestLogin(t *testing.T) {
 func TestLoginRequestAndCookies(t *testing.T) {
 	a := newAuthFixture(t, nil)
 	b := a.browser()
-	b.stop = func(r *http.Request) bool { return true }
+	b.stop = func(*http.Request) bool { return true }
 	code, _, res := b.do("GET", a.site+"/login")
 	require.Equal(t, http.StatusSeeOther, code)
 	to, err := url.Parse(res.Header.Get("Location"))
@@ -344,11 +345,11 @@ func TestReplayedState(t *testing.T) {
 	callback := b.toCallback(a.site, "/")
 	code, _, _ := b.do("GET", callback)
 	require.Equal(t, http.StatusOK, code)
-	before := b.cookie(a.site, "__Secure-session")
+	before := b.cookie(a.site)
 	code, text, _ := b.do("GET", callback)
 	assert.Equal(t, http.StatusBadRequest, code)
 	assert.Contains(t, text, "used before")
-	assert.Equal(t, before, b.cookie(a.site, "__Secure-session"), "the session in use is left alone")
+	assert.Equal(t, before, b.cookie(a.site), "the session in use is left alone")
 	a.provider.set(func(p *testProvider) { assert.Equal(t, 1, p.exchanges, "the provider is not asked a second time") })
 }
 
@@ -385,7 +386,7 @@ func TestSessionEnds(t *testing.T) {
 			age(t, a, b, sessionAbsolute+time.Second)
 		},
 		"tampered with in Redis": func(t *testing.T, a *authFixture, b *browser) {
-			key := storedUnder(b.cookie(a.site, "__Secure-session"))
+			key := storedUnder(b.cookie(a.site))
 			stored, err := a.auth.redis.DB(1).Get(key)
 			require.NoError(t, err)
 			require.NoError(t, a.auth.redis.DB(1).Set(key, stored[:len(stored)-1]+string(stored[len(stored)-1]^1)))
@@ -394,9 +395,9 @@ func TestSessionEnds(t *testing.T) {
 			other := a.browser()
 			a.provider.set(func(p *testProvider) { p.subject = "auth0|bob" })
 			other.do("GET", a.site+"/")
-			stored, err := a.auth.redis.DB(1).Get(storedUnder(other.cookie(a.site, "__Secure-session")))
+			stored, err := a.auth.redis.DB(1).Get(storedUnder(other.cookie(a.site)))
 			require.NoError(t, err)
-			require.NoError(t, a.auth.redis.DB(1).Set(storedUnder(b.cookie(a.site, "__Secure-session")), stored))
+			require.NoError(t, a.auth.redis.DB(1).Set(storedUnder(b.cookie(a.site)), stored))
 		},
 		"tampered with in the cookie": func(t *testing.T, a *authFixture, b *browser) {
 			u, err := url.Parse(a.site)
@@ -427,7 +428,7 @@ func age(t *testing.T, a *authFixture, b *browser, by time.Duration) {
 	t.Helper()
 	shared, err := newSharedSessions(a.auth.service)
 	require.NoError(t, err)
-	token := b.cookie(a.site, "__Secure-session")
+	token := b.cookie(a.site)
 	ctx, err := shared.Load(t.Context(), token)
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now().Add(sessionAbsolute), shared.Deadline(ctx), time.Minute)
@@ -443,7 +444,7 @@ func TestSessionOutlivesAuthService(t *testing.T) {
 	code, _, _ := b.do("GET", a.site+"/")
 	require.Equal(t, http.StatusOK, code)
 	again := newFixture(t, "auth_service", a.env, func(s *service) { s.peers = a.provider.Client() })
-	code, text, _ := again.ask(t, "POST", "/refresh", "", "Cookie", "__Secure-session="+b.cookie(a.site, "__Secure-session"))
+	code, text, _ := again.ask(t, "POST", "/refresh", "", "Cookie", "__Secure-session="+b.cookie(a.site))
 	assert.Equal(t, http.StatusOK, code)
 	assert.JSONEq(t, `{"renewed":true}`, text)
 }
@@ -452,7 +453,7 @@ func TestPollsDoNotKeepASessionAlive(t *testing.T) {
 	a := newAuthFixture(t, nil)
 	b := a.browser()
 	b.do("GET", a.site+"/")
-	key := storedUnder(b.cookie(a.site, "__Secure-session"))
+	key := storedUnder(b.cookie(a.site))
 	a.auth.redis.FastForward(10 * time.Minute)
 	b.do("GET", a.site+"/live")
 	assert.Equal(t, 5*time.Minute, a.auth.redis.DB(1).TTL(key))
@@ -464,7 +465,7 @@ func TestRefresh(t *testing.T) {
 	a := newAuthFixture(t, nil)
 	b := a.browser()
 	b.do("GET", a.site+"/")
-	key := storedUnder(b.cookie(a.site, "__Secure-session"))
+	key := storedUnder(b.cookie(a.site))
 	before, err := a.auth.redis.DB(1).Get(key)
 	require.NoError(t, err)
 
@@ -496,7 +497,7 @@ func TestRefresh(t *testing.T) {
 	})
 	t.Run("the provider is away", func(t *testing.T) {
 		down := newFixture(t, "auth_service", a.env)
-		code, _, _ := down.ask(t, "POST", "/refresh", "", "Cookie", "__Secure-session="+b.cookie(a.site, "__Secure-session"))
+		code, _, _ := down.ask(t, "POST", "/refresh", "", "Cookie", "__Secure-session="+b.cookie(a.site))
 		assert.Equal(t, http.StatusServiceUnavailable, code)
 		assert.True(t, a.auth.redis.DB(1).Exists(key), "the session is kept")
 	})
@@ -508,7 +509,7 @@ func TestRefresh(t *testing.T) {
 			b := a.browser()
 			a.provider.set(func(p *testProvider) { p.refuseRefresh, p.refreshSubject = false, "" })
 			b.do("GET", a.site+"/")
-			key := storedUnder(b.cookie(a.site, "__Secure-session"))
+			key := storedUnder(b.cookie(a.site))
 			a.provider.set(change)
 			code, _, _ := b.do("POST", a.site+"/refresh")
 			assert.Equal(t, http.StatusUnauthorized, code)
@@ -521,7 +522,7 @@ func TestLogout(t *testing.T) {
 	a := newAuthFixture(t, nil)
 	b := a.browser()
 	b.do("GET", a.site+"/")
-	id := b.cookie(a.site, "__Secure-session")
+	id := b.cookie(a.site)
 
 	code, _, _ := b.do("GET", a.site+"/logout", "Sec-Fetch-Site", "cross-site")
 	assert.Equal(t, http.StatusForbidden, code, "another site cannot sign somebody out")
@@ -532,7 +533,7 @@ func TestLogout(t *testing.T) {
 		assert.NotEmpty(t, p.ended.Get("id_token_hint"))
 		assert.Equal(t, "the-client", p.ended.Get("client_id"))
 	})
-	assert.Empty(t, b.cookie(a.site, "__Secure-session"))
+	assert.Empty(t, b.cookie(a.site))
 	assert.False(t, a.auth.redis.DB(1).Exists(storedUnder(id)))
 	code, _, _ = a.console.ask(t, "GET", "/", "", "Cookie", "__Secure-session="+id)
 	assert.Equal(t, http.StatusSeeOther, code, "the old cookie opens nothing")

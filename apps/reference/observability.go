@@ -5,11 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/felixge/httpsnoop"
@@ -129,7 +129,7 @@ func (s *service) observeRequest(r *http.Request, answer httpsnoop.Metrics) {
 	if !matched {
 		method, route = "other", "unmatched"
 	}
-	s.metrics.requests.WithLabelValues(method, route, fmt.Sprint(answer.Code)).Inc()
+	s.metrics.requests.WithLabelValues(method, route, strconv.Itoa(answer.Code)).Inc()
 	s.metrics.durations.WithLabelValues(method, route).Observe(answer.Duration.Seconds())
 	level := slog.LevelInfo
 	switch {
