@@ -48,7 +48,7 @@ env: platform ## print what a shell needs for plain pulumi commands: eval "$$(ma
 test: lint unit live ## run every test: vet, lint, unit tests, and the live ones on this machine's engine
 
 unit: ## run the tests that need no engine, and list those that do
-	go generate ./catalog && cd apps/reference && go generate # what is written from the catalog
+	go generate ./catalog # docs/services.md follows the catalog
 	go test -race ./...
 	cd apps/reference && go test -race ./...
 	@cd test && go test

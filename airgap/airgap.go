@@ -1,24 +1,28 @@
 // Package airgap makes real images for an engine that reaches no registry: PostgreSQL, Redis, Prometheus and nginx
 // from Debian's packages, Loki and Promtail from the Go module proxy, and the reference app from this checkout. Each runs
-// as the official image does (ports, paths, commands, users, variables), so that one catalog serves both.
+// as the official image does (ports, paths, commands, users, variables), so that one catalog serves both. images.yaml
+// describes them.
 //
-// An image is a base layer that all share, plus a thin layer of its own, handed to the engine in the format of
-// `docker save`: that needs no builder, no command-line client and no registry, works on Engine 20.10 and newer, and
-// either the image is there complete or it is not. What is slow to make is kept in the user's cache folder by the hash of
-// what it was made from.
+// An image is a base layer that all share, plus one layer of its own. Both are loaded into the engine in the format of
+// `docker save`, which needs no builder, no command-line client and no registry, and works on Engine 20.10 and newer.
 package airgap
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/jsonmessage"
 )
 
 // VersionLabel is the label that holds the version of the program in an image, as its project counts it (`15` for
@@ -32,7 +36,7 @@ const VersionLabel = "trading-platform.airgap.version"
 func References(root string) (map[string]string, error) {
 	recipes, err := load(root)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("air-gap images: %w", err)
 	}
 	references := make(map[string]string, len(recipes))
 	for name, recipe := range recipes {
@@ -48,6 +52,13 @@ func References(root string) (map[string]string, error) {
 // It fails for unknown names, an engine of another architecture than this machine, and when a part cannot be built; the
 // error says what to install or to reach.
 func Build(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) error {
+	if err := makeMissing(ctx, engine, root, names, progress); err != nil {
+		return fmt.Errorf("air-gap images: %w", err)
+	}
+	return nil
+}
+
+func makeMissing(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) error {
 	recipes, err := load(root)
 	if err != nil {
 		return err
@@ -59,22 +70,26 @@ func Build(ctx context.Context, engine *client.Client, root string, names []stri
 	if err := sameArchitecture(ctx, engine); err != nil {
 		return err
 	}
-	workshop, err := openWorkshop(root, serialised(progress))
+	b, err := newBuilder(root, progress)
 	if err != nil {
 		return err
 	}
-	defer workshop.close()
-	if err := workshop.prepare(ctx, missing); err != nil {
+	defer b.close()
+	if err := b.prepare(ctx, missing); err != nil {
 		return err
 	}
-	if err := workshop.step("handing "+list(missing)+" to the engine", "", func() error {
-		return workshop.send(ctx, engine, missing)
+	if err := b.step("loading "+list(missing)+" into the engine", "", func() error {
+		images, err := b.images(missing)
+		if err != nil {
+			return err
+		}
+		return loadImages(ctx, engine, images)
 	}); err != nil {
 		return err
 	}
 	still, err := lacking(ctx, engine, recipes, names)
 	if err == nil && len(still) > 0 {
-		err = fmt.Errorf("air-gap images: the engine took %s without an error and does not have it; look into the engine's own log", list(still))
+		err = fmt.Errorf("the engine took %s without an error and does not have it. Fix: look for the reason in the engine's own log", list(still))
 	}
 	return err
 }
@@ -83,12 +98,10 @@ func Build(ctx context.Context, engine *client.Client, root string, names []stri
 func lacking(ctx context.Context, engine *client.Client, recipes map[string]recipe, names []string) ([]recipe, error) {
 	var missing []recipe
 	var faults []error
-	names = slices.Clone(names)
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		recipe, known := recipes[name]
 		if !known {
-			faults = append(faults, fmt.Errorf("air-gap images: there is no recipe for %q; those there are: %s", name, strings.Join(sortedKeys(recipes), ", ")))
+			faults = append(faults, fmt.Errorf("there is no recipe for %q; those there are: %s", name, strings.Join(slices.Sorted(maps.Keys(recipes)), ", ")))
 			continue
 		}
 		_, err := engine.ImageInspect(ctx, recipe.reference)
@@ -96,7 +109,7 @@ func lacking(ctx context.Context, engine *client.Client, recipes map[string]reci
 		case errdefs.IsNotFound(err):
 			missing = append(missing, recipe)
 		case err != nil:
-			return nil, fmt.Errorf("air-gap images: asking the engine for %s: %w", recipe.reference, err)
+			return nil, fmt.Errorf("asking the engine for %s: %w", recipe.reference, err)
 		}
 	}
 	return missing, errors.Join(faults...)
@@ -106,25 +119,29 @@ func lacking(ctx context.Context, engine *client.Client, recipes map[string]reci
 func sameArchitecture(ctx context.Context, engine *client.Client) error {
 	version, err := engine.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
-		return fmt.Errorf("air-gap images: asking the engine for its architecture: %w", err)
+		return fmt.Errorf("asking the engine for its architecture: %w", err)
 	}
 	if version.Os != "linux" || version.Arch != runtime.GOARCH {
-		return fmt.Errorf("air-gap images: the engine runs %s/%s and this machine makes images for linux/%s; make them on a machine like the engine's, and move them with docker save and docker load",
+		return fmt.Errorf("the engine runs %s/%s and this machine makes images for linux/%s. Fix: make them on a machine like the engine's, and move them with docker save and docker load",
 			version.Os, version.Arch, runtime.GOARCH)
 	}
 	return nil
 }
 
-func serialised(progress func(string)) func(string) {
-	if progress == nil {
-		return func(string) {}
+// loadImages loads the images into the engine as one archive, in which the base layer stands once.
+func loadImages(ctx context.Context, engine *client.Client, images map[name.Reference]v1.Image) error {
+	reader, writer := io.Pipe()
+	defer func() { _ = reader.Close() }() // releases the writer when the engine stopped reading
+	go func() { writer.CloseWithError(tarball.MultiRefWrite(images, writer)) }()
+	answer, err := engine.ImageLoad(ctx, reader, client.ImageLoadWithQuiet(true))
+	if err == nil {
+		defer func() { _ = answer.Close() }()
+		err = jsonmessage.DisplayStream(answer, io.Discard) // an error can come in the middle of the answer
 	}
-	var mutex sync.Mutex
-	return func(line string) {
-		mutex.Lock()
-		defer mutex.Unlock()
-		progress(line)
+	if err != nil {
+		return fmt.Errorf("the engine did not take them: %w; when its disk is full, docker system df shows what fills it", err)
 	}
+	return nil
 }
 
 func list(recipes []recipe) string {

@@ -3,19 +3,24 @@ package airgap
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/moby/moby/client"
-	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -75,6 +80,7 @@ func TestReferencesChangeWithWhatTheyAreMadeOf(t *testing.T) {
 		"apps/reference/main_test.go":          nil,
 		"apps/reference/reference":             nil, // what `go build` leaves there
 		"airgap/README.md":                     nil,
+		"airgap/airgap.go":                     nil,
 		"catalog/base.go":                      nil,
 	} {
 		t.Run(edit, func(t *testing.T) {
@@ -124,11 +130,11 @@ func TestRecipesAreWhole(t *testing.T) {
 	require.NoError(t, err)
 	for name, recipe := range loaded {
 		t.Run(name, func(t *testing.T) {
-			assert.NotEmpty(t, recipe.config.Labels["org.opencontainers.image.source"])
-			assert.Equal(t, recipe.version, recipe.config.Labels[VersionLabel])
-			assert.NotEmpty(t, slices.Concat(recipe.config.Entrypoint, recipe.config.Cmd), "something to run")
-			for volume := range recipe.config.Volumes {
-				assert.True(t, slices.ContainsFunc(recipe.entries, func(e entry) bool { return "/"+e.Path == volume }), "%s is made, so that a new volume gets its owner", volume)
+			assert.NotEmpty(t, recipe.Config.Labels["org.opencontainers.image.source"])
+			assert.Equal(t, recipe.Version, recipe.Config.Labels[VersionLabel])
+			assert.NotEmpty(t, slices.Concat(recipe.Config.Entrypoint, recipe.Config.Cmd), "something to run")
+			for volume := range recipe.Config.Volumes {
+				assert.True(t, slices.ContainsFunc(recipe.Files, func(f file) bool { return "/"+f.Path == volume }), "%s is made, so that a new volume gets its owner", volume)
 			}
 		})
 	}
@@ -139,7 +145,7 @@ func TestBuildRefusesUnknownNames(t *testing.T) {
 	require.NoError(t, err)
 	err = Build(t.Context(), engine, checkout(t), []string{"grafana", "mysql", "grafana"}, nil)
 	require.EqualError(t, err, `air-gap images: there is no recipe for "grafana"; those there are: loki_server, nginx, postgres, prometheus, promtail, redis, reference
-air-gap images: there is no recipe for "mysql"; those there are: loki_server, nginx, postgres, prometheus, promtail, redis, reference`)
+there is no recipe for "mysql"; those there are: loki_server, nginx, postgres, prometheus, promtail, redis, reference`)
 }
 
 func TestBuildSaysThatTheEngineDoesNotAnswer(t *testing.T) {
@@ -149,59 +155,57 @@ func TestBuildSaysThatTheEngineDoesNotAnswer(t *testing.T) {
 	require.ErrorContains(t, err, "air-gap images: asking the engine for trading-platform-airgap/redis:7.0.15-")
 }
 
-// bench opens a workshop with a cache of its own.
-func bench(t *testing.T, root string) (*workshop, *[]string) {
+// testBuilder is a builder with a cache of its own, and the lines that it says.
+func testBuilder(t *testing.T, root string) (*builder, *[]string) {
 	t.Helper()
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	var lines []string
-	workshop, err := openWorkshop(root, func(line string) { lines = append(lines, line) })
+	b, err := newBuilder(root, func(line string) { lines = append(lines, line) })
 	require.NoError(t, err)
-	t.Cleanup(workshop.close)
-	return workshop, &lines
+	t.Cleanup(b.close)
+	return b, &lines
 }
 
 func TestPrepareMakesPartsOnce(t *testing.T) {
 	root := checkout(t)
-	base := filepath.Join(root, "airgap/base/build.sh")
-	require.NoError(t, os.WriteFile(base, []byte("#!/bin/sh\necho made >\"$1\"\n"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "airgap/base/build.sh"), []byte("#!/bin/sh\necho made >\"$1\"\n"), 0o755))
 	loaded, err := load(root)
 	require.NoError(t, err)
 	recipes := []recipe{loaded["redis"], loaded["reference"]}
 
-	workshop, lines := bench(t, root)
-	workshop.progress = serialised(workshop.progress)
-	require.NoError(t, workshop.prepare(t.Context(), recipes))
-	assert.FileExists(t, workshop.basePath(recipes[0]))
-	assert.FileExists(t, workshop.programPath(recipes[1].program))
-	assert.Contains(t, *lines, "making the shared Debian 12 file system, once (about 1 minute)")
-	assert.Contains(t, *lines, "compiling reference, once (under 1 minute)")
+	b, lines := testBuilder(t, root)
+	require.NoError(t, b.prepare(t.Context(), recipes))
+	assert.FileExists(t, b.basePath(recipes[0]))
+	assert.FileExists(t, b.programPath(recipes[1].Program))
 	steps := slices.DeleteFunc(slices.Clone(*lines), func(line string) bool {
-		return !strings.Contains(line, "once") && !strings.Contains(line, "done") // how far a slow step is
+		return !strings.Contains(line, "once") // how far a slow step is, and that it is done
 	})
-	assert.Len(t, steps, 4, "each step says that it starts and that it is done: %v", *lines)
+	assert.ElementsMatch(t, []string{"making the shared Debian 12 file system, once (about 1 minute)", "compiling reference, once (up to 6 minutes)"}, steps)
 
 	*lines = nil
-	require.NoError(t, workshop.prepare(t.Context(), recipes))
+	require.NoError(t, b.prepare(t.Context(), recipes))
 	assert.Empty(t, *lines, "what is in the cache is not made again")
 }
 
-func TestTheCacheKeepsTheLatestOfEachPart(t *testing.T) {
-	workshop, _ := bench(t, "..")
-	for age, name := range []string{"loki-new", "loki-recent", "loki-old", "loki-oldest", "promtail-oldest"} {
-		write(t, workshop.cache, name, "")
-		when := time.Now().Add(-time.Duration(age+1) * time.Hour)
-		require.NoError(t, os.Chtimes(filepath.Join(workshop.cache, name), when, when))
+func TestTheCacheForgetsWhatIsNotUsed(t *testing.T) {
+	b, _ := testBuilder(t, "..")
+	for name, age := range map[string]time.Duration{"loki-used": 6 * 24, "loki-old": 8 * 24, "making-killed": 25, "making-running": 23} {
+		write(t, b.cache, name+"/part", "")
+		when := time.Now().Add(-age * time.Hour)
+		require.NoError(t, os.Chtimes(filepath.Join(b.cache, name), when, when))
 	}
-	workshop.used(filepath.Join(workshop.cache, "loki-oldest"))
-	left, err := filepath.Glob(filepath.Join(workshop.cache, "*-[nor]*"))
+	again, err := newBuilder("..", nil)
 	require.NoError(t, err)
-	for i := range left {
-		left[i] = filepath.Base(left[i])
-	}
-	assert.ElementsMatch(t, []string{"loki-new", "loki-recent", "loki-oldest", "promtail-oldest"}, left)
+	defer again.close()
+	assert.NoDirExists(t, filepath.Join(b.cache, "loki-old"))
+	assert.NoDirExists(t, filepath.Join(b.cache, "making-killed"))
+	assert.DirExists(t, filepath.Join(b.cache, "loki-used"))
+	assert.DirExists(t, filepath.Join(b.cache, "making-running"))
+	assert.DirExists(t, b.scratch, "a run that goes on keeps its own")
 }
 
 func TestPrepareFailures(t *testing.T) {
+	const makes = "#!/bin/sh\necho made >\"$1\"\n"
 	for name, failure := range map[string]struct {
 		base, program, path string
 		want                []string
@@ -211,12 +215,12 @@ func TestPrepareFailures(t *testing.T) {
 			want: []string{"the shared Debian file system could not be made", "it needs http://deb.debian.org", "exit status 3", "E: no route to mirror"},
 		},
 		"a program": {
-			base: "#!/bin/sh\necho made >\"$1\"\n", program: "package main\n\nfunc main() { undefined() }\n",
+			base: makes, program: "package main\n\nfunc main() { undefined() }\n",
 			want: []string{"compiling reference failed", "set GOPROXY", "undefined: undefined"},
 		},
 		"no Go": {
-			base: "#!/bin/sh\necho made >\"$1\"\n", program: "package main\n\nfunc main() {}\n", path: "/nonexistent",
-			want: []string{"compiling reference: no go on PATH; install Go: https://go.dev/dl/"},
+			base: makes, program: "package main\n\nfunc main() {}\n", path: "/nonexistent",
+			want: []string{"compiling reference: no go on PATH. Fix: install Go: https://go.dev/dl/"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,101 +232,102 @@ func TestPrepareFailures(t *testing.T) {
 			}
 			loaded, err := load(root)
 			require.NoError(t, err)
-			workshop, _ := bench(t, root)
-			workshop.progress = serialised(workshop.progress)
-			err = workshop.prepare(t.Context(), []recipe{loaded["reference"]})
+			b, _ := testBuilder(t, root)
+			err = b.prepare(t.Context(), []recipe{loaded["reference"]})
 			for _, want := range failure.want {
 				require.ErrorContains(t, err, want)
 			}
-			workshop.close()
-			left, err := filepath.Glob(filepath.Join(workshop.cache, "making-*"))
+			b.close()
+			left, err := filepath.Glob(filepath.Join(b.cache, "making-*"))
 			require.NoError(t, err)
 			assert.Empty(t, left, "nothing half-made stays behind")
 		})
 	}
 }
 
-func TestOpenWorkshopRemovesWhatAKilledRunLeft(t *testing.T) {
-	workshop, _ := bench(t, "..")
-	old := filepath.Join(workshop.cache, "making-old")
-	require.NoError(t, os.Mkdir(old, 0o755))
-	require.NoError(t, os.Chtimes(old, time.Time{}, time.Now().Add(-25*time.Hour)))
-	again, err := openWorkshop("..", nil)
-	require.NoError(t, err)
-	defer again.close()
-	assert.NoDirExists(t, old)
-	assert.DirExists(t, workshop.scratch, "a run that goes on keeps its own")
-}
-
-func TestOwnLayer(t *testing.T) {
+// An image is the same whenever and wherever it is made, and the archive of several holds the base layer once.
+func TestImages(t *testing.T) {
 	loaded, err := load("..")
 	require.NoError(t, err)
-	workshop, _ := bench(t, "..")
-	first, err := workshop.ownLayer(loaded["postgres"])
-	require.NoError(t, err)
-	content, err := os.ReadFile(first.path)
-	require.NoError(t, err)
-	assert.Equal(t, digest.FromBytes(content), first.id)
-	second, err := workshop.ownLayer(loaded["postgres"])
-	require.NoError(t, err)
-	assert.Equal(t, first.id, second.id, "made again, it is the same")
-
-	var found []string
-	for reader := tar.NewReader(bytes.NewReader(content)); ; {
-		header, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+	recipes := []recipe{loaded["postgres"], loaded["redis"]}
+	made := func() map[name.Reference]v1.Image {
+		b, _ := testBuilder(t, "..")
+		write(t, b.cache, filepath.Base(b.basePath(recipes[0])), "the base layer")
+		images, err := b.images(recipes)
 		require.NoError(t, err)
-		found = append(found, fmt.Sprintf("%s %o %d", header.Name, header.Mode, header.Uid))
+		return images
 	}
+	first, second := made(), made()
+	require.Len(t, first, 2)
+	for reference, image := range first {
+		id, err := image.ConfigName()
+		require.NoError(t, err)
+		again, err := second[reference].ConfigName()
+		require.NoError(t, err)
+		assert.Equal(t, id, again, reference)
+	}
+
+	reference, err := name.ParseReference(recipes[0].reference)
+	require.NoError(t, err)
+	postgres := first[reference]
+	config, err := postgres.ConfigFile()
+	require.NoError(t, err)
+	assert.Equal(t, recipes[0].Config, config.Config)
+	assert.Equal(t, "linux/"+runtime.GOARCH, config.Platform().String())
+	layers, err := postgres.Layers()
+	require.NoError(t, err)
+	require.Len(t, layers, 2)
+	own, err := layers[1].Uncompressed()
+	require.NoError(t, err)
+	defer func() { _ = own.Close() }()
 	assert.Equal(t, []string{
 		"usr/local/bin/docker-entrypoint.sh 755 0",
 		"docker-entrypoint-initdb.d/ 755 0",
 		"run/postgresql/ 3777 999",
 		"var/lib/postgresql/ 755 999",
 		"var/lib/postgresql/data/ 700 999",
-	}, found)
+	}, entries(t, own, func(h *tar.Header) string { return fmt.Sprintf("%s %o %d", h.Name, h.Mode, h.Uid) }))
+
+	var archive bytes.Buffer
+	require.NoError(t, tarball.MultiRefWrite(first, &archive))
+	names := entries(t, &archive, func(h *tar.Header) string { return h.Name })
+	assert.Len(t, names, 2+3+1, "configurations, layers and the manifest: %v", names)
 }
 
-func TestArchiveHoldsEachLayerOnce(t *testing.T) {
-	root := t.TempDir()
-	var layers []layer
-	for _, name := range []string{"base", "one", "two"} {
-		write(t, root, name, "layer "+name)
-		id, err := fileDigest(filepath.Join(root, name))
-		require.NoError(t, err)
-		layers = append(layers, layer{path: filepath.Join(root, name), id: id})
-	}
-	manifests := []manifest{
-		{Config: "1.json", RepoTags: []string{"one:1"}, Layers: []string{layers[0].name(), layers[1].name()}},
-		{Config: "2.json", RepoTags: []string{"two:1"}, Layers: []string{layers[0].name(), layers[2].name()}},
-	}
-	var archive bytes.Buffer
-	require.NoError(t, writeArchive(&archive, layers, map[string][]byte{"1.json": []byte("{}"), "2.json": []byte("{}")}, manifests))
-
-	files := map[string]string{}
-	for reader := tar.NewReader(&archive); ; {
+// entries lists a tar file.
+func entries(t *testing.T, from io.Reader, show func(*tar.Header) string) (found []string) {
+	t.Helper()
+	for reader := tar.NewReader(from); ; {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return found
 		}
 		require.NoError(t, err)
-		require.NotContains(t, files, header.Name)
-		content, err := io.ReadAll(reader)
-		require.NoError(t, err)
-		files[header.Name] = string(content)
+		found = append(found, show(header))
 	}
-	assert.Equal(t, "layer base", files[layers[0].name()])
-	assert.Len(t, files, 6)
-	var read []manifest
-	require.NoError(t, json.Unmarshal([]byte(files["manifest.json"]), &read))
-	assert.Equal(t, manifests, read)
 }
 
-func TestLoadedReadsTheEngineAnswer(t *testing.T) {
-	assert.NoError(t, loaded(strings.NewReader(`{"stream":"Loaded image: one:1\n"}{"stream":"Loaded image: two:1\n"}`)))
-	require.EqualError(t, loaded(strings.NewReader(`{"stream":"Loaded image: one:1\n"}{"errorDetail":{},"error":"no space left on device"}`)),
-		"air-gap images: the engine did not take them: no space left on device; when its disk is full, docker system df shows what fills it")
-	require.ErrorContains(t, loaded(strings.NewReader(`{"stream":`)), "the engine's answer")
+func TestLoadImagesReadsTheEngineAnswer(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"stream":"Loaded image: one:1\n"}{"stream":"Loaded image: two:1\n"}`:                                                      "",
+		`{"stream":"Loaded image: one:1\n"}{"errorDetail":{"message":"no space left on device"},"error":"no space left on device"}`: "the engine did not take them: no space left on device; when its disk is full, docker system df shows what fills it",
+		`{"stream":`: "the engine did not take them: unexpected EOF",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, answer)
+		}))
+		defer server.Close()
+		engine, err := client.New(client.WithHost(strings.Replace(server.URL, "http", "tcp", 1)), client.WithAPIVersion("1.44"))
+		require.NoError(t, err)
+		image, err := random.Image(10, 1)
+		require.NoError(t, err)
+		err = loadImages(t.Context(), engine, map[name.Reference]v1.Image{name.MustParseReference("one:1"): image})
+		if want == "" {
+			assert.NoError(t, err)
+		} else {
+			assert.ErrorContains(t, err, want)
+		}
+	}
 }

@@ -66,9 +66,6 @@ func readable(t *testing.T, s plan.Service) string {
 	require.NoError(t, json.Unmarshal(contentHash.ReplaceAll(text, []byte(`$1…"`)), &fields))
 	env := map[string]any{}
 	for _, e := range s.Env {
-		if e.Name == "STACK_SERVICES" {
-			continue // all of the stack's other services
-		}
 		var value any = e.Value
 		if e.Secret {
 			value = settings.Hidden

@@ -64,7 +64,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	for _, s := range services {
 		r.plan.Services = append(r.plan.Services, r.service(s))
 	}
-	r.referenceEnv(services)
+	r.contracts(services)
 	r.files(services)
 	r.report()
 	return r.plan, r.faults.Err()
@@ -206,8 +206,8 @@ func (r *resolver) service(s catalog.Service) Service {
 		command[i] = r.expand(s, word)
 	}
 	if r.reference[s.Name] {
-		out.Command, out.Capabilities = []string{"serve", s.Name}, nil
-		command = []string{"CMD", "/app/reference", "probe", s.Name}
+		out.Command, out.Capabilities = []string{"serve"}, nil
+		command = []string{"CMD", "/app/reference", "probe"}
 	}
 	out.Probe = timing(command, s.Probe, r.set.EngineAPI)
 	for replica := range max(1, r.set.Replicas[s.Name]) {

@@ -346,7 +346,7 @@ func TestPortOffsetGoesEverywhere(t *testing.T) {
 	assert.Equal(t, public, value(t, p, "auth_service", "OAUTH2_LOGOUT_REDIRECT_URI"))
 	assert.Equal(t, public+"/callback", value(t, p, "web_console_oauth2", "OAUTH2_REDIRECT_URI"))
 	assert.Equal(t, public+"/logout", value(t, p, "web_console_oauth2", "OAUTH2_LOGOUT_REDIRECT_URI"))
-	assert.Contains(t, value(t, p, "web_console_dev", "STACK_LINKS"), `"grafana":"http://127.0.0.1:4000"`)
+	assert.Contains(t, content(t, p, "web_console_dev", "contract.json"), `"grafana": "http://127.0.0.1:4000"`)
 	assert.Equal(t, "http://execution_gateway:8002", value(t, p, "orchestrator", "EXECUTION_GATEWAY_URL"), "inside, nothing moves")
 
 	p = resolve(t, profiles("oauth2"))
@@ -382,7 +382,7 @@ func TestAPortPast65535(t *testing.T) {
 	p, err := plan.Resolve(set, nil)
 	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, past 65535\n     Fix: pulumi config set -s test portOffset 1000")
 	assert.Empty(t, service(t, p, "prometheus").Ports)
-	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_LINKS"), "prometheus")
+	assert.NotContains(t, content(t, p, "web_console_dev", "contract.json"), `"prometheus": "http://127`)
 
 	set.PortOffset = 50000
 	_, err = plan.Resolve(set, nil)
@@ -486,7 +486,7 @@ func TestDisabled(t *testing.T) {
 		"orchestrator does not wait for redis, which is not in the stack",
 		"backtest_worker_dev does not wait for redis, which is not in the stack",
 	}, p.Notes)
-	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_LINKS"), "grafana")
+	assert.NotContains(t, content(t, p, "web_console_dev", "contract.json"), "grafana")
 	assert.NotContains(t, content(t, p, "prometheus", "prometheus.yml"), "loki_server")
 	assert.Empty(t, resolve(t, config{"disabled": `["web_console"]`}).Notes, "what no profile brings is not missed")
 }
@@ -542,21 +542,15 @@ func TestWhereAnImageComesFrom(t *testing.T) {
 			p := resolve(t, profiles("dev").with(test.config))
 			s := service(t, p, test.service)
 			assert.Equal(t, test.want, s.Image)
-			var names []string
-			for _, e := range s.Env {
-				names = append(names, e.Name)
-			}
 			if test.isReference {
-				assert.Equal(t, []string{"serve", test.service}, s.Command)
-				assert.Contains(t, strings.Join(s.Probe.Test, " "), "/app/reference probe "+test.service)
-				assert.Contains(t, names, "STACK_DEPENDENCIES")
+				assert.Equal(t, []string{"serve"}, s.Command)
+				assert.Contains(t, strings.Join(s.Probe.Test, " "), "/app/reference probe")
+				assert.Equal(t, "/app/contract.json", s.Files[0].Path)
 				return
 			}
 			c, _ := catalog.Lookup(test.service)
 			assert.Equal(t, c.Command, s.Command)
-			for _, name := range []string{"STACK_DEPENDENCIES", "STACK_SERVICES", "STACK_LINKS"} {
-				assert.NotContains(t, names, name, "the platform's own apps get what the inventory lists, no more")
-			}
+			assert.Empty(t, s.Files, "the platform's own apps get what the inventory lists, no more")
 		})
 	}
 }
@@ -681,7 +675,7 @@ func TestServiceEnv(t *testing.T) {
 	assert.Equal(t, "redis://mine", value(t, p, "signal_service", "REDIS_URL"), "fixed ones too: that is what it is for")
 	assert.Equal(t, "WARN", value(t, p, "orchestrator", "LOG_LEVEL"))
 	env := service(t, p, "signal_service").Env
-	assert.Equal(t, []plan.Env{{Name: "AA", Value: "2"}, {Name: "ZZ", Value: "1"}}, env[len(env)-3:len(env)-1], "by name, after the service's own")
+	assert.Equal(t, []plan.Env{{Name: "AA", Value: "2"}, {Name: "ZZ", Value: "1"}}, env[len(env)-2:], "by name, after the service's own")
 	require.NotEmpty(t, faults(t, profiles("workers").with(config{"serviceEnv": `{"alert_worker":{"ALERT_RECIPIENT_HASH_SECRET":""}}`})),
 		"a required variable cannot be emptied")
 }
@@ -750,26 +744,49 @@ func TestOnlyItsOwnCertificates(t *testing.T) {
 	assert.Empty(t, paths("auth_service"))
 }
 
-func TestReferenceEnvironment(t *testing.T) {
+func TestReferenceContract(t *testing.T) {
 	p := resolve(t, profiles("dev"))
-	assert.Equal(t, "postgres,redis", value(t, p, "execution_gateway", "STACK_DEPENDENCIES"))
-	assert.Empty(t, value(t, p, "model_registry", "STACK_DEPENDENCIES"))
-	var services []struct {
-		Name, Tier, Health string
-		Dependencies       []string
-	}
-	require.NoError(t, json.Unmarshal([]byte(value(t, p, "web_console_dev", "STACK_SERVICES")), &services))
-	assert.Len(t, services, len(p.Services))
-	assert.Equal(t, "tcp://postgres:5432", services[0].Health)
-	assert.NotContains(t, value(t, p, "web_console_dev", "STACK_SERVICES"), "null")
-	for _, s := range p.Services {
-		if s.Name == "web_console_dev" {
-			continue
+	type contract struct {
+		Name, Role, Health string
+		Needs, Variables   map[string]string
+		Required, Folders  []string
+		Services           []struct {
+			Name, Tier, Health string
+			Dependencies       []string
 		}
-		for _, e := range s.Env {
-			assert.NotEqual(t, "STACK_SERVICES", e.Name, "only a console shows them: %s", s.Name)
-		}
+		Links  map[string]string
+		Queues []string
 	}
+	of := func(service string) (c contract) {
+		require.NoError(t, json.Unmarshal([]byte(content(t, p, service, "contract.json")), &c))
+		return c
+	}
+	orchestrator := of("orchestrator")
+	assert.Equal(t, "api", orchestrator.Role)
+	assert.Equal(t, "http://orchestrator:8003/health", orchestrator.Health)
+	assert.Equal(t, map[string]string{
+		"postgres": "tcp://postgres:5432", "redis": "tcp://redis:6379",
+		"signal_service": "http://signal_service:8001/health", "execution_gateway": "http://execution_gateway:8002/health",
+	}, orchestrator.Needs)
+	assert.Empty(t, orchestrator.Services, "only a console shows them")
+	c, _ := catalog.Lookup("orchestrator")
+	assert.Len(t, orchestrator.Variables, len(c.Env))
+
+	worker := of("backtest_worker_dev")
+	assert.Equal(t, "worker", worker.Role)
+	assert.Equal(t, "http://backtest_worker_dev:9100/health", worker.Health, "the platform's own workers serve none")
+	assert.Equal(t, []string{"/app/data/backtest_results", "/app/locks"}, worker.Folders)
+
+	console := of("web_console_dev")
+	assert.Equal(t, "console", console.Role)
+	assert.Equal(t, []string{"WEB_CONSOLE_USER", "WEB_CONSOLE_PASSWORD"}, console.Required)
+	assert.Equal(t, []string{"backtest_high", "backtest_normal", "backtest_low"}, console.Queues)
+	assert.Len(t, console.Services, len(p.Services))
+	for _, s := range console.Services {
+		assert.NotEmpty(t, s.Health, s.Name)
+		assert.NotNil(t, s.Dependencies, s.Name)
+	}
+	assert.Equal(t, "login", func() string { p = resolve(t, profiles("oauth2")); return of("auth_service").Role }())
 }
 
 func TestProbeTiming(t *testing.T) {

@@ -4,6 +4,7 @@ package test
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"maps"
@@ -62,7 +63,7 @@ func TestDevStack(t *testing.T) {
 			assert.Equal(t, "ok", health.Status, port)
 			assert.ElementsMatch(t, dependencies, slices.Collect(maps.Keys(health.Dependencies)), port)
 			for name, dependency := range health.Dependencies {
-				assert.Equal(t, "up", dependency.State, "%s at port %d", name, port)
+				assert.Equal(t, "healthy", dependency.State, "%s at port %d", name, port)
 			}
 		}
 	})
@@ -80,7 +81,7 @@ func TestDevStack(t *testing.T) {
 
 	t.Run("switching to an image replaces that service alone", func(t *testing.T) {
 		s := s.in(t)
-		own := testImage(t, "signals", references["reference"], standIn("signal_service"))
+		own := testImage(t, "signals", references["reference"], standIn(s.exec("signal_service", "cat", "/app/contract.json")))
 		before := s.ids()
 		s.configure(map[string]any{"images": merged(images(), "signal_service", own)})
 		s.up()
@@ -176,15 +177,16 @@ func testQueueOrder(t *testing.T, s *stack) {
 		s.sql("select string_agg(job_id, ',' order by started_at) from reference_app.jobs where text = 'in order'"))
 }
 
-// standIn turns the reference app's image into one of the platform's own for a service, as far as the stack can tell: it takes no
-// arguments of ours, and is probed by curl and python.
-func standIn(service string) string {
+// standIn turns the reference app's image into one of the platform's own for the service of a contract, as far as the stack can
+// tell: it takes no arguments and no file of ours, and is probed by curl and python.
+func standIn(contract string) string {
 	return `
 USER root
-RUN printf '#!/bin/sh\necho "${0##*/}" >/tmp/probed-with\nexec /app/reference probe ` + service + `\n' >/usr/local/bin/curl \
+RUN printf '#!/bin/sh\necho "${0##*/}" >/tmp/probed-with\nexec /app/reference probe\n' >/usr/local/bin/curl \
  && chmod 755 /usr/local/bin/curl && ln -s curl /usr/local/bin/python
+RUN echo ` + base64.StdEncoding.EncodeToString([]byte(contract)) + ` | base64 -d >/app/contract.json
 USER 1000
-ENTRYPOINT ["/app/reference", "serve", "` + service + `"]`
+ENTRYPOINT ["/app/reference", "serve"]`
 }
 
 // assertAllHealthy asserts that the stack consists of these services, all healthy.

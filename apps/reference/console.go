@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -24,14 +23,10 @@ const (
 )
 
 type console struct {
-	s        *service
-	gate     gate
-	services []stackService
-	queues   []string // of the stack's workers
-	links    []linkView
-	pages    *template.Template
-	proxies  addresses // through which the outside comes in; metrics and readiness are not for them
-	policy   string
+	s     *service
+	gate  gate
+	links []linkView
+	pages *template.Template
 }
 
 type linkView struct {
@@ -55,48 +50,25 @@ func setupConsole(s *service) (err error) {
 	if s.db == nil || s.rdb == nil {
 		return errors.New("a console needs DATABASE_URL and REDIS_URL")
 	}
-	c := &console{s: s, policy: pagePolicy, pages: template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))}
-	links := map[string]string{}
-	for name, into := range map[string]any{"STACK_SERVICES": &c.services, "STACK_LINKS": &links} {
-		if s.env[name] != "" && json.Unmarshal([]byte(s.env[name]), into) != nil {
-			err = errors.Join(err, fmt.Errorf("%s: is malformed JSON", name))
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(links)) {
-		c.links = append(c.links, linkView{name, links[name]})
+	c := &console{s: s, pages: template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))}
+	for _, name := range slices.Sorted(maps.Keys(s.Links)) {
+		c.links = append(c.links, linkView{name, s.Links[name]})
 	}
 	checkers := map[string]checker{}
-	for _, one := range c.services {
+	for _, one := range s.Services {
 		if one.Health != "" {
 			checkers[one.Name] = s.checker(one.Name, one.Health)
-		}
-		if e, found := contract.find(one.Name); found == nil && e.Role == workerRole {
-			for _, queue := range strings.Split(e.Variables["RQ_QUEUES"], ",") {
-				if !slices.Contains(c.queues, queue) {
-					c.queues = append(c.queues, queue)
-				}
-			}
 		}
 	}
 	s.stack = newMonitor(checkers)
 	s.background = append(s.background, s.stack.watch)
-	if s.env["TRUSTED_PROXY_IPS"] != "" {
-		if c.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
-			return err
-		}
+	if c.gate, err = c.newGate(); err != nil {
+		return err
 	}
-	switch authType := s.env["WEB_CONSOLE_AUTH_TYPE"]; {
-	case authType != s.Variables["WEB_CONSOLE_AUTH_TYPE"]:
-		err = errors.Join(err, fmt.Errorf("WEB_CONSOLE_AUTH_TYPE: %s is the console of auth type %s", s.Name, s.Variables["WEB_CONSOLE_AUTH_TYPE"]))
-	case authType == "dev":
-		c.gate = c.newPasswordGate()
-	case authType == "mtls":
-		c.gate = certificateGate{c.proxies}
-	default:
-		c.gate, err = newSessionGate(s)
-		c.policy += "; report-uri /csp-report"
+	static, err := fs.Sub(webFiles, "web/static")
+	if err != nil {
+		return err
 	}
-	static, staticErr := fs.Sub(webFiles, "web/static")
 	files := http.StripPrefix("/static/", http.FileServerFS(static))
 	s.mux.HandleFunc("GET /static/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache")
@@ -104,30 +76,34 @@ func setupConsole(s *service) (err error) {
 	})
 	s.mux.HandleFunc("GET /{$}", c.page)
 	s.mux.HandleFunc("POST /jobs", c.post)
-	s.mux.HandleFunc("GET /live", c.polled(func(w http.ResponseWriter, r *http.Request, user identity) { c.render(w, r, "live", c.view(r, user)) }))
+	s.mux.HandleFunc("GET /live", c.polled(func(w http.ResponseWriter, r *http.Request, user identity) {
+		c.render(w, r, http.StatusOK, "live", c.view(r, user))
+	}))
 	s.mux.HandleFunc("GET /api/stack", c.polled(func(w http.ResponseWriter, r *http.Request, user identity) {
 		writeJSON(w, http.StatusOK, c.view(r, user))
 	}))
-	s.wrap = c.protect
-	return errors.Join(err, staticErr)
+	return nil
 }
 
-// protect refuses requests that another site made a browser send, and puts the security headers on every answer.
-func (c *console) protect(next http.Handler) http.Handler {
-	own := http.NewCrossOriginProtection().Handler(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		pageHeaders(w, c.policy)
-		if c.s.inside(r.URL.Path) && c.proxies.holds(r.RemoteAddr) {
-			http.NotFound(w, r)
-			return
-		}
-		own.ServeHTTP(w, r)
-	})
+// newGate makes the gate of the console's auth type.
+func (c *console) newGate() (gate, error) {
+	authType, expected := c.s.env["WEB_CONSOLE_AUTH_TYPE"], c.s.Variables["WEB_CONSOLE_AUTH_TYPE"]
+	switch {
+	case authType != expected:
+		return nil, fmt.Errorf("WEB_CONSOLE_AUTH_TYPE: %s is the console of auth type %s", c.s.Name, expected)
+	case authType == "dev":
+		return newPasswordGate(c), nil
+	case authType == "mtls":
+		return certificateGate{c.s.proxies}, nil
+	}
+	c.s.policy += "; report-uri /csp-report"
+	shared, err := newSharedSessions(c.s)
+	return sessionGate{s: c.s, sessions: shared, method: "OpenID Connect", login: c.s.env["OAUTH2_LOGIN_URL"] + "?next=%2F", logout: c.s.env["OAUTH2_LOGOUT_URL"]}, err
 }
 
 func (c *console) page(w http.ResponseWriter, r *http.Request) {
-	if user, ok := c.gate.who(w, r, true); ok {
-		c.render(w, r, "console.html", c.view(r, user))
+	if user, ok := c.gate.who(r, true); ok {
+		c.render(w, r, http.StatusOK, "console.html", c.view(r, user))
 	} else {
 		c.gate.refuse(w, r)
 	}
@@ -137,7 +113,7 @@ func (c *console) page(w http.ResponseWriter, r *http.Request) {
 // one, and is told plainly when the session has ended.
 func (c *console) polled(show func(http.ResponseWriter, *http.Request, identity)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if user, ok := c.gate.who(w, r, r.Header.Get("X-User-Active") == "1"); ok {
+		if user, ok := c.gate.who(r, r.Header.Get("X-User-Active") == "1"); ok {
 			show(w, r, user)
 			return
 		}
@@ -149,9 +125,9 @@ func (c *console) polled(show func(http.ResponseWriter, *http.Request, identity)
 	}
 }
 
-// post puts a job into a queue. Its result comes back by way of a worker and PostgreSQL.
+// post puts a job into a queue.
 func (c *console) post(w http.ResponseWriter, r *http.Request) {
-	user, ok := c.gate.who(w, r, true)
+	user, ok := c.gate.who(r, true)
 	if !ok {
 		c.gate.refuse(w, r)
 		return
@@ -159,27 +135,23 @@ func (c *console) post(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	queue := r.PostFormValue("queue")
 	j := job{ID: "job-" + randomHex(4), Text: strings.TrimSpace(r.PostFormValue("text")), Steps: 1, TraceID: traceOf(r.Context())}
-	code, fault := http.StatusBadRequest, ""
-	if !slices.Contains(c.queues, queue) || j.Text == "" || len(j.Text) > 4000 {
-		fault = "A job needs one of the queues, and a text of at most 4000 bytes."
+	view, code := c.view(r, user), http.StatusBadRequest
+	if !slices.Contains(c.s.Queues, queue) || j.Text == "" || len(j.Text) > 4000 {
+		view.Fault = "A job needs one of the queues, and a text of at most 4000 bytes."
 	} else if err := enqueue(r.Context(), c.s.rdb, queue, j); err != nil {
 		c.s.log.WarnContext(r.Context(), "job not posted", "queue", queue, "error", brief(err))
-		code, fault = http.StatusServiceUnavailable, "Redis does not answer, so the job was not posted."
-	}
-	if fault == "" {
+		view.Fault, code = "Redis does not answer, so the job was not posted.", http.StatusServiceUnavailable
+	} else {
 		c.s.log.InfoContext(r.Context(), "job posted", "job_id", j.ID, "queue", queue)
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
-	view := c.view(r, user)
-	view.Fault = fault
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	c.render(w, r, "console.html", view)
+	c.render(w, r, code, "console.html", view)
 }
 
-func (c *console) render(w http.ResponseWriter, r *http.Request, name string, view any) {
+func (c *console) render(w http.ResponseWriter, r *http.Request, code int, name string, view any) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
 	if err := c.pages.ExecuteTemplate(w, name, view); err != nil {
 		c.s.log.WarnContext(r.Context(), "page not written", "error", brief(err))
 	}
@@ -188,7 +160,7 @@ func (c *console) render(w http.ResponseWriter, r *http.Request, name string, vi
 func (c *console) view(r *http.Request, user identity) pageView {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTime)
 	defer cancel()
-	view := pageView{At: time.Now().UTC(), User: user, Out: c.gate.logoutURL(), Stack: overviewOf(c.services, c.s.stack), Links: c.links, Queues: c.queues}
+	view := pageView{At: time.Now().UTC(), User: user, Out: c.gate.logoutURL(), Stack: overviewOf(c.s.Services, c.s.stack), Links: c.links, Queues: c.s.Queues}
 	var err error
 	if view.Jobs, err = c.s.db.jobs(ctx, recentJobs); err != nil {
 		c.s.log.DebugContext(ctx, "jobs not read", "error", brief(err))
@@ -204,12 +176,7 @@ var pageFunctions = template.FuncMap{
 	"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"clock": func(t time.Time) string { return t.UTC().Format("15:04:05") + " UTC" },
 	"ago":   func(t time.Time) string { return ago(time.Since(t)) },
-	"ms": func(ms float64) string {
-		if ms < 10 {
-			return fmt.Sprintf("%.1f ms", ms)
-		}
-		return fmt.Sprintf("%.0f ms", ms)
-	},
+	"ms":    func(ms float64) string { return fmt.Sprintf("%.1f ms", ms) },
 }
 
 // ago says a span in its largest unit.

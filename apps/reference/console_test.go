@@ -29,7 +29,7 @@ func (f *fixture) signIn(t *testing.T) string {
 }
 
 func TestConsoleLogin(t *testing.T) {
-	for _, name := range []string{"web_console", "web_console_dev"} {
+	for _, name := range []string{"web_console_dev"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, name, nil)
 			code, _, header := f.ask(t, "GET", "/", "")
@@ -60,7 +60,7 @@ func TestConsoleLogin(t *testing.T) {
 }
 
 func TestConsoleCookie(t *testing.T) {
-	f := newFixture(t, "web_console", nil)
+	f := newFixture(t, "web_console_dev", nil)
 	_, _, header := f.ask(t, "POST", "/login", "username=admin&password=console-secret", "Content-Type", form)
 	cookie := header.Get("Set-Cookie")
 	host, err := os.Hostname()
@@ -79,41 +79,38 @@ func TestConsoleCookie(t *testing.T) {
 }
 
 func TestConsoleSessionEnds(t *testing.T) {
-	for name, change := range map[string]func(*passwordGate){
-		"idle":         func(g *passwordGate) { g.sessions.IdleTimeout = 30 * time.Millisecond },
-		"its lifetime": func(g *passwordGate) { g.sessions.Lifetime = 30 * time.Millisecond },
+	for name, change := range map[string]func(sessions){
+		"idle":         func(m sessions) { m.IdleTimeout = 150 * time.Millisecond },
+		"its lifetime": func(m sessions) { m.Lifetime = 150 * time.Millisecond },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSessions("x", time.Minute, time.Hour)
-			g := &passwordGate{sessions: s, c: &console{s: &service{env: map[string]string{}}}}
-			change(g)
+			m := newSessions(&service{})
+			change(m)
+			g := sessionGate{sessions: m}
 			w := httptest.NewRecorder()
-			ctx, err := g.sessions.load(httptest.NewRequest(http.MethodGet, "/", nil))
+			ctx, err := m.load(httptest.NewRequest(http.MethodGet, "/", nil))
 			require.NoError(t, err)
-			g.sessions.Put(ctx, "user", "admin")
-			require.NoError(t, g.sessions.save(ctx, w))
+			m.Put(ctx, "sub", "admin")
+			require.NoError(t, m.save(ctx, w))
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			r.AddCookie(w.Result().Cookies()[0])
-			again := httptest.NewRecorder()
-			_, open := g.who(again, r, false)
-			assert.True(t, open)
-			assert.Empty(t, again.Header().Get("Set-Cookie"), "a poll is no activity")
-			require.Eventually(t, func() bool { _, open := g.who(httptest.NewRecorder(), r, false); return !open }, soon, tick)
+			open := func(active bool) bool {
+				_, open := g.who(r, active)
+				return open
+			}
+			for range 4 {
+				time.Sleep(50 * time.Millisecond)
+				if name == "idle" {
+					assert.True(t, open(true), "what a person does keeps it")
+				}
+			}
+			require.Eventually(t, func() bool { return !open(false) }, soon, tick, "a poll does not")
 		})
 	}
 }
 
-func TestActivityKeepsAConsoleSession(t *testing.T) {
-	f := newFixture(t, "web_console_dev", nil)
-	cookie := f.signIn(t)
-	_, _, header := f.ask(t, "GET", "/live", "", "Cookie", cookie)
-	assert.Empty(t, header.Get("Set-Cookie"))
-	_, _, header = f.ask(t, "GET", "/live", "", "Cookie", cookie, "X-User-Active", "1")
-	assert.NotEmpty(t, header.Get("Set-Cookie"))
-}
-
 func TestConsoleLoginIsLimited(t *testing.T) {
-	f := newFixture(t, "web_console", nil)
+	f := newFixture(t, "web_console_dev", nil)
 	for range 8 {
 		code, _, _ := f.ask(t, "POST", "/login", "username=admin&password=x", "Content-Type", form)
 		require.Equal(t, http.StatusUnauthorized, code)
@@ -125,7 +122,7 @@ func TestConsoleLoginIsLimited(t *testing.T) {
 }
 
 func TestConsoleRefusesOtherSites(t *testing.T) {
-	f := newFixture(t, "web_console", nil)
+	f := newFixture(t, "web_console_dev", nil)
 	for _, header := range [][2]string{{"Origin", "https://evil.example"}, {"Sec-Fetch-Site", "cross-site"}} {
 		for _, path := range []string{"/login", "/logout"} {
 			code, _, _ := f.ask(t, "POST", path, "username=admin&password=console-secret", "Content-Type", form, header[0], header[1])
@@ -135,7 +132,7 @@ func TestConsoleRefusesOtherSites(t *testing.T) {
 }
 
 func TestConsoleHeadersAndAssets(t *testing.T) {
-	f := newFixture(t, "web_console", nil)
+	f := newFixture(t, "web_console_dev", nil)
 	for _, path := range []string{"/", "/login", "/live", "/healthz", "/readyz", "/none", "/static/console.css"} {
 		_, _, header := f.ask(t, "GET", path, "")
 		assert.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'; script-src 'self'", path)
@@ -154,19 +151,27 @@ func TestConsoleHeadersAndAssets(t *testing.T) {
 	}))
 }
 
-const testStack = `[{"name":"postgres","tier":"base","health":"tcp://postgres:5432","dependencies":[]},{"name":"redis","tier":"base","health":"tcp://redis:6379","dependencies":[]},
-	{"name":"gateway","tier":"dev","health":"%GATEWAY%/health","dependencies":["postgres","redis"]},{"name":"orchestrator","tier":"dev","health":"%GATEWAY%/health","dependencies":["gateway"]},
-	{"name":"promtail","tier":"base","health":"","dependencies":[]}]`
+// testStack is a stack of which a gateway is real.
+func testStack(gateway string) []stackService {
+	return []stackService{
+		{Name: "postgres", Tier: "base", Health: "tcp://postgres:5432"},
+		{Name: "redis", Tier: "base", Health: "tcp://redis:6379"},
+		{Name: "gateway", Tier: "dev", Health: gateway + "/health", Dependencies: []string{"postgres", "redis"}},
+		{Name: "orchestrator", Tier: "dev", Health: gateway + "/health", Dependencies: []string{"gateway"}},
+		{Name: "promtail", Tier: "base"},
+	}
+}
 
 func TestConsoleShowsWhoIsAffected(t *testing.T) {
-	gateway := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": "postgres,redis"})
-	f := newFixture(t, "web_console_dev", map[string]string{"STACK_SERVICES": strings.ReplaceAll(testStack, "%GATEWAY%", gateway.url), "STACK_LINKS": `{"prometheus":"http://127.0.0.1:9090","grafana":"http://127.0.0.1:3000"}`})
+	gateway := newFixture(t, "execution_gateway", nil, needs("postgres", "redis"))
+	f := newFixture(t, "web_console_dev", nil, func(s *service) {
+		s.Services, s.Links = testStack(gateway.url), map[string]string{"prometheus": "http://127.0.0.1:9090", "grafana": "http://127.0.0.1:3000"}
+	})
 	f.db.rows["j1"] = jobRow{JobID: "j1", Queue: "backtest_low", Status: "failed", Attempts: 2}
 	cookie := f.signIn(t)
 	look := func() pageView {
-		gateway.health.forget()
-		f.stack.forget()
-		f.stack.look(t.Context())
+		gateway.health.ask(t.Context())
+		f.stack.ask(t.Context())
 		_, text, _ := f.ask(t, "GET", "/api/stack", "", "Cookie", cookie)
 		return decodeText[pageView](t, text)
 	}
@@ -206,8 +211,7 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 // A job goes through Redis to a worker, and its result comes back from the store.
 func TestJobFromTheConsole(t *testing.T) {
 	worker := newFixture(t, "backtest_worker_dev", nil)
-	f := newFixture(t, "web_console_dev", map[string]string{"REDIS_URL": "redis://" + worker.redis.Addr() + "/0",
-		"STACK_SERVICES": `[{"name":"backtest_worker_dev","tier":"workers"},{"name":"redis","tier":"base","health":"tcp://redis:6379"}]`})
+	f := newFixture(t, "web_console_dev", map[string]string{"REDIS_URL": "redis://" + worker.redis.Addr() + "/0"})
 	f.service.db = worker.db
 	cookie := f.signIn(t)
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
@@ -249,7 +253,7 @@ func TestJobFromTheConsole(t *testing.T) {
 }
 
 func TestConsoleEscapes(t *testing.T) {
-	f := newFixture(t, "web_console", nil)
+	f := newFixture(t, "web_console_dev", nil)
 	f.db.rows["j"] = jobRow{JobID: "j", Text: `<script>alert(1)</script>"`, Queue: "q", Status: "failed"}
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", f.signIn(t))
 	assert.NotContains(t, page, "<script>alert")

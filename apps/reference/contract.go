@@ -1,80 +1,67 @@
 package main
 
 import (
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"slices"
-	"strings"
+	"os"
 )
 
-//go:generate go -C ../.. test ./plan -run ^TestReferenceContract$ -update
-//go:embed contract.json
-var contractText []byte
+// contractPath is where the stack program puts the contract when it creates the container.
+const contractPath = "/app/contract.json"
 
-// contract lists every service of the catalog.
-var contract = parseContract(contractText)
-
-// The roles that this program plays.
+// The roles that this program plays; any other service only answers for its health.
 const (
 	workerRole  = "worker"  // takes jobs from the queues in RQ_QUEUES
 	consoleRole = "console" // shows the page
 	loginRole   = "login"   // signs people in for the consoles of auth type oauth2
 )
 
-// contractEntry is what the catalog says of a service; package plan of the main module writes it.
-type contractEntry struct {
-	Name     string   `json:"name"`
-	Role     string   `json:"role"`   // empty for a stock image, which this program does not play
-	Health   string   `json:"health"` // where peers ask, as a URL or tcp://host:port
-	After    []string `json:"after"`
-	Folders  []string `json:"folders"`  // volumes that it writes to
-	Required []string `json:"required"` // variables that must be set
+// contract is what the catalog says of the service; package plan of the main module writes it.
+type contract struct {
+	Name   string            `json:"name"`
+	Role   string            `json:"role"`
+	Health string            `json:"health"` // where peers ask for its health, as a URL
+	Needs  map[string]string `json:"needs"`  // the services that it starts after, and where they are asked for their health
 	// Variables holds the default of each variable of the service, with ${facts} of the stack; empty for none.
 	Variables map[string]string `json:"variables"`
+	Required  []string          `json:"required"` // variables that must be set
+	Folders   []string          `json:"folders"`  // volumes that it writes to
+
+	// What a console shows:
+	Services []stackService    `json:"services"`
+	Links    map[string]string `json:"links"`
+	Queues   []string          `json:"queues"` // of the stack's workers
 }
 
-type contractEntries []contractEntry
-
-// parseContract panics on a contract that was not generated, since no service can run with it.
-func parseContract(text []byte) (entries contractEntries) {
-	if err := json.Unmarshal(text, &entries); err != nil {
-		panic(err)
-	}
-	return entries
+// stackService is one of the services of the stack.
+type stackService struct {
+	Name         string   `json:"name"`
+	Tier         string   `json:"tier"`
+	Health       string   `json:"health"` // tcp://host:port, http://host:port/path, or empty where nothing answers
+	Dependencies []string `json:"dependencies"`
 }
 
-func (c contractEntries) playable() (names []string) {
-	for _, e := range c {
-		if e.Role != "" {
-			names = append(names, e.Name)
-		}
+func readContract(path string) (c contract, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("the contract of the service: %w; the stack program puts it there when it creates the container", err)
 	}
-	return names
-}
-
-func (c contractEntries) find(name string) (contractEntry, error) {
-	if i := slices.IndexFunc(c, func(e contractEntry) bool { return e.Name == name && e.Role != "" }); i >= 0 {
-		return c[i], nil
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
 	}
-	return contractEntry{}, fmt.Errorf("there is no service %q; the contract has %s", name, strings.Join(c.playable(), ", "))
-}
-
-// health gives the address of a service's health; empty for an unknown service.
-func (c contractEntries) health(name string) string {
-	if i := slices.IndexFunc(c, func(e contractEntry) bool { return e.Name == name }); i >= 0 {
-		return c[i].Health
+	if c.port() == "" {
+		return c, fmt.Errorf("%s: health is not a URL with a port", path)
 	}
-	return ""
+	return c, nil
 }
 
 // port is where the service listens, and readiness the path that answers 200 only while its dependencies answer.
-func (e contractEntry) port() string      { return e.healthURL().Port() }
-func (e contractEntry) readiness() string { return e.healthURL().Path }
+func (c contract) port() string      { return c.healthURL().Port() }
+func (c contract) readiness() string { return c.healthURL().Path }
 
-func (e contractEntry) healthURL() *url.URL {
-	u, err := url.Parse(e.Health)
+func (c contract) healthURL() *url.URL {
+	u, err := url.Parse(c.Health)
 	if err != nil {
 		return &url.URL{}
 	}

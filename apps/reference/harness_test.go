@@ -20,24 +20,68 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+var (
+	database  = map[string]string{"DATABASE_URL": "${database_url}"}
+	redisURL  = map[string]string{"REDIS_URL": "${redis_url}"}
+	redisHost = map[string]string{"REDIS_HOST": "redis", "REDIS_PORT": "6379", "REDIS_PASSWORD": "", "REDIS_DB": "0"}
+	logLevel  = map[string]string{"LOG_LEVEL": "INFO"}
+	consoles  = join(database, redisURL, redisHost, map[string]string{"WEB_CONSOLE_USER": "", "WEB_CONSOLE_PASSWORD": "", "WEB_CONSOLE_DEV_ROLE": "admin",
+		"SESSION_TIMEOUT_MINUTES": "15", "SESSION_ABSOLUTE_TIMEOUT_HOURS": "4"})
+	proxied = map[string]string{"TRUSTED_PROXY_IPS": "${nginx_address}"}
+)
+
+// contracts are those of the services under test, as the stack program writes them, shortened.
+var contracts = map[string]contract{
+	"execution_gateway":   {Health: "http://execution_gateway:8002/health", Variables: join(database, redisHost, logLevel, map[string]string{"DEBUG": "true", "STRATEGY_ID": "alpha_baseline"})},
+	"market_data_service": {Health: "http://market_data_service:8004/health", Variables: join(redisHost, map[string]string{"EXECUTION_GATEWAY_URL": "http://execution_gateway:8002"})},
+	"orchestrator":        {Health: "http://orchestrator:8003/health", Variables: join(database, redisHost, map[string]string{"SIGNAL_SERVICE_URL": "http://signal_service:8001"})},
+	"signal_service":      {Health: "http://signal_service:8001/health", Variables: join(database, redisURL, logLevel)},
+	"alert_worker":        {Role: workerRole, Health: "http://alert_worker:9100/health", Variables: join(database, redisURL, map[string]string{"RQ_QUEUES": "alerts"})},
+	"backtest_worker_dev": {Role: workerRole, Health: "http://backtest_worker_dev:9100/health", Folders: []string{"/nowhere/results", "/nowhere/locks"},
+		Variables: join(database, redisURL, map[string]string{"RQ_QUEUES": "backtest_high,backtest_normal,backtest_low", "BACKTEST_JOB_MEMORY_LIMIT": "4294967296"})},
+	"web_console_dev":  consoleContract("dev", nil),
+	"web_console_mtls": consoleContract("mtls", proxied),
+	"web_console_oauth2": consoleContract("oauth2", join(proxied, map[string]string{"OAUTH2_LOGIN_URL": "/login", "OAUTH2_LOGOUT_URL": "/logout",
+		"SESSION_ENCRYPTION_KEY": ""}), "SESSION_ENCRYPTION_KEY"),
+	"auth_service": {Role: loginRole, Health: "http://auth_service:8001/health", Required: []string{"AUTH0_DOMAIN", "AUTH0_CLIENT_ID", "AUTH0_CLIENT_SECRET", "SESSION_ENCRYPTION_KEY"},
+		Variables: join(database, redisHost, proxied, map[string]string{"AUTH0_DOMAIN": "", "AUTH0_CLIENT_ID": "", "AUTH0_CLIENT_SECRET": "", "SESSION_ENCRYPTION_KEY": "",
+			"AUTH0_AUDIENCE": "https://api.trading-platform.local", "OAUTH2_REDIRECT_URI": "${public_url}/callback", "OAUTH2_LOGOUT_REDIRECT_URI": "${public_url}",
+			"OAUTH2_ALLOWED_SUBS": "", "COOKIE_DOMAIN": ".trading-platform.local", "CSP_REPORT_ONLY": "false"})},
+}
+
+func consoleContract(authType string, variables map[string]string, required ...string) contract {
+	return contract{Role: consoleRole, Health: "http://web_console_" + authType + ":8080/readyz", Required: append(required, "WEB_CONSOLE_USER", "WEB_CONSOLE_PASSWORD"),
+		Queues: []string{"backtest_high", "backtest_normal"}, Variables: join(consoles, map[string]string{"WEB_CONSOLE_AUTH_TYPE": authType}, variables)}
+}
+
+func join(sets ...map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, set := range sets {
+		maps.Copy(all, set)
+	}
+	return all
+}
+
+// contractFor gives a service's contract.
+func contractFor(name string) contract {
+	c := contracts[name]
+	c.Name = name
+	return c
+}
+
 // given are values of variables that the contract has no usable default for.
 var given = map[string]string{
 	"DATABASE_URL": "postgresql://trader:pg-secret@127.0.0.1:1/trader", "SESSION_ENCRYPTION_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
-	"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "console-secret", "ALERT_RECIPIENT_HASH_SECRET": "hash-secret",
+	"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "console-secret",
 	"AUTH0_DOMAIN": "tenant.example.com", "AUTH0_CLIENT_ID": "the-client", "AUTH0_CLIENT_SECRET": "client-secret",
 }
 
 // environment is a service's environment as the stack gives it, with some of it changed.
 func environment(service string, changes map[string]string) []string {
-	entry, _ := contract.find(service)
-	facts := strings.NewReplacer("${nginx_address}", "172.28.0.10", "${public_url}", "https://web-console.trading-platform.local",
-		"${console_origins}", "http://localhost:8080,http://127.0.0.1:8080", "${redis_url}", "redis://redis:6379/0")
-	values := map[string]string{"STACK_DEPENDENCIES": ""}
-	for name, value := range entry.Variables {
+	facts := strings.NewReplacer("${nginx_address}", "172.28.0.10", "${public_url}", "https://web-console.trading-platform.local", "${redis_url}", "redis://redis:6379/0")
+	values := map[string]string{}
+	for name, value := range contracts[service].Variables {
 		values[name] = cmp.Or(given[name], facts.Replace(value))
-	}
-	for _, name := range entry.Required {
-		values[name] = cmp.Or(values[name], "given-by-the-test")
 	}
 	maps.Copy(values, changes)
 	var environ []string
@@ -45,6 +89,16 @@ func environment(service string, changes map[string]string) []string {
 		environ = append(environ, name+"="+value)
 	}
 	return environ
+}
+
+// needs makes a service need others.
+func needs(names ...string) func(*service) {
+	return func(s *service) {
+		s.Needs = map[string]string{}
+		for _, name := range names {
+			s.Needs[name] = cmp.Or(contracts[name].Health, "tcp://"+name+":1")
+		}
+	}
 }
 
 // fixture is one service under test, with Redis and a store in memory.
@@ -76,37 +130,30 @@ func (b *syncBuffer) String() string {
 
 func newFixture(t *testing.T, name string, changes map[string]string, tweak ...func(*service)) *fixture {
 	t.Helper()
-	entry, err := contract.find(name)
-	require.NoError(t, err)
+	c := contractFor(name)
 	mini := miniredis.RunT(t)
 	all := map[string]string{"REDIS_HOST": mini.Host(), "REDIS_PORT": mini.Port(), "REDIS_URL": "redis://" + mini.Addr() + "/0"}
-	maps.DeleteFunc(all, func(name, _ string) bool { _, has := entry.Variables[name]; return !has })
+	maps.DeleteFunc(all, func(name, _ string) bool { _, has := c.Variables[name]; return !has })
 	maps.Copy(all, changes)
 	if password := all["REDIS_PASSWORD"]; password != "" {
 		mini.RequireAuth(password)
 	}
 	f := &fixture{redis: mini, db: &memoryStore{rows: map[string]jobRow{}}, log: &syncBuffer{}, client: redis.NewClient(&redis.Options{Addr: mini.Addr()})}
-	f.service = newService(entry, f.log)
+	f.service = newService(c, f.log)
 	f.Folders = nil
-	if entry.Folders != nil {
+	if c.Folders != nil {
 		f.Folders = []string{t.TempDir(), t.TempDir()}
 	}
-	f.open = func(string) (store, func(), error) { return f.db, func() {}, nil }
+	f.open = func(string) (store, error) { return f.db, nil }
 	for _, change := range tweak {
 		change(f.service)
 	}
 	require.NoError(t, f.setup(environment(name, all)))
+	f.health.ask(t.Context())
 	server := httptest.NewServer(f.handler())
 	f.url = server.URL
-	t.Cleanup(func() { server.Close(); f.close(); _ = f.client.Close() })
+	t.Cleanup(func() { server.Close(); _ = f.client.Close() })
 	return f
-}
-
-// forget lets the next question to a monitor be asked anew.
-func (m *monitor) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked = time.Time{}
 }
 
 // ask sends a request to the service and reads the answer.
@@ -164,15 +211,6 @@ func (m *memoryStore) start(_ context.Context, j jobRow) (int, error) {
 	m.rows[j.JobID] = j
 	m.order = append(m.order, j.JobID)
 	return j.Attempts, nil
-}
-
-func (m *memoryStore) giveBack(_ context.Context, id string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	row := m.rows[id]
-	row.Attempts--
-	m.rows[id] = row
-	return m.err
 }
 
 func (m *memoryStore) finish(_ context.Context, j jobRow) (bool, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"html/template"
@@ -13,66 +14,50 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
+	"sync"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/oauth2"
 )
 
-const (
-	// The stack fixes both for the consoles, and auth_service's environment does not carry them.
-	sessionIdle     = 15 * time.Minute
-	sessionAbsolute = 4 * time.Hour
-	reportLimit     = 4 << 10
-)
+const reportLimit = 4 << 10
 
 // login is the service that signs people in with OpenID Connect.
 type login struct {
 	s        *service
-	sessions sharedSessions
+	sessions sessions
 	provider *provider
 	subjects []string // who may sign in; empty for everyone
-	proxies  addresses
 	page     *template.Template
+	renewing sync.Mutex // providers take a second use of a refresh token for theft
 }
 
 func setupLogin(s *service) (err error) {
 	l := &login{s: s, page: template.Must(template.ParseFS(webFiles, "web/message.html"))}
-	if l.sessions, err = newSharedSessions(s, sessionIdle, sessionAbsolute); err != nil {
+	if l.sessions, err = newSharedSessions(s); err != nil {
 		return err
 	}
 	if l.provider, err = newProvider(s); err != nil {
-		return err
-	}
-	if l.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
 		return err
 	}
 	l.subjects = strings.FieldsFunc(s.env["OAUTH2_ALLOWED_SUBS"], func(r rune) bool { return r == ',' || r == ' ' })
 	if len(l.subjects) == 0 {
 		s.log.Warn("OAUTH2_ALLOWED_SUBS is empty: everyone whom the provider signs in may use the console")
 	}
-	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
+	for pattern, handle := range map[string]func(context.Context, http.ResponseWriter, *http.Request) error{
 		"GET /login": l.begin, "GET /callback": l.callback, "POST /refresh": l.refresh, "GET /logout": l.logout, "POST /logout": l.logout,
 	} {
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { l.answer(w, r, handle(w, r)) })
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			session, err := l.sessions.load(r)
+			if err == nil {
+				err = handle(session, w, r)
+			}
+			l.answer(w, r, err)
+		})
 	}
 	s.mux.HandleFunc("POST /csp-report", l.report)
-	s.wrap = l.protect
+	s.policy += "; report-uri /csp-report"
+	s.reportOnly = s.env["CSP_REPORT_ONLY"] == "true"
 	return nil
-}
-
-func (l *login) protect(next http.Handler) http.Handler {
-	guard := http.NewCrossOriginProtection()
-	guard.AddInsecureBypassPattern("POST /csp-report") // browsers send these on their own
-	own := guard.Handler(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		pageHeaders(w, pagePolicy)
-		if l.s.env["CSP_REPORT_ONLY"] == "true" {
-			w.Header().Del("Content-Security-Policy")
-			w.Header().Set("Content-Security-Policy-Report-Only", pagePolicy+"; report-uri /csp-report")
-		}
-		own.ServeHTTP(w, r)
-	})
 }
 
 // pendingLogin is kept in the browser's session, between the way to the provider and the way back, under its state: so a state is
@@ -80,7 +65,7 @@ func (l *login) protect(next http.Handler) http.Handler {
 type pendingLogin struct{ Nonce, Verifier, Next string }
 
 // begin sends the browser to the provider.
-func (l *login) begin(w http.ResponseWriter, r *http.Request) error {
+func (l *login) begin(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	next := r.URL.Query().Get("next")
 	if next == "" {
 		next = "/"
@@ -94,12 +79,8 @@ func (l *login) begin(w http.ResponseWriter, r *http.Request) error {
 		return unreachable(err)
 	}
 	text, _ := json.Marshal(pending) // plain strings encode without an error
-	ctx, err := l.sessions.load(r)
-	if err != nil {
-		return err
-	}
-	l.sessions.Put(ctx, "login:"+state, string(text))
-	if err := l.sessions.save(ctx, w); err != nil {
+	l.sessions.Put(session, "login:"+state, string(text))
+	if err := l.sessions.save(session, w); err != nil {
 		return err
 	}
 	http.Redirect(w, r, address, http.StatusSeeOther)
@@ -114,23 +95,22 @@ func localPath(next string) bool {
 }
 
 // callback is where the provider sends the browser back to.
-func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
+func (l *login) callback(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	ctx, err := l.sessions.load(r)
-	if err != nil {
-		return err
-	}
 	var pending pendingLogin
-	if json.Unmarshal([]byte(l.sessions.PopString(ctx, "login:"+query.Get("state"))), &pending) != nil {
+	if json.Unmarshal([]byte(l.sessions.PopString(session, "login:"+query.Get("state"))), &pending) != nil {
 		return refusal{http.StatusBadRequest, "login refused: state unknown, used before or another browser's", "This login has been used before, took too long, or began in another browser.", ""}
 	}
-	if _, _, err := l.sessions.Commit(ctx); err != nil {
+	if _, _, err := l.sessions.Commit(session); err != nil {
 		return err
 	}
 	if query.Get("error") != "" {
 		return refusal{http.StatusForbidden, "login refused by the provider", "The identity provider did not sign you in.", ""}
 	}
-	got, err := l.provider.redeem(ctx, query.Get("code"), pending.Nonce, pending.Verifier)
+	got, err := l.provider.redeem(r.Context(), query.Get("code"), pending.Verifier)
+	if err == nil && subtle.ConstantTimeCompare([]byte(got.Nonce), []byte(pending.Nonce)) != 1 {
+		err = errBadToken
+	}
 	switch {
 	case refused(err):
 		return refusal{http.StatusForbidden, "login refused: the provider's answer does not hold: " + reason(err), "The identity provider's answer could not be verified.", ""}
@@ -138,113 +118,88 @@ func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
 		return unreachable(err)
 	case !l.allowed(got.Subject):
 		return refusal{http.StatusForbidden, "login refused: subject not in OAUTH2_ALLOWED_SUBS: " + got.Subject,
-			"You are signed in at the identity provider, but this account may not use the console.", l.provider.logoutURL(ctx, got.IDToken)}
+			"You are signed in at the identity provider, but this account may not use the console.", l.provider.logoutURL(r.Context(), got.IDToken)}
 	}
-	if err := l.sessions.RenewToken(ctx); err != nil { // nobody who knew the cookie before knows it now
+	if err := l.sessions.RenewToken(session); err != nil { // nobody who knew the cookie before knows it now
 		return err
 	}
-	l.put(ctx, got)
-	l.sessions.Put(ctx, "name", got.Name)
-	l.sessions.Put(ctx, "email", got.Email)
-	if err := l.sessions.save(ctx, w); err != nil {
+	l.put(session, got)
+	l.sessions.Put(session, "name", got.Name)
+	l.sessions.Put(session, "email", got.Email)
+	if err := l.sessions.save(session, w); err != nil {
 		return err
 	}
-	l.s.log.InfoContext(ctx, "login", "sub", got.Subject, "client", l.client(r))
+	l.s.log.InfoContext(r.Context(), "login", "sub", got.Subject, "client", l.client(r))
 	http.Redirect(w, r, pending.Next, http.StatusSeeOther)
 	return nil
 }
 
-func (l *login) put(ctx context.Context, got tokens) {
-	l.sessions.Put(ctx, "sub", got.Subject)
-	l.sessions.Put(ctx, "id_token", got.IDToken)
-	l.sessions.Put(ctx, "refresh_token", got.RefreshToken)
-	l.sessions.Put(ctx, "token_expiry", got.Expiry.Unix())
+func (l *login) put(session context.Context, got tokens) {
+	l.sessions.Put(session, "sub", got.Subject)
+	l.sessions.Put(session, "id_token", got.IDToken)
+	l.sessions.Put(session, "refresh_token", got.RefreshToken)
+	l.sessions.Put(session, "token_expiry", got.Expiry.Unix())
 }
 
 func (l *login) allowed(subject string) bool {
 	return subject != "" && (len(l.subjects) == 0 || slices.Contains(l.subjects, subject))
 }
 
-// refresh renews the browser's session.
-func (l *login) refresh(w http.ResponseWriter, r *http.Request) error {
-	ctx, err := l.sessions.load(r)
+// refresh renews the browser's session, and gets new tokens where the provider gave a refresh token.
+func (l *login) refresh(_ context.Context, w http.ResponseWriter, r *http.Request) error {
+	l.renewing.Lock()
+	defer l.renewing.Unlock()
+	session, err := l.sessions.load(r) // as the renewal before this one left it
 	if err != nil {
 		return err
 	}
-	renewed, err := l.renew(ctx, r)
-	if errors.Is(err, errNoSession) {
-		if err := l.sessions.end(ctx, w); err != nil {
-			return err
+	subject := l.sessions.GetString(session, "sub")
+	if subject == "" {
+		return l.endSession(session, w)
+	}
+	if !l.sessions.refreshDue(session) {
+		err = l.sessions.touch(session)
+	} else {
+		var got tokens
+		got, err = l.provider.renew(r.Context(), l.sessions.GetString(session, "refresh_token"))
+		if refused(err) || err == nil && (got.Subject != subject || !l.allowed(subject)) {
+			l.s.log.InfoContext(r.Context(), "session ended: the provider does not renew it", "sub", subject, "error", reason(err))
+			return l.endSession(session, w)
 		}
-		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "no session; sign in again"})
-		return nil
+		if err == nil {
+			l.put(session, got)
+			_, _, err = l.sessions.Commit(session)
+		}
 	}
 	if err == nil {
-		writeJSON(w, http.StatusOK, map[string]string{"renewed": renewed})
+		writeJSON(w, http.StatusOK, map[string]bool{"renewed": true})
 	}
 	return err
 }
 
-var errNoSession = errors.New("no session")
-
-// renew gets new tokens where the provider gave a refresh token. One renewal at a time: providers take a second use of a refresh token
-// for theft.
-func (l *login) renew(ctx context.Context, r *http.Request) (string, error) {
-	if l.sessions.GetString(ctx, "sub") == "" {
-		return "", errNoSession
+// endSession answers the page's script that the session is over.
+func (l *login) endSession(session context.Context, w http.ResponseWriter) error {
+	if err := l.sessions.end(session, w); err != nil {
+		return err
 	}
-	if l.sessions.GetString(ctx, "refresh_token") == "" {
-		return "session", l.sessions.touch(ctx)
-	}
-	rdb, lock := l.sessions.store.rdb, "refresh:"+storedUnder(l.sessions.Token(ctx))
-	err := rdb.SetArgs(ctx, lock, "1", redis.SetArgs{Mode: "NX", TTL: peerTimeout + 5*time.Second}).Err()
-	if errors.Is(err, redis.Nil) {
-		return "by another request", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer rdb.Del(context.WithoutCancel(ctx), lock)
-	// Another request may have renewed it between our reading and our lock.
-	if ctx, err = l.sessions.load(r); err != nil {
-		return "", err
-	}
-	before := tokens{Subject: l.sessions.GetString(ctx, "sub"), IDToken: l.sessions.GetString(ctx, "id_token"), RefreshToken: l.sessions.GetString(ctx, "refresh_token")}
-	after, err := l.provider.renew(ctx, before)
-	if refused(err) || err == nil && !l.allowed(after.Subject) {
-		l.s.log.InfoContext(ctx, "session ended: the provider does not renew it", "sub", before.Subject, "error", reason(err))
-		return "", errNoSession
-	}
-	if err != nil {
-		return "", err
-	}
-	// A session that was ended meanwhile stays ended.
-	if _, found, err := l.sessions.store.FindCtx(ctx, l.sessions.Token(ctx)); err != nil || !found {
-		return "", errors.Join(errNoSession, err)
-	}
-	l.put(ctx, after)
-	_, _, err = l.sessions.Commit(ctx)
-	return "tokens", err
+	writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "no session; sign in again"})
+	return nil
 }
 
 // logout ends the session here and at the provider. A link on another site must not do that, so from there it only works as a form.
-func (l *login) logout(w http.ResponseWriter, r *http.Request) error {
-	ctx, err := l.sessions.load(r)
-	if err != nil {
-		return err
-	}
-	subject, idToken := l.sessions.GetString(ctx, "sub"), l.sessions.GetString(ctx, "id_token")
+func (l *login) logout(session context.Context, w http.ResponseWriter, r *http.Request) error {
+	subject, idToken := l.sessions.GetString(session, "sub"), l.sessions.GetString(session, "id_token")
 	if subject != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		return refusal{http.StatusForbidden, "logout refused: asked for by another site", "Another site asked to sign you out. Sign out on the console itself.", ""}
 	}
-	if err := l.sessions.end(ctx, w); err != nil {
+	if err := l.sessions.end(session, w); err != nil {
 		return err
 	}
 	if subject == "" {
 		return refusal{http.StatusOK, "logout without a session", "You are signed out.", ""}
 	}
-	l.s.log.InfoContext(ctx, "logout", "sub", subject)
-	http.Redirect(w, r, l.provider.logoutURL(ctx, idToken), http.StatusSeeOther)
+	l.s.log.InfoContext(r.Context(), "logout", "sub", subject)
+	http.Redirect(w, r, l.provider.logoutURL(r.Context(), idToken), http.StatusSeeOther)
 	return nil
 }
 
@@ -264,7 +219,7 @@ func (l *login) report(w http.ResponseWriter, r *http.Request) {
 
 // client is the address of who asked, as far as a trusted proxy tells it.
 func (l *login) client(r *http.Request) string {
-	if ip := net.ParseIP(r.Header.Get("X-Real-IP")); ip != nil && l.proxies.holds(r.RemoteAddr) {
+	if ip := net.ParseIP(r.Header.Get("X-Real-IP")); ip != nil && l.s.proxies.holds(r.RemoteAddr) {
 		return ip.String()
 	}
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)

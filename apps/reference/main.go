@@ -1,5 +1,5 @@
-// Command reference plays any of the trading platform's app services by name, so that the stack is real before the trading code
-// is there. It trades nothing. What it must know of a service it reads from the catalog's contract: see contract.go.
+// Command reference plays any of the trading platform's app services, so that a stack is real before the trading code is there. It
+// trades nothing. What it must know of the service is in its contract: see contract.go.
 package main
 
 import (
@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
+	"time"
 )
 
 // errLogged ends the program without another message, because the log holds the reason.
@@ -18,7 +19,7 @@ var errLogged = errors.New("see the log")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout)
+	err := run(ctx, os.Args[1:], contractPath, os.Environ(), os.Stdout)
 	stop()
 	if err != nil {
 		if !errors.Is(err, errLogged) {
@@ -28,17 +29,39 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args, environ []string, out io.Writer) error {
-	if len(args) != 2 || args[0] != "serve" && args[0] != "probe" {
-		return errors.New("usage: reference serve <service>, or reference probe <service> to ask a running one on this host for its health\nservices: " +
-			strings.Join(contract.playable(), ", "))
+func run(ctx context.Context, args []string, path string, environ []string, out io.Writer) error {
+	if len(args) != 1 || args[0] != "serve" && args[0] != "probe" {
+		return errors.New("usage: reference serve, or reference probe to ask the running service for its health")
 	}
-	entry, err := contract.find(args[1])
+	c, err := readContract(path)
 	if err != nil {
 		return err
 	}
 	if args[0] == "probe" {
-		return probe(ctx, entry)
+		return probe(ctx, "http://127.0.0.1:"+c.port()+c.readiness(), c.Name)
 	}
-	return serve(ctx, entry, environ, out)
+	return serve(ctx, c, environ, out)
+}
+
+// probe is the service's healthcheck: it asks the service's own health page, and says what that says is wrong.
+func probe(ctx context.Context, address, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s does not answer: %w", name, err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s answers %d: %s", name, res.StatusCode, text)
 }

@@ -7,17 +7,15 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	neturl "net/url"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	checkEvery   = 2 * time.Second
+	checkEvery   = time.Second
 	checkTimeout = 2 * time.Second
-	// checkFresh is how old a result may be and still answer a request: it keeps a chain of services from asking each other in bursts.
-	checkFresh = time.Second
 	// historyLength is how many results the console's page draws.
 	historyLength = 40
 )
@@ -34,23 +32,21 @@ const (
 type checker func(context.Context) error
 
 type state struct {
-	State     string
-	Since     time.Time
-	LatencyMS float64
-	Error     string
+	State     string    `json:"state"`
+	Since     time.Time `json:"since"`
+	LatencyMS float64   `json:"latency_ms"`
+	Error     string    `json:"error,omitempty"`
 	history   []float64 // latencies, -1 where there was no good answer
 }
 
-// monitor knows how a set of services is.
+// monitor asks a set of services all the time, and knows how they are.
 type monitor struct {
 	checkers map[string]checker
 	started  time.Time
 	// observe, where set, is told of each result.
-	observe func(ctx context.Context, name string, before, now state)
+	observe func(name string, before, now state)
 
-	asking sync.Mutex // held while the services are asked
-	mu     sync.Mutex // guards what follows
-	asked  time.Time
+	mu     sync.Mutex
 	states map[string]state
 }
 
@@ -62,92 +58,77 @@ func newMonitor(checkers map[string]checker) *monitor {
 	return m
 }
 
-// watch asks all the time, whether or not somebody looks.
+// watch asks until the context ends.
 func (m *monitor) watch(ctx context.Context) {
 	for ok := true; ok; ok = sleep(ctx, checkEvery) {
-		m.look(ctx)
+		m.ask(ctx)
 	}
 }
 
-// look asks all services at once, unless that was done a moment ago, and gives their states. The results of one round are taken over
-// together: half a round would name the wrong cause.
-func (m *monitor) look(ctx context.Context) map[string]state {
-	m.asking.Lock()
-	defer m.asking.Unlock()
-	if states, at := m.known(); time.Since(at) < checkFresh {
-		return states
-	}
-	// A caller who goes away must not turn a healthy service into a failed one for everybody else.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+// ask asks all services at once. The results of one round are taken over together: half a round would name the wrong cause.
+func (m *monitor) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	results := map[string]state{}
+	before := m.known()
+	next := maps.Clone(before)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for name, ask := range m.checkers {
+	for name, check := range m.checkers {
 		wg.Go(func() {
 			begin := time.Now()
-			result := stateOf(ask(ctx), begin)
+			now := before[name].next(check(ctx), begin)
 			mu.Lock()
 			defer mu.Unlock()
-			results[name] = result
+			next[name] = now
 		})
 	}
 	wg.Wait()
-	before, _ := m.known()
-	next := map[string]state{}
-	for name, now := range results {
-		next[name] = now.after(before[name])
-		if m.observe != nil {
-			m.observe(ctx, name, before[name], next[name])
-		}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return // the service is stopping, which says nothing about the others
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.states, m.asked = next, time.Now()
-	return maps.Clone(next)
+	m.states = next
+	m.mu.Unlock()
+	if m.observe != nil {
+		for name, now := range next {
+			m.observe(name, before[name], now)
+		}
+	}
 }
 
-// known gives the states without asking, and when they were asked for.
-func (m *monitor) known() (map[string]state, time.Time) {
+// known gives the states.
+func (m *monitor) known() map[string]state {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return maps.Clone(m.states), m.asked
+	return maps.Clone(m.states)
 }
 
-// failing names the services that do not answer well.
-func (m *monitor) failing(ctx context.Context) (names []string) {
-	for name, s := range m.look(ctx) {
+// allHealthy tells whether every service answers well.
+func (m *monitor) allHealthy() bool {
+	for _, s := range m.known() {
 		if s.State != healthy {
-			names = append(names, name)
+			return false
 		}
 	}
-	return names
+	return true
 }
 
-func stateOf(err error, begin time.Time) state {
-	s := state{State: healthy, Since: begin, LatencyMS: milliseconds(time.Since(begin)), Error: brief(err)}
-	var answered badAnswer
-	switch {
-	case errors.As(err, &answered):
-		s.State = unhealthy
-	case err != nil:
-		s.State = down
+// next is the state after one more result.
+func (s state) next(err error, begin time.Time) state {
+	now := state{State: healthy, Since: begin, LatencyMS: milliseconds(time.Since(begin)), Error: brief(err)}
+	sample := now.LatencyMS
+	if err != nil {
+		now.State, sample = down, -1
+		if errors.As(err, new(badAnswer)) {
+			now.State = unhealthy
+		}
 	}
-	return s
-}
-
-// after joins a new result to the state before.
-func (s state) after(before state) state {
-	sample := s.LatencyMS
-	if before.State == s.State {
-		s.Since = before.Since
+	if s.State == now.State {
+		now.Since = s.Since
 	}
-	if s.State != healthy {
-		sample = -1
-	}
-	s.history = append(slices.Clone(before.history), sample)
-	s.history = s.history[max(0, len(s.history)-historyLength):]
-	return s
+	now.history = append(slices.Clone(s.history), sample)
+	now.history = now.history[max(0, len(now.history)-historyLength):]
+	return now
 }
 
 // badAnswer is an HTTP status other than 200: the service is there, and not well.
@@ -159,12 +140,12 @@ func (b badAnswer) Error() string { return fmt.Sprintf("answers %d", int(b)) }
 // checkAddress asks a health page, or for tcp://host:port only whether the port takes connections.
 func checkAddress(client *http.Client, address string) checker {
 	return func(ctx context.Context) error {
-		url, err := neturl.Parse(address)
+		at, err := url.Parse(address)
 		if err != nil {
 			return err
 		}
-		if url.Scheme == "tcp" {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", url.Host)
+		if at.Scheme == "tcp" {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", at.Host)
 			if err != nil {
 				return err
 			}
@@ -174,9 +155,8 @@ func checkAddress(client *http.Client, address string) checker {
 		if err != nil {
 			return err
 		}
-		passTrace(ctx, req.Header)
 		res, err := client.Do(req)
-		var failed *neturl.Error // it repeats the URL, which whoever asks knows
+		var failed *url.Error // it repeats the URL, which whoever asks knows
 		if errors.As(err, &failed) {
 			return failed.Err
 		} else if err != nil {

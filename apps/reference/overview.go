@@ -8,24 +8,13 @@ import (
 	"time"
 )
 
-// stackService is one of the services in STACK_SERVICES, by which the plan tells a console what there is to show.
-type stackService struct {
-	Name         string   `json:"name"`
-	Tier         string   `json:"tier"`
-	Health       string   `json:"health"` // tcp://host:port, http://host:port/path, or empty where nothing answers
-	Dependencies []string `json:"dependencies"`
-}
-
 type serviceView struct {
-	Name         string    `json:"name"`
-	State        string    `json:"state"`
-	Since        time.Time `json:"since"`
-	LatencyMS    float64   `json:"latency_ms"`
-	Error        string    `json:"error,omitempty"`
-	Dependencies []string  `json:"dependencies"`
-	AffectedBy   []string  `json:"affected_by"` // the services it needs, directly or not, that are not healthy
-	NeededBy     []string  `json:"needed_by"`   // the services that need it, directly or not
-	Spark        string    `json:"-"`
+	state
+	Name         string   `json:"name"`
+	Dependencies []string `json:"dependencies"`
+	AffectedBy   []string `json:"affected_by"` // the services it needs, directly or not, that are not healthy
+	NeededBy     []string `json:"needed_by"`   // the services that need it, directly or not
+	Spark        string   `json:"-"`
 }
 
 type tierView struct {
@@ -52,7 +41,7 @@ type overview struct {
 
 // overviewOf joins the services of the stack with the states of those that can be asked.
 func overviewOf(services []stackService, m *monitor) overview {
-	states, _ := m.known()
+	states := m.known()
 	needs, neededBy := map[string][]string{}, map[string][]string{}
 	for _, s := range services {
 		needs[s.Name] = s.Dependencies
@@ -67,7 +56,7 @@ func overviewOf(services []stackService, m *monitor) overview {
 		if !watched {
 			now = state{State: unwatched, Since: m.started}
 		}
-		one := serviceView{Name: s.Name, State: now.State, Since: now.Since, LatencyMS: now.LatencyMS, Error: now.Error, Dependencies: s.Dependencies,
+		one := serviceView{state: now, Name: s.Name, Dependencies: s.Dependencies,
 			NeededBy: reach(neededBy, s.Name), AffectedBy: slices.DeleteFunc(reach(needs, s.Name), isWell), Spark: spark(now.history)}
 		switch now.State {
 		case healthy:

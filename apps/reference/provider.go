@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,7 +15,7 @@ import (
 )
 
 // errBadToken means that the provider's answer does not prove who signed in.
-var errBadToken = errors.New("ID token refused")
+var errBadToken = errors.New("the ID token is not for this login")
 
 // provider is the OpenID Connect provider. It is looked up when first needed, and again until that works: the service starts and is
 // healthy without it.
@@ -32,8 +31,8 @@ type provider struct {
 
 // tokens are what the provider gives for a login.
 type tokens struct {
-	Subject, Name, Email, IDToken, RefreshToken string
-	Expiry                                      time.Time
+	Subject, Nonce, Name, Email, IDToken, RefreshToken string
+	Expiry                                             time.Time
 }
 
 func newProvider(s *service) (*provider, error) {
@@ -84,8 +83,8 @@ func (p *provider) logoutURL(ctx context.Context, idToken string) string {
 	return strings.TrimRight(p.issuer, "/") + "/v2/logout?" + url.Values{"client_id": {p.config.ClientID}, "returnTo": {p.logoutBack}}.Encode()
 }
 
-// redeem turns a code into tokens: the code must be for our verifier, the ID token signed by the provider, for us, and for this login.
-func (p *provider) redeem(ctx context.Context, code, nonce, verifier string) (tokens, error) {
+// redeem turns a code into tokens: the code must be for our verifier.
+func (p *provider) redeem(ctx context.Context, code, verifier string) (tokens, error) {
 	ctx, err := p.find(ctx)
 	if err != nil {
 		return tokens{}, err
@@ -94,48 +93,34 @@ func (p *provider) redeem(ctx context.Context, code, nonce, verifier string) (to
 	if err != nil {
 		return tokens{}, err
 	}
-	given, got, err := p.verify(ctx, token)
-	if err == nil && subtle.ConstantTimeCompare([]byte(given), []byte(nonce)) != 1 {
-		err = fmt.Errorf("%w: the nonce is another login's", errBadToken)
-	}
-	return got, err
+	return p.verify(ctx, token)
 }
 
-// renew trades a refresh token for new tokens. A provider may leave out the ID token, but may not change the person.
-func (p *provider) renew(ctx context.Context, before tokens) (tokens, error) {
+// renew trades a refresh token for new tokens.
+func (p *provider) renew(ctx context.Context, refreshToken string) (tokens, error) {
 	ctx, err := p.find(ctx)
 	if err != nil {
 		return tokens{}, err
 	}
-	token, err := p.config.TokenSource(ctx, &oauth2.Token{RefreshToken: before.RefreshToken}).Token()
+	token, err := p.config.TokenSource(ctx, &oauth2.Token{RefreshToken: refreshToken}).Token()
 	if err != nil {
 		return tokens{}, err
 	}
-	after := tokens{Subject: before.Subject, IDToken: before.IDToken, RefreshToken: token.RefreshToken, Expiry: token.Expiry}
-	if token.Extra("id_token") != nil {
-		_, got, err := p.verify(ctx, token)
-		if err != nil {
-			return tokens{}, err
-		}
-		if got.Subject != before.Subject {
-			return tokens{}, fmt.Errorf("%w: it is another person's", errBadToken)
-		}
-		after.IDToken = got.IDToken
-	}
-	return after, nil
+	return p.verify(ctx, token)
 }
 
-func (p *provider) verify(ctx context.Context, token *oauth2.Token) (nonce string, t tokens, err error) {
+// verify wants an ID token that the provider signed for us.
+func (p *provider) verify(ctx context.Context, token *oauth2.Token) (t tokens, err error) {
 	raw, _ := token.Extra("id_token").(string)
 	idToken, err := p.verifier.Verify(ctx, raw)
+	if err == nil {
+		err = idToken.Claims(&t) // name and email
+	}
 	if err != nil {
-		return "", t, fmt.Errorf("%w: %w", errBadToken, err)
+		return t, fmt.Errorf("%w: %w", errBadToken, err)
 	}
-	if err := idToken.Claims(&t); err != nil { // name and email
-		return "", t, fmt.Errorf("%w: %w", errBadToken, err)
-	}
-	t.Subject, t.IDToken, t.RefreshToken, t.Expiry = idToken.Subject, raw, token.RefreshToken, token.Expiry
-	return idToken.Nonce, t, nil
+	t.Subject, t.Nonce, t.IDToken, t.RefreshToken, t.Expiry = idToken.Subject, idToken.Nonce, raw, token.RefreshToken, token.Expiry
+	return t, nil
 }
 
 // refused tells whether the provider, or its answer, says no: asking again cannot help.

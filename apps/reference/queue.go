@@ -26,10 +26,7 @@ type queues struct {
 	rdb      *redis.Client
 	names    []string
 	consumer string
-	// lease is how long a job may go without a sign of life from its worker.
-	lease time.Duration
-	// cursors say, by queue, how far the entries of other workers have been looked through.
-	cursors map[string]string
+	lease    time.Duration // how long a job may go without a sign of life from its worker
 }
 
 // enqueue adds a job to a queue.
@@ -63,15 +60,10 @@ func (q *queues) take(ctx context.Context) (*entry, error) {
 
 // takeFrom takes a job whose worker died, else a new one.
 func (q *queues) takeFrom(ctx context.Context, name string) ([]redis.XMessage, error) {
-	cursor := q.cursors[name]
-	if cursor == "" {
-		cursor = "0-0"
-	}
-	lost, next, err := q.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{Stream: name, Group: workersGroup, Consumer: q.consumer, MinIdle: q.lease, Start: cursor, Count: 1}).Result()
+	lost, _, err := q.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{Stream: name, Group: workersGroup, Consumer: q.consumer, MinIdle: q.lease, Start: "0", Count: 1}).Result()
 	if err != nil || len(lost) > 0 {
 		return lost, err
 	}
-	q.cursors[name] = next
 	streams, err := q.rdb.XReadGroup(ctx, &redis.XReadGroupArgs{Group: workersGroup, Consumer: q.consumer, Streams: []string{name, ">"}, Count: 1, Block: -1}).Result()
 	if errors.Is(err, redis.Nil) || err == nil && len(streams) == 0 {
 		return nil, nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 const (
@@ -27,14 +27,15 @@ const (
 
 // service is one running service: what its contract says, and what that needs.
 type service struct {
-	contractEntry
-	env     map[string]string
-	log     *slog.Logger
-	level   *slog.LevelVar
-	metrics *metrics
-	mux     *http.ServeMux
-	// wrap is put round the service's routes, nearer to them than logging is.
-	wrap       func(http.Handler) http.Handler
+	contract
+	env        map[string]string
+	log        *slog.Logger
+	level      *slog.LevelVar
+	metrics    *metrics
+	mux        *http.ServeMux
+	policy     string    // content security policy of the answers
+	reportOnly bool      // breaches of the policy are reported, and not stopped
+	proxies    addresses // through which the outside comes in
 	peers      *http.Client
 	db         store         // nil without DATABASE_URL
 	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
@@ -42,16 +43,15 @@ type service struct {
 	stack      *monitor      // watches every service of the stack, for a console
 	stopping   atomic.Bool
 	background []func(context.Context)
-	closers    []func()
 	// open makes the store of a database; tests put one in memory in its place.
-	open func(url string) (store, func(), error)
+	open func(url string) (store, error)
 }
 
-func newService(entry contractEntry, out io.Writer) *service {
+func newService(c contract, out io.Writer) *service {
 	level := new(slog.LevelVar)
 	return &service{
-		contractEntry: entry, level: level, log: newLogger(out, entry.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
-		wrap: func(h http.Handler) http.Handler { return h }, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
+		contract: c, level: level, log: newLogger(out, c.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
+		policy: pagePolicy, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
 	}
 }
 
@@ -63,25 +63,13 @@ func (s *service) setup(environ []string) (err error) {
 	if level, err := levelOf(s.env["LOG_LEVEL"]); err == nil {
 		s.level.Set(level)
 	}
-	if url := s.env["DATABASE_URL"]; url != "" {
-		db, closer, err := s.open(url)
-		if err != nil {
-			return err
-		}
-		s.db, s.closers = db, append(s.closers, closer)
-	}
-	if url := s.env["REDIS_URL"]; url != "" {
-		options, err := redis.ParseURL(url)
-		if err != nil {
-			return errors.New("REDIS_URL: is malformed")
-		}
-		s.rdb = s.openRedis(options)
-	} else if s.env["REDIS_HOST"] != "" {
-		s.rdb = s.redisDB(s.env["REDIS_DB"])
-	}
-	if err := s.watchDependencies(); err != nil {
+	if err := s.openDatabases(); err != nil {
 		return err
 	}
+	if s.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
+		return err
+	}
+	s.watchNeeds()
 	for path := range map[string]bool{"/health": true, "/readyz": true, s.readiness(): true} {
 		s.mux.HandleFunc("GET "+path, s.ready)
 	}
@@ -98,32 +86,39 @@ func (s *service) setup(environ []string) (err error) {
 	return nil
 }
 
+func (s *service) openDatabases() (err error) {
+	if url := s.env["DATABASE_URL"]; url != "" {
+		if s.db, err = s.open(url); err != nil {
+			return err
+		}
+	}
+	if url := s.env["REDIS_URL"]; url != "" {
+		options, err := redis.ParseURL(url)
+		if err != nil {
+			return errors.New("REDIS_URL: is malformed")
+		}
+		s.rdb = openRedis(options)
+	} else if s.env["REDIS_HOST"] != "" {
+		s.rdb = s.redisDB(s.env["REDIS_DB"])
+	}
+	return nil
+}
+
 // redisDB opens one of the databases of the Redis at REDIS_HOST.
 func (s *service) redisDB(number string) *redis.Client {
 	db, _ := strconv.Atoi(number)
-	return s.openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
+	return openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
 }
 
-func (s *service) openRedis(options *redis.Options) *redis.Client {
+func openRedis(options *redis.Options) *redis.Client {
 	options.DialTimeout, options.ReadTimeout, options.MaxRetries = checkTimeout, checkTimeout, 1
-	client := redis.NewClient(options)
-	s.closers = append(s.closers, func() { _ = client.Close() })
-	return client
+	return redis.NewClient(options)
 }
 
-// watchDependencies settles which services /health asks: those in STACK_DEPENDENCIES, which the plan gives since a profile may leave
-// some out, else those that the contract names.
-func (s *service) watchDependencies() error {
-	names := s.After
-	if list, given := s.env["STACK_DEPENDENCIES"]; given {
-		names = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
-	}
+// watchNeeds watches the services that this one needs.
+func (s *service) watchNeeds() {
 	checkers := map[string]checker{}
-	for _, name := range names {
-		address := contract.health(name)
-		if address == "" {
-			return fmt.Errorf("STACK_DEPENDENCIES: names %q, which is not in the contract", name)
-		}
+	for name, address := range s.Needs {
 		// The variable that names the peer is what the platform's own code would use.
 		for variable, standard := range s.Variables {
 			if path, ok := strings.CutPrefix(address, standard+"/"); ok && standard != "" {
@@ -136,7 +131,6 @@ func (s *service) watchDependencies() error {
 	s.health = newMonitor(checkers)
 	s.health.observe = s.observeDependency
 	s.background = append(s.background, s.health.watch)
-	return nil
 }
 
 // checker asks PostgreSQL and Redis with a query where the service has a connection, which says more than an open port.
@@ -151,10 +145,9 @@ func (s *service) checker(name, address string) checker {
 }
 
 // serve runs a service until the context ends, then lets what has begun finish.
-func serve(ctx context.Context, entry contractEntry, environ []string, out io.Writer) error {
-	s := newService(entry, out)
-	defer s.close()
-	redis.SetLogger(redisLog{s.log})
+func serve(ctx context.Context, c contract, environ []string, out io.Writer) error {
+	s := newService(c, out)
+	logging.Disable() // what Redis does not answer is in the service's own log
 	if err := s.setup(environ); err != nil {
 		// One line, in the log alone: whoever looks for the reason, by hand or in Loki, finds it there.
 		s.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -176,7 +169,7 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	for _, task := range s.background {
 		work.Go(func() { task(ctx) })
 	}
-	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.health.checkers)))
+	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
 	select {
 	case err := <-failed:
 		return err
@@ -196,18 +189,4 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	}
 	s.log.Info("stopped", "error", brief(err))
 	return err
-}
-
-func (s *service) close() {
-	for _, f := range slices.Backward(s.closers) {
-		f()
-	}
-}
-
-// redisLog puts what the Redis client has to say into the service's own log.
-type redisLog struct{ log *slog.Logger }
-
-// Printf takes one line.
-func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
-	l.log.WarnContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
 }

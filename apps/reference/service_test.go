@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,23 +16,23 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	f := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": "postgres,redis"})
+	f := newFixture(t, "execution_gateway", nil, needs("postgres", "redis"))
 	code, text, _ := f.ask(t, "GET", "/health", "")
 	require.Equal(t, http.StatusOK, code)
 	answer := decodeText[healthAnswer](t, text)
 	assert.Equal(t, "ok", answer.Status)
 	assert.True(t, answer.ReferenceApp)
-	assert.Equal(t, "up", answer.Dependencies["postgres"].State)
-	assert.Equal(t, "up", answer.Dependencies["redis"].State)
+	assert.Equal(t, healthy, answer.Dependencies["postgres"].State)
+	assert.Equal(t, healthy, answer.Dependencies["redis"].State)
 
 	f.db.fail(errors.New("connection refused"))
-	f.health.forget()
+	f.health.ask(t.Context())
 	code, text, _ = f.ask(t, "GET", "/health", "")
 	assert.Equal(t, http.StatusServiceUnavailable, code)
 	answer = decodeText[healthAnswer](t, text)
-	assert.Equal(t, "down", answer.Dependencies["postgres"].State)
+	assert.Equal(t, down, answer.Dependencies["postgres"].State)
 	assert.Equal(t, "connection refused", answer.Dependencies["postgres"].Error)
-	assert.Equal(t, "up", answer.Dependencies["redis"].State)
+	assert.Equal(t, healthy, answer.Dependencies["redis"].State)
 	assert.Contains(t, f.log.String(), `"message":"dependency does not answer","service":"execution_gateway","dependency":"postgres","error":"connection refused"`)
 	_, text, _ = f.ask(t, "GET", "/metrics", "")
 	assert.Contains(t, text, `dependency_up{dependency="postgres"} 0`)
@@ -44,7 +42,7 @@ func TestHealth(t *testing.T) {
 }
 
 func TestHealthAsksOnlyTheEdges(t *testing.T) {
-	f := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": ""})
+	f := newFixture(t, "execution_gateway", nil)
 	f.db.fail(errors.New("away"))
 	code, text, _ := f.ask(t, "GET", "/health", "")
 	assert.Equal(t, http.StatusOK, code)
@@ -54,7 +52,7 @@ func TestHealthAsksOnlyTheEdges(t *testing.T) {
 func TestARedisWithAPassword(t *testing.T) {
 	const password = `p@ss "word"%`
 	for _, name := range []string{"execution_gateway", "market_data_service", "orchestrator"} {
-		f := newFixture(t, name, map[string]string{"STACK_DEPENDENCIES": "redis", "REDIS_PASSWORD": password})
+		f := newFixture(t, name, map[string]string{"REDIS_PASSWORD": password}, needs("redis"))
 		code, text, _ := f.ask(t, "GET", "/health", "")
 		assert.Equal(t, http.StatusOK, code, "%s: %s", name, text)
 	}
@@ -92,7 +90,6 @@ func TestTraceAndLog(t *testing.T) {
 	f := newFixture(t, "execution_gateway", nil)
 	tests := map[string]struct{ header, value, want string }{
 		"X-Request-Id":        {"X-Request-Id", "abc-123", "abc-123"},
-		"traceparent":         {"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0af7651916cd43dd8448eb211c80319c"},
 		"neither":             {"X-Other", "x", ""},
 		"not fit for the log": {"X-Request-Id", "a b\"c", ""},
 	}
@@ -129,40 +126,32 @@ func TestPeerThatDoesNotAnswer(t *testing.T) {
 	assert.Error(t, checkAddress(nil, "tcp"+strings.TrimPrefix(gone.URL, "http"))(context.Background()))
 }
 
-// The variable that names a peer says where it is, as in the platform's own code, and the trace id goes with the question.
+// The variable that names a peer says where it is, as in the platform's own code.
 func TestPeerIsReachedByItsVariable(t *testing.T) {
 	gateway := newFixture(t, "execution_gateway", map[string]string{"LOG_LEVEL": "DEBUG"})
-	f := newFixture(t, "market_data_service", map[string]string{"STACK_DEPENDENCIES": "redis,execution_gateway", "EXECUTION_GATEWAY_URL": gateway.url})
-	code, text, _ := f.ask(t, "GET", "/health", "", "X-Request-Id", "the-trace")
+	f := newFixture(t, "market_data_service", map[string]string{"EXECUTION_GATEWAY_URL": gateway.url}, needs("redis", "execution_gateway"))
+	code, text, _ := f.ask(t, "GET", "/health", "")
 	assert.Equal(t, http.StatusOK, code, text)
-	assert.Equal(t, "up", decodeText[healthAnswer](t, text).Dependencies["execution_gateway"].State)
+	assert.Equal(t, healthy, decodeText[healthAnswer](t, text).Dependencies["execution_gateway"].State)
 	assert.Contains(t, gateway.log.String(), `"route":"/health","status":200`)
-	assert.Contains(t, gateway.log.String(), `"trace_id":"the-trace"`)
 }
 
 func TestARedisURLWithAPassword(t *testing.T) {
 	for given, want := range map[string]int{"p%40ss": http.StatusOK, "wrong": http.StatusServiceUnavailable} {
 		mini := miniredis.RunT(t)
 		mini.RequireAuth("p@ss")
-		f := newFixture(t, "signal_service", map[string]string{"STACK_DEPENDENCIES": "redis", "REDIS_URL": "redis://:" + given + "@" + mini.Addr() + "/0"})
+		f := newFixture(t, "signal_service", map[string]string{"REDIS_URL": "redis://:" + given + "@" + mini.Addr() + "/0"}, needs("redis"))
 		code, _, _ := f.ask(t, "GET", "/health", "")
 		assert.Equal(t, want, code, given)
 	}
 }
 
-func TestContractWithoutTheListOfThePlan(t *testing.T) {
-	f := newFixture(t, "execution_gateway", nil)
-	delete(f.env, "STACK_DEPENDENCIES")
-	require.NoError(t, f.watchDependencies())
-	assert.Equal(t, []string{"postgres", "redis"}, slices.Sorted(maps.Keys(f.health.checkers)))
-}
-
 func TestMetrics(t *testing.T) {
-	f := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": "redis"})
+	f := newFixture(t, "execution_gateway", nil, needs("redis"))
 	f.ask(t, "GET", "/health", "")
 	f.ask(t, "GET", "/none", "")
 	_, text, _ := f.ask(t, "GET", "/metrics", "")
-	for _, line := range []string{`http_requests_total{method="GET",route="/health",status="200"} 1`, `http_requests_total{method="GET",route="unmatched",status="404"} 1`,
+	for _, line := range []string{`http_requests_total{method="GET",route="/health",status="200"} 1`, `http_requests_total{method="other",route="unmatched",status="404"} 1`,
 		`dependency_up{dependency="redis"} 1`, `http_request_duration_seconds_count{method="GET",route="/health"} 1`} {
 		assert.Contains(t, text, line)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -8,19 +9,59 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"os"
+	"strconv"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/redis/go-redis/v9"
 )
 
-// sessions are browsers' sessions, which end when they were idle for too long and at the latest after their lifetime.
-type sessions struct{ *scs.SessionManager }
+// refreshAhead is how long before the provider's token runs out the page asks for a new one.
+const refreshAhead = time.Minute
 
-func newSessions(cookie string, idle, absolute time.Duration) sessions {
+// sessions are browsers' sessions, which end when they were idle for too long and at the latest after their lifetime.
+type sessions struct {
+	*scs.SessionManager
+	store *sealedStore // nil for sessions in memory
+}
+
+// newSessions makes sessions that end with the process. The stack fixes the times; auth_service's environment does not carry them.
+func newSessions(s *service) sessions {
 	m := scs.New()
-	m.Cookie.Name, m.IdleTimeout, m.Lifetime = cookie, idle, absolute
-	return sessions{m}
+	// Browsers share cookies between the ports of one host, on which two stacks may stand.
+	host, _ := os.Hostname()
+	m.Cookie.Name = "console_session_" + host
+	m.IdleTimeout = span(s.env["SESSION_TIMEOUT_MINUTES"], 15, time.Minute)
+	m.Lifetime = span(s.env["SESSION_ABSOLUTE_TIMEOUT_HOURS"], 4, time.Hour)
+	return sessions{SessionManager: m}
+}
+
+func span(text string, standard int, unit time.Duration) time.Duration {
+	n, _ := strconv.Atoi(text)
+	return time.Duration(cmp.Or(n, standard)) * unit
+}
+
+// newSharedSessions makes sessions in Redis: auth_service makes them, and the console of auth type oauth2 honours them. The __Secure-
+// prefix makes browsers refuse the cookie without Secure. It is Lax, not Strict: the browser comes back from the provider with it.
+func newSharedSessions(s *service) (sessions, error) {
+	key, err := sessionKey(s.env["SESSION_ENCRYPTION_KEY"])
+	if err != nil {
+		return sessions{}, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return sessions{}, err
+	}
+	box, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return sessions{}, err
+	}
+	m := newSessions(s)
+	// The catalog does not list REDIS_SESSION_DB for auth_service; the plan gives it the console's.
+	m.store = &sealedStore{rdb: s.redisDB(cmp.Or(s.env["REDIS_SESSION_DB"], "1")), box: box}
+	m.Store, m.Cookie.Name, m.Cookie.Secure, m.Cookie.Domain = m.store, "__Secure-session", true, s.env["COOKIE_DOMAIN"]
+	return m, nil
 }
 
 // load gives the session that a request's cookie names, or an empty one.
@@ -54,39 +95,19 @@ func (m sessions) end(ctx context.Context, w http.ResponseWriter) error {
 	return err
 }
 
-// sharedSessions lie in Redis: auth_service makes them, and the console of auth type oauth2 honours them. The __Secure- prefix makes
-// browsers refuse the cookie without Secure. It is Lax, not Strict: the browser comes back from the provider with it.
-type sharedSessions struct {
-	sessions
-	store sealedStore
-}
-
-func newSharedSessions(s *service, idle, absolute time.Duration) (sharedSessions, error) {
-	key, err := sessionKey(s.env["SESSION_ENCRYPTION_KEY"])
-	if err != nil {
-		return sharedSessions{}, err
+// touch starts the idle time anew. In Redis it does not write the session, which another service may be changing.
+func (m sessions) touch(ctx context.Context) error {
+	if m.store == nil {
+		_, _, err := m.Commit(ctx)
+		return err
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return sharedSessions{}, err
-	}
-	box, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return sharedSessions{}, err
-	}
-	db := s.env["REDIS_SESSION_DB"] // auth_service's contract does not name it, so the plan gives it
-	if db == "" {
-		db = "1"
-	}
-	m := sharedSessions{newSessions("__Secure-session", idle, absolute), sealedStore{rdb: s.redisDB(db), box: box}}
-	m.Store, m.Cookie.Secure, m.Cookie.Domain = m.store, true, s.env["COOKIE_DOMAIN"]
-	return m, nil
-}
-
-// touch starts the idle time anew without writing the session, which another service may be changing.
-func (m sharedSessions) touch(ctx context.Context) error {
 	left := min(m.IdleTimeout, time.Until(m.Deadline(ctx)))
 	return m.store.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), left).Err()
+}
+
+// refreshDue tells whether the session's token should be renewed.
+func (m sessions) refreshDue(ctx context.Context) bool {
+	return m.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(m.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
 }
 
 // sealedStore keeps sessions in Redis under the hash of their token and encrypted with AES-256-GCM: reading Redis gives nobody a
@@ -97,7 +118,7 @@ type sealedStore struct {
 	box       cipher.AEAD
 }
 
-var _ scs.CtxStore = sealedStore{}
+var _ scs.CtxStore = &sealedStore{}
 
 func storedUnder(token string) string {
 	sum := sha256.Sum256([]byte(token))
@@ -105,7 +126,7 @@ func storedUnder(token string) string {
 }
 
 // FindCtx finds a session; one that does not open is none.
-func (s sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
+func (s *sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	sealed, err := s.rdb.Get(ctx, storedUnder(token)).Bytes()
 	if errors.Is(err, redis.Nil) {
 		return nil, false, nil
@@ -121,12 +142,12 @@ func (s sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, e
 }
 
 // CommitCtx stores a session.
-func (s sealedStore) CommitCtx(ctx context.Context, token string, plain []byte, expiry time.Time) error {
+func (s *sealedStore) CommitCtx(ctx context.Context, token string, plain []byte, expiry time.Time) error {
 	sealed := s.box.Seal(nil, nil, plain, []byte(storedUnder(token))) // #nosec G407 -- this AEAD makes a random nonce itself and takes none
 	return s.rdb.Set(ctx, storedUnder(token), sealed, time.Until(expiry)).Err()
 }
 
 // DeleteCtx deletes a session.
-func (s sealedStore) DeleteCtx(ctx context.Context, token string) error {
+func (s *sealedStore) DeleteCtx(ctx context.Context, token string) error {
 	return s.rdb.Del(ctx, storedUnder(token)).Err()
 }

@@ -18,8 +18,6 @@ type store interface {
 	check(context.Context) error
 	// start records that a worker has taken a job, and gives the number of attempts so far; 0 means that the job has ended before.
 	start(context.Context, jobRow) (attempts int, err error)
-	// giveBack records that a worker has handed its job back, as if it had not been tried.
-	giveBack(ctx context.Context, jobID string) error
 	// finish records how a job ended; false means that another worker was first.
 	finish(context.Context, jobRow) (bool, error)
 	// jobs gives the newest jobs.
@@ -58,19 +56,19 @@ type postgresStore struct {
 }
 
 // openPostgres connects when it is first used, so a service can start and say that the database is away.
-func openPostgres(url string) (store, func(), error) {
+func openPostgres(url string) (store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, nil, errors.New("DATABASE_URL: is malformed")
+		return nil, errors.New("DATABASE_URL: is malformed")
 	}
 	cfg.MaxConns = 4 // a dozen services share one server
 	cfg.ConnConfig.ConnectTimeout = checkTimeout
 	cfg.ConnConfig.RuntimeParams["search_path"] = "reference_app"
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return &postgresStore{pool: pool}, pool.Close, nil
+	return &postgresStore{pool: pool}, nil
 }
 
 func (s *postgresStore) check(ctx context.Context) error {
@@ -104,11 +102,6 @@ func (s *postgresStore) start(ctx context.Context, j jobRow) (attempts int, err 
 		return 0, nil
 	}
 	return attempts, err
-}
-
-func (s *postgresStore) giveBack(ctx context.Context, jobID string) error {
-	_, err := s.pool.Exec(ctx, "UPDATE jobs SET attempts = attempts - 1 WHERE job_id = $1 AND status = 'running'", jobID)
-	return err
 }
 
 func (s *postgresStore) finish(ctx context.Context, j jobRow) (bool, error) {

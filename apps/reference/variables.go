@@ -17,21 +17,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// variables reads a service's environment: every variable of its contract, and those that only this program is given (STACK_…). Its
-// error names all that are missing or malformed. An error never repeats a value, since any value may be a secret.
-func (e contractEntry) variables(environ []string) (map[string]string, error) {
+// variables reads a service's environment. Its error names all variables of the contract that are missing or malformed. An error
+// never repeats a value, since any value may be a secret.
+func (c contract) variables(environ []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		values[name] = value
 	}
 	var faults []error
-	for _, name := range slices.Sorted(maps.Keys(e.Variables)) {
-		value, required := values[name], slices.Contains(e.Required, name)
-		if value == "" && (required || e.Variables[name] != "") {
+	for _, name := range slices.Sorted(maps.Keys(c.Variables)) {
+		value, required := values[name], slices.Contains(c.Required, name)
+		if value == "" && (required || c.Variables[name] != "") {
 			faults = append(faults, fmt.Errorf("%s: is required and not set", name))
 		} else if value != "" {
-			if err := checkValue(name, value, e.Variables[name], required); err != nil {
+			if err := checkValue(name, value, c.Variables[name], required); err != nil {
 				faults = append(faults, fmt.Errorf("%s: %w", name, err))
 			}
 		}
@@ -124,6 +124,9 @@ func issuerOf(text string) (string, error) {
 type addresses []netip.Addr
 
 func addressesOf(text string) (list addresses, err error) {
+	if text == "" {
+		return nil, nil
+	}
 	for _, part := range strings.Split(text, ",") {
 		address, err := netip.ParseAddr(strings.TrimSpace(part))
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +32,6 @@ func TestFaultsOfTheEnvironment(t *testing.T) {
 		"a Redis URL":                       {"alert_worker", map[string]string{"REDIS_URL": "redis:6379"}, []string{"REDIS_URL: is not a URL of the form redis://"}, ""},
 		"a log level":                       {"signal_service", map[string]string{"LOG_LEVEL": "LOUD"}, []string{`LOG_LEVEL: is not one of DEBUG`}, ""},
 		"a switch":                          {"execution_gateway", map[string]string{"DEBUG": "maybe"}, []string{"DEBUG: is neither true nor false"}, ""},
-		"an unknown dependency":             {"market_data_service", map[string]string{"STACK_DEPENDENCIES": "redis,kafka"}, []string{`STACK_DEPENDENCIES: names "kafka"`}, ""},
 		"a queue twice":                     {"alert_worker", map[string]string{"RQ_QUEUES": "alerts,alerts"}, []string{`RQ_QUEUES: is not a list of queues, each once`}, ""},
 		"a memory limit":                    {"backtest_worker_dev", map[string]string{"BACKTEST_JOB_MEMORY_LIMIT": "4GB"}, []string{`BACKTEST_JOB_MEMORY_LIMIT: is not a whole number`}, ""},
 		"folders that cannot be written":    {"backtest_worker_dev", nil, []string{"give the folder, or the volume that it lies in, to user"}, ""},
@@ -38,19 +39,16 @@ func TestFaultsOfTheEnvironment(t *testing.T) {
 		"the development key in oauth2":     {"auth_service", map[string]string{"SESSION_ENCRYPTION_KEY": strings.Repeat("A", 43) + "="}, []string{"SESSION_ENCRYPTION_KEY: is the public development key"}, ""},
 		"a console of another auth type":    {"web_console_mtls", map[string]string{"WEB_CONSOLE_AUTH_TYPE": "dev"}, []string{`WEB_CONSOLE_AUTH_TYPE: web_console_mtls is the console of auth type mtls`}, ""},
 		"a proxy that is no address":        {"web_console_mtls", map[string]string{"TRUSTED_PROXY_IPS": "nginx"}, []string{`TRUSTED_PROXY_IPS: is not a list of IP addresses`}, ""},
-		"services that are no JSON":         {"web_console_dev", map[string]string{"STACK_SERVICES": "postgres"}, []string{"STACK_SERVICES: is malformed JSON"}, ""},
 		"plain http to a public provider":   {"auth_service", map[string]string{"AUTH0_DOMAIN": "http://tenant.example.com"}, []string{"AUTH0_DOMAIN: has http, which is for a provider on a loopback or private address only"}, ""},
 		"secrets are never said": {"auth_service", map[string]string{"AUTH0_DOMAIN": "", "AUTH0_CLIENT_SECRET": "hush", "SESSION_ENCRYPTION_KEY": key + "x"},
 			[]string{"AUTH0_DOMAIN: is required", "SESSION_ENCRYPTION_KEY: is not 32 bytes"}, "hush"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			entry, err := contract.find(test.service)
-			require.NoError(t, err)
 			var log syncBuffer
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a service that starts after all is stopped
 			defer cancel()
-			err = serve(ctx, entry, environment(test.service, test.changes), &log)
+			err := serve(ctx, contractFor(test.service), environment(test.service, test.changes), &log)
 			require.ErrorIs(t, err, errLogged)
 			for _, text := range test.says {
 				assert.Contains(t, strings.ReplaceAll(log.String(), `\"`, `"`), text)
@@ -101,7 +99,7 @@ func TestSwitchesAndNumbersKeepTheirForm(t *testing.T) {
 }
 
 func TestEveryServiceStartsWithTheEnvironmentOfTheStack(t *testing.T) {
-	for _, name := range contract.playable() {
+	for name := range contracts {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, name, nil)
 			code, text, _ := f.ask(t, "GET", f.readiness(), "")
@@ -112,29 +110,37 @@ func TestEveryServiceStartsWithTheEnvironmentOfTheStack(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	good := write("good.json", `{"name":"orchestrator","health":"http://orchestrator:1/health"}`)
 	for name, test := range map[string]struct {
-		args []string
-		says string
+		args     []string
+		contract string
+		says     string
 	}{
-		"an unknown service": {[]string{"serve", "kafka"}, `there is no service "kafka"; the contract has `},
-		"a stock image":      {[]string{"serve", "postgres"}, `there is no service "postgres"`},
-		"no service":         {nil, "usage: reference serve <service>"},
-		"an unknown command": {[]string{"run", "orchestrator"}, "usage: reference serve <service>"},
+		"no command":            {nil, good, "usage: reference serve"},
+		"an unknown command":    {[]string{"run"}, good, "usage: reference serve"},
+		"no contract":           {[]string{"serve"}, filepath.Join(folder, "none.json"), "none.json: no such file or directory; the stack program puts it there"},
+		"a contract of no JSON": {[]string{"serve"}, write("bad.json", "hello"), "bad.json: invalid character"},
+		"a contract of no port": {[]string{"serve"}, write("empty.json", "{}"), "empty.json: health is not a URL with a port"},
+		"nothing to probe":      {[]string{"probe"}, good, "orchestrator does not answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.ErrorContains(t, run(context.Background(), test.args, nil, &syncBuffer{}), test.says)
+			assert.ErrorContains(t, run(t.Context(), test.args, test.contract, nil, &syncBuffer{}), test.says)
 		})
 	}
 }
 
 func TestProbe(t *testing.T) {
-	assert.ErrorContains(t, probe(t.Context(), contractEntry{Name: "orchestrator", Health: "http://orchestrator:1/health"}), "orchestrator does not answer")
-	f := newFixture(t, "execution_gateway", map[string]string{"STACK_DEPENDENCIES": "postgres"})
-	entry := contractEntry{Name: "execution_gateway", Health: f.url + "/health"}
-	assert.NoError(t, probe(t.Context(), entry))
+	f := newFixture(t, "execution_gateway", nil, needs("postgres"))
+	assert.NoError(t, probe(t.Context(), f.url+"/health", f.Name))
 	f.db.fail(errors.New("connection refused"))
-	f.health.forget()
-	assert.ErrorContains(t, probe(t.Context(), entry), `execution_gateway answers 503: {"service":"execution_gateway","status":"unavailable"`)
+	f.health.ask(t.Context())
+	assert.ErrorContains(t, probe(t.Context(), f.url+"/health", f.Name), `execution_gateway answers 503: {"service":"execution_gateway","status":"unavailable"`)
 }
 
 // The image has no C library.

@@ -1,18 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 const maxAttempts = 5
@@ -63,7 +63,7 @@ func setupWorker(s *service) error {
 		host = s.Name
 	}
 	w := &worker{s: s, poll: 250 * time.Millisecond, grace: 4 * time.Second, queues: queues{
-		rdb: s.rdb, names: strings.Split(s.env["RQ_QUEUES"], ","), consumer: host + "-" + randomHex(4), lease: 10 * time.Second, cursors: map[string]string{}}}
+		rdb: s.rdb, names: strings.Split(s.env["RQ_QUEUES"], ","), consumer: host + "-" + randomHex(4), lease: 10 * time.Second}}
 	if s.db == nil || s.rdb == nil {
 		return errors.New("a worker needs DATABASE_URL and REDIS_URL")
 	}
@@ -91,8 +91,8 @@ func writable(dir string) error {
 func (w *worker) run(ctx context.Context) {
 	w.s.log.Info("waiting for jobs", "worker", w.queues.consumer, "queues", w.queues.names)
 	for ctx.Err() == nil {
-		if len(w.s.health.failing(ctx)) > 0 {
-			sleep(ctx, time.Second)
+		if !w.s.health.allHealthy() {
+			sleep(ctx, w.poll)
 			continue
 		}
 		e, err := w.queues.take(ctx)
@@ -113,33 +113,30 @@ func (w *worker) do(stop context.Context, e *entry) error {
 	j, err := parseJob(e.payload)
 	ctx, cancel := context.WithCancel(withTrace(context.WithoutCancel(stop), j.TraceID))
 	defer cancel()
-	result := "failed"
 	if err != nil {
 		w.s.log.ErrorContext(ctx, "job given up", "queue", e.queue, "error", brief(err))
-	} else {
-		go w.queues.keep(ctx, e)
-		defer context.AfterFunc(stop, func() { time.AfterFunc(w.grace, cancel) })()
-		result, err = w.attempt(ctx, e, j)
-		if err != nil {
-			after := context.WithoutCancel(ctx)
-			if result = "retried"; ctx.Err() != nil {
-				result = "returned"
-				err = w.s.db.giveBack(after, j.ID)
-			} else {
-				sleep(stop, time.Second)
-			}
-			w.s.log.WarnContext(ctx, "job handed back", "job_id", j.ID, "queue", e.queue, "error", brief(err))
-			w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
-			return w.queues.handBack(after, e)
-		}
+		w.count(e, "failed")
+		return w.queues.done(ctx, e)
 	}
-	w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
+	go w.queues.keep(ctx, e)
+	defer context.AfterFunc(stop, func() { time.AfterFunc(w.grace, cancel) })()
+	result, err := w.attempt(ctx, e, j)
+	if err != nil {
+		w.s.log.WarnContext(ctx, "job handed back", "job_id", j.ID, "queue", e.queue, "error", brief(err))
+		w.count(e, "returned")
+		sleep(stop, time.Second)
+		return w.queues.handBack(context.WithoutCancel(ctx), e)
+	}
+	w.count(e, result)
 	return w.queues.done(context.WithoutCancel(ctx), e)
 }
 
-// attempt does a job and tells how it ended: completed, failed or duplicate. An error means that it has not ended. The result file is
-// linked into place once, and the row goes from running to ended once: a second worker that does the same job again, because the
-// first was taken for dead, changes neither.
+func (w *worker) count(e *entry, result string) {
+	w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
+}
+
+// attempt does a job and tells how it ended: completed, failed or duplicate. An error means that it has not ended. The row goes from
+// running to ended once: a second worker that does the same job again, because the first was taken for dead, changes nothing.
 func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
 	row := jobRow{JobID: j.ID, Queue: e.queue, Worker: w.queues.consumer, Text: j.Text, TraceID: j.TraceID, Status: "completed"}
 	var err error
@@ -154,19 +151,10 @@ func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
 	w.s.log.InfoContext(ctx, "job started", attrs...)
 	if row.Attempts > maxAttempts {
 		row.Status, row.Result = "failed", fmt.Sprintf("given up after %d attempts", maxAttempts)
-	} else {
-		sum := []byte(j.Text)
-		for range j.Steps {
-			if !sleep(ctx, time.Duration(j.StepMS)*time.Millisecond) {
-				return "", errors.New("the worker is stopping")
-			}
-			next := sha256.Sum256(sum)
-			sum = next[:]
-		}
-		row.Result = hex.EncodeToString(sum)
-		if err := w.write(row); err != nil {
-			return "", err
-		}
+	} else if row.Result, err = j.work(ctx); err != nil {
+		return "", err
+	} else if err := w.write(row); err != nil {
+		return "", err
 	}
 	first, err := w.s.db.finish(ctx, row)
 	if err != nil || !first {
@@ -176,25 +164,27 @@ func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
 	return row.Status, nil
 }
 
-// write puts the result file in place whole, unless there is one: the first result stays.
+// work hashes the text.
+func (j job) work(ctx context.Context) (string, error) {
+	sum := []byte(j.Text)
+	for range j.Steps {
+		if !sleep(ctx, time.Duration(j.StepMS)*time.Millisecond) {
+			return "", errors.New("the worker is stopping")
+		}
+		next := sha256.Sum256(sum)
+		sum = next[:]
+	}
+	return hex.EncodeToString(sum), nil
+}
+
+// write puts the result file in place whole.
 func (w *worker) write(row jobRow) error {
 	if w.results == "" {
 		return nil
 	}
-	var text bytes.Buffer
-	_ = json.NewEncoder(&text).Encode(map[string]any{"job_id": row.JobID, "queue": row.Queue, "worker": row.Worker, "attempts": row.Attempts, "result": row.Result})
-	file, err := os.CreateTemp(w.results, ".writing-*")
+	text, err := json.Marshal(row)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(file.Name()) }()
-	_, err = file.Write(text.Bytes())
-	if err = errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	err = os.Link(file.Name(), filepath.Join(w.results, row.JobID+".json"))
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
+	return renameio.WriteFile(filepath.Join(w.results, row.JobID+".json"), text, 0o644)
 }

@@ -36,7 +36,7 @@ var branches = map[string]struct {
 		code: 2,
 		fields: map[string][]string{
 			"prometheus":      {"port 9090"},
-			"web_console_dev": {"env STACK_LINKS"}, // its link to Prometheus
+			"web_console_dev": {"file /app/contract.json"}, // its link to Prometheus
 		},
 		waiting: map[string][]string{"prometheus": {"grafana"}, "web_console_dev": nil},
 		prints: []string{
@@ -66,7 +66,7 @@ var branches = map[string]struct {
 		fields: map[string][]string{
 			"risk_service":    {"all of it"},
 			"prometheus":      {"file /etc/prometheus/prometheus.yml"}, // a target more
-			"web_console_dev": {"env STACK_SERVICES"},                  // a row more
+			"web_console_dev": {"file /app/contract.json"},             // a row more
 		},
 		waiting: map[string][]string{"prometheus": {"grafana"}, "web_console_dev": nil},
 		prints: []string{

@@ -1,0 +1,181 @@
+package airgap
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// partAge is how long a part stays in the cache after its last use.
+	partAge = 7 * 24 * time.Hour
+	// longestRun is how old a temporary folder can be before its run must have been killed.
+	longestRun = 24 * time.Hour
+	// beat is how often a step that takes long says so.
+	beat = 10 * time.Second
+)
+
+// builder makes the parts of images that are slow to make: the base layer and the programs. A part lies in the cache
+// under a name with its hash, and appears there complete: it is made in a temporary folder beside it and renamed.
+type builder struct {
+	root     string
+	cache    string
+	scratch  string
+	mutex    sync.Mutex
+	progress func(string)
+}
+
+// newBuilder makes the folders; close removes the temporary one.
+func newBuilder(root string, progress func(string)) (*builder, error) {
+	user, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("no cache folder (%w). Fix: set HOME or XDG_CACHE_HOME", err)
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return nil, err
+	}
+	cache := filepath.Join(user, "trading-platform", "airgap")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	removeOld(cache, "making-*", longestRun)
+	removeOld(cache, "*", partAge)
+	scratch, err := os.MkdirTemp(cache, "making-")
+	return &builder{root: root, cache: cache, scratch: scratch, progress: progress}, err
+}
+
+func removeOld(folder, pattern string, age time.Duration) {
+	found, _ := filepath.Glob(filepath.Join(folder, pattern))
+	for _, path := range found {
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > age {
+			_ = os.RemoveAll(path) // room saved, or room not saved: the images are made either way
+		}
+	}
+}
+
+func (b *builder) close() {
+	_ = os.RemoveAll(b.scratch) // nothing that can be fixed from here
+}
+
+func (b *builder) basePath(r recipe) string { return filepath.Join(b.cache, "base-"+r.base+".tar") }
+
+func (b *builder) programPath(p *program) string {
+	return filepath.Join(b.cache, p.name()+"-"+p.hash)
+}
+
+// prepare puts what the recipes need into the cache: the base layer and the programs, side by side, since one waits for
+// the network and the disk and the other for the processors.
+func (b *builder) prepare(ctx context.Context, recipes []recipe) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.makeBase(ctx, recipes[0]) })
+	group.Go(func() error { // one after the other: what two programs import is compiled once
+		for _, r := range recipes {
+			if r.Program != nil {
+				if err := b.compile(ctx, r.Program); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// makeBase makes the root file system that all images share.
+func (b *builder) makeBase(ctx context.Context, r recipe) error {
+	err := b.part(b.basePath(r), "making the shared Debian 12 file system", "about 1 minute", func(out string) error {
+		return run(ctx, exec.CommandContext(ctx, filepath.Join(b.root, "airgap", "base", "build.sh"), out))
+	})
+	if err != nil {
+		return fmt.Errorf("the shared Debian file system could not be made (it needs http://deb.debian.org, and Debian or Ubuntu on this machine; elsewhere give images of your own in the setting `images`): %w", err)
+	}
+	return nil
+}
+
+// compile builds a program.
+func (b *builder) compile(ctx context.Context, p *program) error {
+	err := b.part(b.programPath(p), "compiling "+p.name(), "up to 6 minutes", func(out string) error {
+		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+p.LDFlags, "-o", out, p.Package)
+		command.Dir = filepath.Join(b.root, filepath.FromSlash(p.Module))
+		command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOWORK=off", "GOFLAGS=")
+		return run(ctx, command)
+	})
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("compiling %s: no go on PATH. Fix: install Go: https://go.dev/dl/", p.name())
+	case err != nil:
+		return fmt.Errorf("compiling %s failed (when a download did, set GOPROXY to a module proxy that this machine reaches): %w", p.name(), err)
+	}
+	return nil
+}
+
+// part marks a part of the cache as just used, and makes it where it is missing. expected is how long that should take.
+func (b *builder) part(path, what, expected string, build func(out string) error) error {
+	now := time.Now()
+	if os.Chtimes(path, now, now) == nil {
+		return nil
+	}
+	made := filepath.Join(b.scratch, filepath.Base(path))
+	if err := b.step(what, ", once ("+expected+")", func() error { return build(made) }); err != nil {
+		return err
+	}
+	return os.Rename(made, path)
+}
+
+// step does something that may take long, and says that it goes on.
+func (b *builder) step(what, remark string, do func() error) error {
+	b.say(what + remark)
+	started := time.Now()
+	elapsed := func() string { return time.Since(started).Round(time.Second).String() }
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			b.say(what + ": " + elapsed())
+		case err := <-done:
+			if err == nil {
+				b.say(what + ": done in " + elapsed())
+			}
+			return err
+		}
+	}
+}
+
+func (b *builder) say(line string) {
+	if b.progress != nil {
+		b.mutex.Lock()
+		defer b.mutex.Unlock()
+		b.progress(line)
+	}
+}
+
+// run runs a command made with ctx; its error ends with the command's last lines. A stopped one is interrupted, so that it
+// tidies up.
+func run(ctx context.Context, command *exec.Cmd) error {
+	var output bytes.Buffer
+	command.Stdout, command.Stderr = &output, &output
+	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
+	command.WaitDelay = 30 * time.Second
+	err := command.Run()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	lines := strings.Split(strings.TrimSpace(output.String()), "\n")
+	return fmt.Errorf("%w:\n%s", err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+}
