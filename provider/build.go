@@ -26,7 +26,7 @@ import (
 const buildLogLines = 20
 
 // buildImage builds and tags the image and returns its id.
-func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
+func buildImage(ctx context.Context, c call, args ImageArgs) (string, error) {
 	id, err := runBuild(ctx, c, args)
 	failed := new(buildError)
 	switch {
@@ -41,7 +41,7 @@ func buildImage(ctx context.Context, c call, args imageArgs) (string, error) {
 	return "", fmt.Errorf("image %s: %w", args.ImageName, err)
 }
 
-func runBuild(ctx context.Context, c call, args imageArgs) (string, error) {
+func runBuild(ctx context.Context, c call, args ImageArgs) (string, error) {
 	files, err := openContext(args.Build.Context, args.Build.Dockerfile)
 	if err != nil {
 		return "", err
@@ -68,7 +68,7 @@ func runBuild(ctx context.Context, c call, args imageArgs) (string, error) {
 	source, sink := io.Pipe()
 	go func() { sink.CloseWithError(files.archive(sink)) }()
 	defer func() { _ = source.Close() }()
-	c.progress.status("building %s", args.ImageName)
+	c.status("building %s", args.ImageName)
 	result, err := c.engine.ImageBuild(ctx, source, options)
 	if err != nil {
 		return "", err
@@ -91,7 +91,7 @@ type dialer interface {
 
 // buildSession opens what BuildKit asks for registry credentials; without one it
 // cannot pull a base image, not even a public one. end closes it.
-func buildSession(ctx context.Context, e engine) (id string, end func(), err error) {
+func buildSession(ctx context.Context, e client.APIClient) (id string, end func(), err error) {
 	d, ok := e.(dialer)
 	if !ok {
 		return "", func() {}, nil
@@ -185,7 +185,7 @@ func (l *buildLog) trace(aux json.RawMessage) {
 		case vertex.GetError() != "" && l.step == "" && !interrupted.MatchString(vertex.GetError()):
 			l.step = vertex.GetDigest()
 		case vertex.GetStarted() != nil && vertex.GetCompleted() == nil:
-			l.show(vertex.GetName())
+			l.c.status("building %s: %s", l.image, l.c.redact(vertex.GetName()))
 		}
 	}
 	for _, log := range status.GetLogs() {
@@ -195,17 +195,11 @@ func (l *buildLog) trace(aux json.RawMessage) {
 	}
 }
 
-func (l *buildLog) show(step string) {
-	if l.c.progress.host != nil {
-		l.c.progress.status("building %s: %s", l.image, l.c.redact(step))
-	}
-}
-
 // failed says at which step, with its last lines.
 func (l *buildLog) failed(cause error) error {
 	step := l.names[l.step]
 	noBase := strings.Contains(step, "load metadata for")
-	if noBase && !l.c.run.first(step) {
+	if noBase && !l.c.first(step) {
 		_, base, _ := strings.Cut(step, "load metadata for ")
 		return &buildError{fmt.Sprintf("image %s could not be built for the same cause: its base image %s", l.image, base)}
 	}

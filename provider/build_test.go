@@ -12,8 +12,7 @@ import (
 	"time"
 
 	control "github.com/moby/buildkit/api/services/control"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -21,10 +20,8 @@ import (
 )
 
 func newLog() *buildLog {
-	inputs := properties(map[string]any{"build": map[string]any{"args": resource.MakeSecret(resource.NewProperty(
-		resource.PropertyMap{"TOKEN": resource.NewProperty("hunter2secret")},
-	))}})
-	return &buildLog{c: call{inputs: inputs, run: &run{}}, image: "app:dev", names: map[string]string{}, lines: map[string][]string{}}
+	inputs := properties(map[string]any{"build": map[string]any{"args": secret(map[string]any{"TOKEN": "hunter2secret"})}})
+	return &buildLog{c: call{provider: &provider{}, inputs: inputs, log: p.GetLogger(context.Background())}, image: "app:dev", names: map[string]string{}, lines: map[string][]string{}}
 }
 
 func TestFailedBuildShowsItsStep(t *testing.T) {
@@ -77,7 +74,7 @@ func TestCancelledBuildDoesNotHideTheCause(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "Dockerfile"), []byte("FROM scratch\n"), 0o600))
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(time.Millisecond, cancel)
-	_, err := withEngine(&fakeEngine{}).Create(ctx, plugin.CreateRequest{Type: imageToken, Properties: properties(map[string]any{
+	_, err := serve(t, ctx, &fakeEngine{}).Create(p.CreateRequest{Urn: urnOf(imageToken), Properties: properties(map[string]any{
 		"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": root},
 	})})
 	require.EqualError(t, err, "image app:dev: its build was cancelled with the run")
@@ -86,12 +83,9 @@ func TestCancelledBuildDoesNotHideTheCause(t *testing.T) {
 func TestSecretTexts(t *testing.T) {
 	t.Parallel()
 	inputs := properties(map[string]any{
-		"name": "plainvalue",
-		"envs": resource.MakeSecret(resource.NewProperty([]resource.PropertyValue{
-			resource.NewProperty("PASSWORD=correct-horse"), resource.NewProperty("PORT=5432"),
-			resource.NewProperty("URL=postgresql://user:inner-secret@db:5432/x"),
-		})),
-		"uploads": []any{map[string]any{"content": resource.MakeSecret(resource.NewProperty("-----BEGIN-----\nkeykeykey\n"))}},
+		"name":    "plainvalue",
+		"envs":    secret([]any{"PASSWORD=correct-horse", "PORT=5432", "URL=postgresql://user:inner-secret@db:5432/x"}),
+		"uploads": []any{map[string]any{"content": secret("-----BEGIN-----\nkeykeykey\n")}},
 	})
 	got := call{inputs: inputs}.redact("plainvalue correct-horse 5432 inner-secret keykeykey postgresql://user:inner-secret@db:5432/x")
 	assert.Equal(t, "plainvalue [secret] 5432 [secret] [secret] [secret]", got)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -132,10 +132,10 @@ func TestArchiveHoldsTheContext(t *testing.T) {
 func TestCheckAddsTheContextHash(t *testing.T) {
 	t.Parallel()
 	root := checkout(t, contextFiles)
-	resp, err := New().Check(t.Context(), plugin.CheckRequest{Type: imageToken, News: properties(map[string]any{
+	resp, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf(imageToken), Inputs: properties(map[string]any{
 		"imageName": "app:dev", "skipPush": true, "buildOnPreview": false, "build": map[string]any{"context": root},
 	})})
 	require.NoError(t, err)
 	require.Empty(t, resp.Failures)
-	assert.Equal(t, hashOf(t, root, ""), resp.Properties[contextHashKey].StringValue())
+	assert.Equal(t, hashOf(t, root, ""), resp.Inputs.Get(contextHashKey).AsString())
 }

@@ -4,19 +4,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"strings"
 
 	"trading-platform/provider"
 )
 
 func main() {
-	address := ""
-	if n := len(os.Args); n > 1 && !strings.HasPrefix(os.Args[n-1], "-") {
-		address = os.Args[n-1]
-	}
-	if err := provider.Serve(address, os.Stdout); err != nil {
+	if err := provider.Serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
