@@ -25,20 +25,20 @@ import (
 // buildLogLines is how much of a failed build's log an error shows.
 const buildLogLines = 20
 
-// buildImage builds and tags the image and returns its id.
-func buildImage(ctx context.Context, c call, args ImageArgs) (string, error) {
+// buildImage builds and tags the image.
+func buildImage(ctx context.Context, c call, args ImageArgs) (ImageState, error) {
 	id, err := runBuild(ctx, c, args)
 	failed := new(buildError)
 	switch {
 	case err == nil:
-		return id, nil
+		return imageState(args, id), nil
 	case ctx.Err() != nil:
 		// How the engine words the cancellation only hides the error that caused it.
-		return "", fmt.Errorf("image %s: its build was cancelled with the run", args.ImageName)
+		return ImageState{}, fmt.Errorf("image %s: its build was cancelled with the run", args.ImageName)
 	case errors.As(err, &failed):
-		return "", err
+		return ImageState{}, err
 	}
-	return "", fmt.Errorf("image %s: %w", args.ImageName, err)
+	return ImageState{}, fmt.Errorf("image %s: %w", args.ImageName, err)
 }
 
 func runBuild(ctx context.Context, c call, args ImageArgs) (string, error) {

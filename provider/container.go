@@ -56,13 +56,6 @@ type Container struct{}
 // Annotate names the official provider's type.
 func (*Container) Annotate(a infer.Annotator) { a.SetToken("index/container", "Container") }
 
-// WireDependencies says what no update changes.
-func (*Container) WireDependencies(f infer.FieldSelector, _ *ContainerArgs, state *ContainerState) {
-	if state.ImageID != "" {
-		f.OutputField(&state.ImageID).AlwaysKnown()
-	}
-}
-
 // Check reports what the engine would refuse.
 func (*Container) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[ContainerArgs], error) {
 	return check(ctx, req, containerFaults)
@@ -106,9 +99,6 @@ func (*Container) Create(
 	ctx context.Context, req infer.CreateRequest[ContainerArgs],
 ) (infer.CreateResponse[ContainerState], error) {
 	state := ContainerState{ContainerArgs: req.Inputs}
-	if req.DryRun {
-		return infer.CreateResponse[ContainerState]{Output: state}, nil
-	}
 	id, err := createContainer(ctx, callOf(ctx), &state)
 	return infer.CreateResponse[ContainerState]{ID: id, Output: state}, state.note(err)
 }
@@ -288,9 +278,6 @@ func (*Container) Update(
 	ctx context.Context, req infer.UpdateRequest[ContainerArgs, ContainerState],
 ) (infer.UpdateResponse[ContainerState], error) {
 	state := ContainerState{ContainerArgs: req.Inputs, ImageID: req.State.ImageID}
-	if req.DryRun {
-		return infer.UpdateResponse[ContainerState]{Output: state}, nil
-	}
 	err := updateContainer(ctx, callOf(ctx), req.ID, req.State, req.Inputs)
 	return infer.UpdateResponse[ContainerState]{Output: state}, state.note(err)
 }

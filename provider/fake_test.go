@@ -348,7 +348,6 @@ const (
 	volumeToken      = "docker:index/volume:Volume"
 	remoteImageToken = "docker:index/remoteImage:RemoteImage"
 	containerToken   = "docker:index/container:Container"
-	imageToken       = "docker:index/image:Image"
 )
 
 func urnOf(token string) resource.URN {

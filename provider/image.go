@@ -29,7 +29,10 @@ type imageBuild struct {
 	Target     string            `pulumi:"target,optional"`
 }
 
-const contextHashKey = "contextHash"
+const (
+	imageToken     = "docker:index/image:Image"
+	contextHashKey = "contextHash"
+)
 
 // ImageState is what is recorded of a built image; RepoDigest is its id.
 type ImageState struct {
@@ -97,7 +100,7 @@ func imageFaults(args ImageArgs) []string {
 
 // Create builds the image.
 func (*Image) Create(ctx context.Context, req infer.CreateRequest[ImageArgs]) (infer.CreateResponse[ImageState], error) {
-	state, err := build(ctx, req.Inputs, req.DryRun)
+	state, err := buildImage(ctx, callOf(ctx), req.Inputs)
 	return infer.CreateResponse[ImageState]{ID: req.Inputs.ImageName, Output: state}, err
 }
 
@@ -105,16 +108,8 @@ func (*Image) Create(ctx context.Context, req infer.CreateRequest[ImageArgs]) (i
 func (*Image) Update(
 	ctx context.Context, req infer.UpdateRequest[ImageArgs, ImageState],
 ) (infer.UpdateResponse[ImageState], error) {
-	state, err := build(ctx, req.Inputs, req.DryRun)
+	state, err := buildImage(ctx, callOf(ctx), req.Inputs)
 	return infer.UpdateResponse[ImageState]{Output: state}, err
-}
-
-func build(ctx context.Context, args ImageArgs, dryRun bool) (ImageState, error) {
-	if dryRun {
-		return imageState(args, ""), nil
-	}
-	id, err := buildImage(ctx, callOf(ctx), args)
-	return imageState(args, id), err
 }
 
 // Read says that the image is gone when it was pruned, so that the next up builds it.

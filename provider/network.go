@@ -89,9 +89,6 @@ func ipam(args NetworkArgs) (*network.IPAM, []string) {
 func (*Network) Create(
 	ctx context.Context, req infer.CreateRequest[NetworkArgs],
 ) (infer.CreateResponse[NetworkState], error) {
-	if req.DryRun {
-		return infer.CreateResponse[NetworkState]{Output: NetworkState{NetworkArgs: req.Inputs}}, nil
-	}
 	found, err := createNetwork(ctx, callOf(ctx), req.Inputs)
 	return infer.CreateResponse[NetworkState]{ID: found.ID, Output: networkState(req.Inputs, found)}, err
 }

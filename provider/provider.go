@@ -79,8 +79,8 @@ func newProvider(e client.APIClient) (p.Provider, error) {
 }
 
 // wrap puts around every request what infer does not do: states carry this provider's
-// mark and their engine's ID, a resource of another engine is refused, and inputs stay
-// as the program gave them.
+// mark and their engine's ID, a resource of another engine is refused, inputs stay as the
+// program gave them, and a preview ends here.
 func (d *provider) wrap(inferred p.Provider) p.Provider {
 	outer := inferred
 	outer.CheckConfig, outer.DiffConfig, outer.Diff = d.checkConfig, d.diffConfig, d.diff
@@ -96,6 +96,9 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 		engineID, err := d.begin(ctx, req.Urn, property.Map{}, req.DryRun)
 		if err != nil {
 			return p.CreateResponse{}, err
+		}
+		if req.DryRun {
+			return p.CreateResponse{Properties: d.state(req.Urn, req.Properties, d.unknown(req.Urn), "")}, nil
 		}
 		resp, err := inferred.Create(d.with(ctx, req.Urn, req.Properties), req)
 		resp.Properties = d.state(req.Urn, req.Properties, resp.Properties, engineID)
@@ -121,6 +124,13 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 		engineID, err := d.beginRecorded(ctx, req.Urn, &req.State, req.DryRun)
 		if err != nil {
 			return p.UpdateResponse{}, err
+		}
+		if req.DryRun {
+			outputs := req.State
+			if req.Urn.Type() == imageToken { // a build gives a new image
+				outputs = d.unknown(req.Urn)
+			}
+			return p.UpdateResponse{Properties: d.state(req.Urn, req.Inputs, outputs.Delete(failedKey, driftKey), engineID)}, nil
 		}
 		resp, err := inferred.Update(d.with(ctx, req.Urn, req.Inputs), req)
 		resp.Properties = d.state(req.Urn, req.Inputs, resp.Properties, engineID)
@@ -202,6 +212,15 @@ func (d *provider) begin(ctx context.Context, urn resource.URN, state property.M
 func (d *provider) first(cause string) bool {
 	_, told := d.told.LoadOrStore(cause, true)
 	return !told
+}
+
+// unknown are the outputs of a resource in a preview: known only once the engine has acted.
+func (d *provider) unknown(urn resource.URN) property.Map {
+	outputs := map[string]property.Value{}
+	for name := range d.schema.Resources[string(urn.Type())].Properties {
+		outputs[name] = property.New(property.Computed)
+	}
+	return property.NewMap(outputs).Delete(failedKey, driftKey)
 }
 
 // state is what stands in the state file: inputs, outputs, this provider's mark and

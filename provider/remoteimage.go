@@ -35,14 +35,6 @@ type RemoteImage struct{}
 // Annotate names the official provider's type.
 func (*RemoteImage) Annotate(a infer.Annotator) { a.SetToken("index/remoteImage", "RemoteImage") }
 
-// WireDependencies says what no update changes.
-func (*RemoteImage) WireDependencies(f infer.FieldSelector, _ *RemoteImageArgs, state *RemoteImageState) {
-	if state.ImageID != "" {
-		f.OutputField(&state.ImageID).AlwaysKnown()
-		f.OutputField(&state.RepoDigest).AlwaysKnown()
-	}
-}
-
 // Check reports what the engine would refuse.
 func (*RemoteImage) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[RemoteImageArgs], error) {
 	return check(ctx, req, func(args RemoteImageArgs) []string {
@@ -78,9 +70,6 @@ func parsePlatform(text string) ([]ocispec.Platform, error) {
 func (*RemoteImage) Create(
 	ctx context.Context, req infer.CreateRequest[RemoteImageArgs],
 ) (infer.CreateResponse[RemoteImageState], error) {
-	if req.DryRun {
-		return infer.CreateResponse[RemoteImageState]{Output: RemoteImageState{RemoteImageArgs: req.Inputs}}, nil
-	}
 	c := callOf(ctx)
 	state, err := findImage(ctx, c, req.Inputs)
 	if err == nil && state.ImageID == "" {

@@ -47,9 +47,6 @@ func (*Volume) Create(
 	ctx context.Context, req infer.CreateRequest[VolumeArgs],
 ) (infer.CreateResponse[VolumeState], error) {
 	args := req.Inputs
-	if req.DryRun {
-		return infer.CreateResponse[VolumeState]{Output: VolumeState{VolumeArgs: args}}, nil
-	}
 	made, err := callOf(ctx).engine.VolumeCreate(ctx, client.VolumeCreateOptions{
 		Name: args.Name, Driver: args.Driver, DriverOpts: args.DriverOpts, Labels: labelMap(args.Labels),
 	})
