@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"archive/tar"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -16,10 +15,6 @@ import (
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 )
-
-// sentDockerfile is the Dockerfile's name in what is sent to the engine. A name of its
-// own lets it lie outside of the context, or be ignored there.
-const sentDockerfile = ".offline-docker-provider.Dockerfile"
 
 // buildContext is a folder that an image is built from.
 type buildContext struct {
@@ -74,13 +69,16 @@ type entry struct {
 	info fs.FileInfo
 }
 
+// hashedDockerfile stands for the Dockerfile, wherever it lies.
+const hashedDockerfile = ".offline-docker-provider.Dockerfile"
+
 // walk visits what belongs to the context, in one order always, the Dockerfile first.
 func (b *buildContext) walk(visit func(entry) error) error {
 	info, err := os.Stat(b.dockerfile)
 	if err != nil {
 		return err
 	}
-	if err := visit(entry{name: sentDockerfile, path: b.dockerfile, info: info}); err != nil {
+	if err := visit(entry{name: hashedDockerfile, path: b.dockerfile, info: info}); err != nil {
 		return err
 	}
 	parents := map[string]patternmatcher.MatchInfo{}
@@ -142,45 +140,6 @@ func (b *buildContext) hash() (string, error) {
 		return "", fmt.Errorf("build context %s: %w", b.root, err)
 	}
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// archive writes the context as a tar stream. Files belong to root in it, whoever
-// checked them out.
-func (b *buildContext) archive(out io.Writer) error {
-	w := tar.NewWriter(out)
-	err := b.walk(func(e entry) error {
-		header, err := tar.FileInfoHeader(e.info, e.link)
-		if err != nil {
-			return err
-		}
-		// Whole seconds keep the first header plain: BuildKit takes a stream that starts
-		// with a PAX header for a Dockerfile.
-		header.Name, header.ModTime = e.name, e.info.ModTime().Truncate(time.Second)
-		header.Uid, header.Gid, header.Uname, header.Gname = 0, 0, "", ""
-		header.AccessTime, header.ChangeTime = time.Time{}, time.Time{}
-		if e.info.IsDir() {
-			header.Name += "/"
-		}
-		if err := w.WriteHeader(header); err != nil {
-			return err
-		}
-		if !e.info.Mode().IsRegular() {
-			return nil
-		}
-		file, err := os.Open(e.path)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = file.Close() }()
-		if _, err := io.Copy(w, file); err != nil {
-			return fmt.Errorf("%s: %w", e.path, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("build context %s: %w", b.root, err)
-	}
-	return w.Close()
 }
 
 // sums remembers files' hashes within a run: many services are built from one checkout.

@@ -1,10 +1,6 @@
 package provider
 
 import (
-	"archive/tar"
-	"bytes"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -107,26 +103,6 @@ func merge(a, b map[string]string) map[string]string {
 		}
 	}
 	return all
-}
-
-func TestArchiveHoldsTheContext(t *testing.T) {
-	t.Parallel()
-	b, err := openContext(checkout(t, contextFiles), "")
-	require.NoError(t, err)
-	var out bytes.Buffer
-	require.NoError(t, b.archive(&out))
-	var names []string
-	for r := tar.NewReader(&out); ; {
-		header, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		require.NoError(t, err)
-		assert.Zero(t, header.Uid)
-		assert.NotEqual(t, tar.FormatPAX, header.Format, "BuildKit would take the stream for a Dockerfile")
-		names = append(names, header.Name)
-	}
-	assert.Equal(t, []string{sentDockerfile, ".dockerignore", "data/", "data/keep", "logs/", "main.go"}, names)
 }
 
 func TestCheckAddsTheContextHash(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -285,11 +286,9 @@ func (f *fakeEngine) VolumeRemove(
 	return client.VolumeRemoveResult{}, f.volumeRemoveErr
 }
 
-func (f *fakeEngine) ImageBuild(
-	ctx context.Context, _ io.Reader, _ client.ImageBuildOptions,
-) (client.ImageBuildResult, error) {
+func (f *fakeEngine) DialHijack(ctx context.Context, _, _ string, _ map[string][]string) (net.Conn, error) {
 	<-ctx.Done()
-	return client.ImageBuildResult{}, errors.New("process did not complete successfully: signal: interrupt")
+	return nil, ctx.Err()
 }
 
 func (f *fakeEngine) ImageInspect(
