@@ -32,7 +32,7 @@ func hashOf(t *testing.T, root, dockerfile string) string {
 	t.Helper()
 	b, err := openContext(root, dockerfile)
 	require.NoError(t, err)
-	hash, err := b.hash()
+	hash, err := b.hash(t.Context())
 	require.NoError(t, err)
 	return hash
 }

@@ -70,7 +70,7 @@ func (*Image) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckRes
 	if err != nil {
 		return resp, err
 	}
-	resp.Inputs.ContextHash, err = files.hash()
+	resp.Inputs.ContextHash, err = files.hash(ctx)
 	return resp, err
 }
 
