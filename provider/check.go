@@ -75,7 +75,7 @@ func (d *provider) faults(path string, t schema.TypeSpec, v property.Value) []st
 		if !v.IsMap() {
 			return must("be a map")
 		}
-		object := d.schema.Types[strings.TrimPrefix(t.Ref, "#/types/")]
+		object := d.object(t)
 		faults, _ = d.objectFaults(path+".", v.AsMap(), object.Properties, object.Required)
 	case t.Type == "object":
 		if !v.IsMap() {
@@ -102,4 +102,9 @@ func (d *provider) faults(path string, t schema.TypeSpec, v property.Value) []st
 		return must("not contain a NUL byte")
 	}
 	return faults
+}
+
+// object is the type that a reference names.
+func (d *provider) object(t schema.TypeSpec) schema.ComplexTypeSpec {
+	return d.schema.Types[strings.TrimPrefix(t.Ref, "#/types/")]
 }

@@ -262,11 +262,8 @@ func (*Container) Read(
 	ctx context.Context, req infer.ReadRequest[ContainerArgs, ContainerState],
 ) (infer.ReadResponse[ContainerArgs, ContainerState], error) {
 	found, err := callOf(ctx).engine.ContainerInspect(ctx, req.ID, client.ContainerInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return infer.ReadResponse[ContainerArgs, ContainerState]{}, nil
-	}
 	if err != nil {
-		return infer.ReadResponse[ContainerArgs, ContainerState]{}, fmt.Errorf("container %s: %w", req.State.Name, err)
+		return infer.ReadResponse[ContainerArgs, ContainerState]{}, unlessGone(err, "container", req.State.Name)
 	}
 	req.State.Drift = containerDrift(req.State, req.Inputs, found.Container)
 	return infer.ReadResponse[ContainerArgs, ContainerState](req), nil

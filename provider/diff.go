@@ -7,7 +7,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
@@ -72,7 +71,7 @@ func (d *provider) changes(
 		}
 		replaces := replace || spec.ReplaceOnChanges || is == nil && slices.Contains(limits, name)
 		if !unknown && spec.Ref != "" && before.IsMap() && after.IsMap() {
-			maps.Copy(diff, d.changes(path+name+".", d.schema.Types[typeName(spec.Ref)].Properties, before.AsMap(), after.AsMap(), replaces))
+			maps.Copy(diff, d.changes(path+name+".", d.object(spec.TypeSpec).Properties, before.AsMap(), after.AsMap(), replaces))
 			continue
 		}
 		kind, replacing := p.Update, p.UpdateReplace
@@ -90,15 +89,12 @@ func (d *provider) changes(
 	return diff
 }
 
-// typeName is the name in a reference to a type of the schema.
-func typeName(ref string) string { return strings.TrimPrefix(ref, "#/types/") }
-
 // compared is a value in the form in which it is compared: nil for an absent one.
 func (d *provider) compared(name string, t schema.TypeSpec, v property.Value) any {
 	switch {
 	case v.IsMap() && t.Ref != "":
 		object := map[string]any{}
-		for key, spec := range d.schema.Types[typeName(t.Ref)].Properties {
+		for key, spec := range d.object(t).Properties {
 			if value := d.compared(key, spec.TypeSpec, v.AsMap().Get(key)); value != nil {
 				object[key] = value
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/pulumi/pulumi-go-provider/infer"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
@@ -117,11 +116,8 @@ func (*Image) Read(
 	ctx context.Context, req infer.ReadRequest[ImageArgs, ImageState],
 ) (infer.ReadResponse[ImageArgs, ImageState], error) {
 	_, err := callOf(ctx).engine.ImageInspect(ctx, req.State.RepoDigest)
-	if cerrdefs.IsNotFound(err) {
-		return infer.ReadResponse[ImageArgs, ImageState]{}, nil
-	}
 	if err != nil {
-		return infer.ReadResponse[ImageArgs, ImageState]{}, fmt.Errorf("image %s: %w", req.State.ImageName, err)
+		return infer.ReadResponse[ImageArgs, ImageState]{}, unlessGone(err, "image", req.State.ImageName)
 	}
 	req.State = imageState(req.Inputs, req.State.RepoDigest)
 	return infer.ReadResponse[ImageArgs, ImageState](req), nil

@@ -165,11 +165,8 @@ func (*Network) Read(
 	ctx context.Context, req infer.ReadRequest[NetworkArgs, NetworkState],
 ) (infer.ReadResponse[NetworkArgs, NetworkState], error) {
 	found, err := callOf(ctx).engine.NetworkInspect(ctx, req.ID, client.NetworkInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return infer.ReadResponse[NetworkArgs, NetworkState]{}, nil
-	}
 	if err != nil {
-		return infer.ReadResponse[NetworkArgs, NetworkState]{}, fmt.Errorf("network %s: %w", req.State.Name, err)
+		return infer.ReadResponse[NetworkArgs, NetworkState]{}, unlessGone(err, "network", req.State.Name)
 	}
 	req.State = networkState(req.Inputs, found.Network)
 	return infer.ReadResponse[NetworkArgs, NetworkState](req), nil

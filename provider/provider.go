@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
@@ -166,13 +167,18 @@ func ours(state property.Map) error {
 	return nil
 }
 
-// beginRecorded begins a request for a resource that exists, and takes the marks out of its state.
+// beginRecorded begins a request for a resource that exists, and takes out of its state what
+// infer does not know: the marks, and whatever another version of this provider added.
 func (d *provider) beginRecorded(ctx context.Context, urn resource.URN, state *property.Map, dryRun bool) (string, error) {
 	if err := ours(*state); err != nil {
 		return "", err
 	}
 	engineID, err := d.begin(ctx, urn, *state, dryRun)
-	*state = state.Delete(markerKey, engineKey)
+	for name := range state.All {
+		if _, known := d.schema.Resources[string(urn.Type())].Properties[name]; !known {
+			*state = state.Delete(name)
+		}
+	}
 	return engineID, err
 }
 
@@ -280,6 +286,15 @@ func (c call) status(format string, a ...any) { c.log.InfoStatusf(format, a...) 
 
 // warn stays in the display's diagnostics.
 func (c call) warn(format string, a ...any) { c.log.Warningf(format, a...) }
+
+// unlessGone is why a read failed. Infer takes an answer without an ID for a resource that
+// is gone, which is no error.
+func unlessGone(err error, kind, name string) error {
+	if cerrdefs.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %w", kind, name, err)
+}
 
 // initError says that the resource exists and did not come up.
 type initError struct {

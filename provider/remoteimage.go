@@ -87,11 +87,8 @@ func (*RemoteImage) Create(
 func findImage(ctx context.Context, c call, args RemoteImageArgs) (RemoteImageState, error) {
 	state := RemoteImageState{RemoteImageArgs: args}
 	found, err := c.engine.ImageInspect(ctx, args.Name)
-	if cerrdefs.IsNotFound(err) {
-		return state, nil
-	}
 	if err != nil {
-		return state, fmt.Errorf("image %s: %w", args.Name, err)
+		return state, unlessGone(err, "image", args.Name)
 	}
 	state.ImageID, state.RepoDigest = found.ID, found.ID
 	if len(found.RepoDigests) > 0 {

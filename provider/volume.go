@@ -61,11 +61,8 @@ func (*Volume) Read(
 	ctx context.Context, req infer.ReadRequest[VolumeArgs, VolumeState],
 ) (infer.ReadResponse[VolumeArgs, VolumeState], error) {
 	found, err := callOf(ctx).engine.VolumeInspect(ctx, req.ID, client.VolumeInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return infer.ReadResponse[VolumeArgs, VolumeState]{}, nil
-	}
 	if err != nil {
-		return infer.ReadResponse[VolumeArgs, VolumeState]{}, fmt.Errorf("volume %s: %w", req.State.Name, err)
+		return infer.ReadResponse[VolumeArgs, VolumeState]{}, unlessGone(err, "volume", req.State.Name)
 	}
 	req.State = volumeState(req.Inputs, found.Volume)
 	return infer.ReadResponse[VolumeArgs, VolumeState](req), nil
