@@ -89,6 +89,9 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 		if err := d.serves(req.Urn); err != nil {
 			return p.CheckResponse{}, err
 		}
+		if req.State.Len() > 0 && req.Inputs.Equals(req.State) { // the inputs of the last run, which were checked then
+			return p.CheckResponse{Inputs: req.Inputs}, nil
+		}
 		resp, err := inferred.Check(d.with(ctx, req.Urn, req.Inputs), req)
 		resp.Inputs = d.merge(req.Urn, req.Inputs, resp.Inputs, contextHashKey)
 		return resp, err
