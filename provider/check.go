@@ -9,6 +9,7 @@ import (
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
 	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
@@ -17,7 +18,7 @@ import (
 // some input is unknown. No fault holds a value, since a value can be a secret.
 func check[A any](ctx context.Context, req infer.CheckRequest, validate func(A) []string) (infer.CheckResponse[A], error) {
 	c := callOf(ctx)
-	spec := c.schema.Resources[string(c.urn.Type())]
+	spec := c.resources[c.urn.Type()]
 	faults, sound := c.objectFaults("", req.NewInputs, spec.InputProperties, spec.RequiredInputs)
 	args, _, err := infer.DefaultCheck[A](ctx, sound)
 	if !property.New(req.NewInputs).HasComputed() {
@@ -106,5 +107,5 @@ func (d *provider) faults(path string, t schema.TypeSpec, v property.Value) []st
 
 // object is the type that a reference names.
 func (d *provider) object(t schema.TypeSpec) schema.ComplexTypeSpec {
-	return d.schema.Types[strings.TrimPrefix(t.Ref, "#/types/")]
+	return d.types[tokens.Type(strings.TrimPrefix(t.Ref, "#/types/"))]
 }

@@ -11,6 +11,7 @@ import (
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
@@ -27,7 +28,7 @@ var (
 	// coexisting are the types of which an old resource and its replacement can both be
 	// there for a while, so that a pull or a build that fails stops nothing. Elsewhere
 	// names, ports and addresses exist once.
-	coexisting = []string{imageToken, "docker:index/remoteImage:RemoteImage"}
+	coexisting = []tokens.Type{imageToken, "docker:index/remoteImage:RemoteImage"}
 )
 
 // diff says what a change of inputs, a failed start or drift found by a read asks for.
@@ -35,8 +36,8 @@ func (d *provider) diff(_ context.Context, req p.DiffRequest) (p.DiffResponse, e
 	if err := ours(req.State); err != nil {
 		return p.DiffResponse{}, err
 	}
-	token := string(req.Urn.Type())
-	diff := d.changes("", d.schema.Resources[token].InputProperties, req.OldInputs, req.Inputs, false)
+	token := req.Urn.Type()
+	diff := d.changes("", d.resources[token].InputProperties, req.OldInputs, req.Inputs, false)
 	if !req.State.Get(failedKey).IsNull() {
 		diff[failedKey] = p.PropertyDiff{Kind: p.UpdateReplace}
 	}

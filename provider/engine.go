@@ -42,12 +42,12 @@ func (d *provider) checkConfig(_ context.Context, req p.CheckRequest) (p.CheckRe
 			given = given.Delete(name)
 		}
 	}
-	faults, _ := d.objectFaults("", given, d.schema.Provider.InputProperties, nil)
+	faults, _ := d.objectFaults("", given, d.config.InputProperties, nil)
 	return p.CheckResponse{Inputs: req.Inputs, Failures: failures(faults)}, nil
 }
 
 // diffConfig never replaces a provider: its resources stay where they are.
 func (d *provider) diffConfig(_ context.Context, req p.DiffRequest) (p.DiffResponse, error) {
-	diff := d.changes("", d.schema.Provider.InputProperties, req.OldInputs, req.Inputs, false)
+	diff := d.changes("", d.config.InputProperties, req.OldInputs, req.Inputs, false)
 	return p.DiffResponse{HasChanges: len(diff) > 0, DetailedDiff: diff}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/pulumi/pulumi-go-provider/middleware/cancel"
 	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
@@ -38,8 +39,10 @@ var errForeignState = errors.New("this stack was made with the official docker p
 
 // provider is what all requests share. Pulumi starts one for each run.
 type provider struct {
-	schema schema.PackageSpec
-	engine client.APIClient
+	types     map[tokens.Type]schema.ComplexTypeSpec
+	resources map[tokens.Type]schema.ResourceSpec
+	config    schema.ResourceSpec
+	engine    client.APIClient
 	// told are the causes that a message has explained.
 	told sync.Map
 	// takenOver are the URNs by the engine ids that they took over.
@@ -61,22 +64,47 @@ func Serve(ctx context.Context) error {
 // newProvider is a provider for the engine; nil stands for the one that the provider's
 // configuration names.
 func newProvider(e client.APIClient) (p.Provider, error) {
-	d := &provider{engine: e}
+	d := &provider{engine: e, types: map[tokens.Type]schema.ComplexTypeSpec{}, resources: map[tokens.Type]schema.ResourceSpec{}}
+	config := infer.Config(&EngineConfig{provider: d})
+	resources := []infer.InferredResource{
+		infer.Resource(&Container{}), infer.Resource(&Image{}), infer.Resource(&RemoteImage{}),
+		infer.Resource(&Network{}), infer.Resource(&Volume{}),
+	}
+	if err := d.learn(config, resources); err != nil {
+		return p.Provider{}, fmt.Errorf("schema: %w", err)
+	}
 	inferred, err := infer.NewProviderBuilder().
 		WithDescription("The offline docker provider: the part of the official one that this program uses.").
-		WithResources(
-			infer.Resource(&Container{}), infer.Resource(&Image{}), infer.Resource(&RemoteImage{}),
-			infer.Resource(&Network{}), infer.Resource(&Volume{}),
-		).
-		WithConfig(infer.Config(&EngineConfig{provider: d})).
-		Build()
+		WithResources(resources...).WithConfig(config).Build()
 	if err != nil {
 		return p.Provider{}, err
 	}
-	if d.schema, err = p.GetSchema(context.Background(), "docker", Version, inferred); err != nil {
-		return p.Provider{}, fmt.Errorf("schema: %w", err)
-	}
 	return cancel.Wrap(d.wrap(inferred)), nil
+}
+
+// learn keeps what infer derives from the structs, for check and diff.
+func (d *provider) learn(config infer.InferredConfig, resources []infer.InferredResource) error {
+	register := func(token tokens.Type, spec schema.ComplexTypeSpec) bool {
+		_, known := d.types[token]
+		d.types[token] = spec
+		return !known
+	}
+	var err error
+	if d.config, err = config.GetSchema(register); err != nil {
+		return err
+	}
+	for _, resource := range resources {
+		token, err := resource.GetToken()
+		if err != nil {
+			return err
+		}
+		// Infer leaves the package's name open.
+		token = "docker:" + token[strings.Index(string(token), ":")+1:]
+		if d.resources[token], err = resource.GetSchema(register); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wrap puts around every request what infer does not do: states carry this provider's
@@ -155,7 +183,7 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 }
 
 func (d *provider) serves(urn resource.URN) error {
-	if _, ok := d.schema.Resources[string(urn.Type())]; ok {
+	if _, ok := d.resources[urn.Type()]; ok {
 		return nil
 	}
 	return fmt.Errorf("%s is not served by the offline docker provider: "+
@@ -178,7 +206,7 @@ func (d *provider) beginRecorded(ctx context.Context, urn resource.URN, state *p
 	}
 	engineID, err := d.begin(ctx, urn, *state, dryRun)
 	for name := range state.All {
-		if _, known := d.schema.Resources[string(urn.Type())].Properties[name]; !known {
+		if _, known := d.resources[urn.Type()].Properties[name]; !known {
 			*state = state.Delete(name)
 		}
 	}
@@ -226,7 +254,7 @@ func (d *provider) first(cause string) bool {
 // unknown are the outputs of a resource in a preview: known only once the engine has acted.
 func (d *provider) unknown(urn resource.URN) property.Map {
 	outputs := map[string]property.Value{}
-	for name := range d.schema.Resources[string(urn.Type())].Properties {
+	for name := range d.resources[urn.Type()].Properties {
 		outputs[name] = property.New(property.Computed)
 	}
 	return property.NewMap(outputs).Delete(failedKey, driftKey)
@@ -247,7 +275,7 @@ func (d *provider) state(urn resource.URN, inputs, outputs property.Map, engineI
 // outputs, and the named input. The rest of the answer is left out, because infer spells
 // out every optional input that was not given.
 func (d *provider) merge(urn resource.URN, inputs, answer property.Map, added string) property.Map {
-	known := d.schema.Resources[string(urn.Type())].InputProperties
+	known := d.resources[urn.Type()].InputProperties
 	for name, value := range answer.All {
 		_, isInput := known[name]
 		if _, given := inputs.GetOk(name); !given && (!isInput || name == added) {

@@ -7,11 +7,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"trading-platform/provider"
 )
 
 func main() {
+	// The process lives for one run: collecting garbage rarely makes it start faster.
+	debug.SetGCPercent(400)
 	if err := provider.Serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
