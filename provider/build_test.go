@@ -67,7 +67,7 @@ func TestCancelledBuildDoesNotHideTheCause(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "Dockerfile"), []byte("FROM scratch\n"), 0o600))
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(time.Millisecond, cancel)
-	_, err := serve(t, ctx, &fakeEngine{}).Create(p.CreateRequest{Urn: urnOf(imageToken), Properties: properties(map[string]any{
+	_, err := serve(t, ctx, &fakeEngine{}).Create(p.CreateRequest{Urn: urnOf(imageType), Properties: properties(map[string]any{
 		"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": root},
 	})})
 	require.EqualError(t, err, "image app:dev: its build was cancelled with the run")

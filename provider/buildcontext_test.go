@@ -108,7 +108,7 @@ func merge(a, b map[string]string) map[string]string {
 func TestCheckAddsTheContextHash(t *testing.T) {
 	t.Parallel()
 	root := checkout(t, contextFiles)
-	resp, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf(imageToken), Inputs: properties(map[string]any{
+	resp, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf(imageType), Inputs: properties(map[string]any{
 		"imageName": "app:dev", "skipPush": true, "buildOnPreview": false, "build": map[string]any{"context": root},
 	})})
 	require.NoError(t, err)

@@ -66,7 +66,7 @@ func TestCheckReportsFaults(t *testing.T) {
 			remoteImageToken, map[string]any{"name": "a", "platform": "amd64"}, []string{"must be os/architecture[/variant]"},
 		},
 		"pushes and builds in previews": {
-			imageToken,
+			imageType,
 			map[string]any{"imageName": "a", "buildOnPreview": true, "build": map[string]any{"context": "/does/not/exist"}},
 			[]string{"skipPush must be true", "buildOnPreview must be false", "/does/not/exist is not a folder"},
 		},

@@ -541,7 +541,7 @@ func TestPreviewsAskTheEngineNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "sha256:one", updated.Properties.Get("imageId").AsString(), "no change is announced downstream")
 	rebuilt, err := server.Update(p.UpdateRequest{
-		Urn: urnOf(imageToken), DryRun: true, Inputs: properties(map[string]any{"imageName": "a", "build": map[string]any{"context": "new"}}),
+		Urn: urnOf(imageType), DryRun: true, Inputs: properties(map[string]any{"imageName": "a", "build": map[string]any{"context": "new"}}),
 		State: properties(map[string]any{"imageName": "a", "build": map[string]any{"context": "."}, "repoDigest": "sha256:one", markerKey: "1"}),
 	})
 	require.NoError(t, err)

@@ -28,7 +28,7 @@ var (
 	// coexisting are the types of which an old resource and its replacement can both be
 	// there for a while, so that a pull or a build that fails stops nothing. Elsewhere
 	// names, ports and addresses exist once.
-	coexisting = []tokens.Type{imageToken, "docker:index/remoteImage:RemoteImage"}
+	coexisting = []tokens.Type{imageType, "docker:index/remoteImage:RemoteImage"}
 )
 
 // diff says what a change of inputs, a failed start or drift found by a read asks for.

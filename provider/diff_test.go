@@ -150,11 +150,11 @@ func TestOtherDiffs(t *testing.T) {
 			map[string]p.DiffKind{"name": p.UpdateReplace},
 		},
 		"an edit in the context": {
-			imageToken, map[string]any{"imageName": "a", "contextHash": "1"}, map[string]any{"imageName": "a", "contextHash": "2"},
+			imageType, map[string]any{"imageName": "a", "contextHash": "1"}, map[string]any{"imageName": "a", "contextHash": "2"},
 			map[string]p.DiffKind{"contextHash": p.Update},
 		},
 		"a build argument": {
-			imageToken,
+			imageType,
 			map[string]any{"imageName": "a", "build": map[string]any{"args": map[string]any{"A": "1"}}},
 			map[string]any{"imageName": "a", "build": map[string]any{"args": map[string]any{"A": "2"}}},
 			map[string]p.DiffKind{"build.args": p.Update},
@@ -184,7 +184,7 @@ func TestOtherDiffs(t *testing.T) {
 				got[path] = diff.Kind
 			}
 			assert.Equal(t, c.want, got)
-			isImage := c.token == remoteImageToken || c.token == imageToken
+			isImage := c.token == remoteImageToken || c.token == imageType
 			assert.Equal(t, !isImage, resp.DeleteBeforeReplace, "a pull or a build that fails stops nothing")
 		})
 	}

@@ -29,7 +29,7 @@ type imageBuild struct {
 }
 
 const (
-	imageToken     = "docker:index/image:Image"
+	imageType      = "docker:index/image:Image"
 	contextHashKey = "contextHash"
 )
 

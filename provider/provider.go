@@ -159,7 +159,7 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 		}
 		if req.DryRun {
 			outputs := req.State
-			if req.Urn.Type() == imageToken { // a build gives a new image
+			if req.Urn.Type() == imageType { // a build gives a new image
 				outputs = d.unknown(req.Urn)
 			}
 			return p.UpdateResponse{Properties: d.state(req.Urn, req.Inputs, outputs.Delete(failedKey, driftKey), engineID)}, nil

@@ -38,7 +38,7 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 		"an image that cannot be removed": {
 			remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a"}, []string{"image a: engine says no"},
 		},
-		"a built image stays for the next build": {imageToken, &fakeEngine{}, map[string]any{"imageName": "a"}, nil},
+		"a built image stays for the next build": {imageType, &fakeEngine{}, map[string]any{"imageName": "a"}, nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestImageThatWasPrunedIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			resp, err := withEngine(t, &fakeEngine{images: images}).Read(p.ReadRequest{
-				Urn: urnOf(imageToken), ID: "app:dev", Inputs: properties(inputs),
+				Urn: urnOf(imageType), ID: "app:dev", Inputs: properties(inputs),
 				Properties: properties(merged(inputs, map[string]any{markerKey: "1", "repoDigest": "sha256:built"})),
 			})
 			require.NoError(t, err)
