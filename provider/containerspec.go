@@ -75,9 +75,9 @@ type healthcheck struct {
 }
 
 type attachment struct {
-	Name        string   `json:"name" pulumi:"name"`
-	Aliases     []string `json:"aliases" pulumi:"aliases,optional"`
-	IPv4Address string   `json:"ipv4Address" pulumi:"ipv4Address,optional"`
+	Name        string   `pulumi:"name"`
+	Aliases     []string `pulumi:"aliases,optional"`
+	IPv4Address string   `pulumi:"ipv4Address,optional"`
 }
 
 type port struct {

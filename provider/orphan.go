@@ -25,7 +25,6 @@ func withHash(labels []label, parts ...any) map[string]string {
 	for _, l := range labels {
 		all[l.Label] = l.Value
 	}
-	// The names of attachment and upload in JSON are part of the hash, and stay.
 	bytes, _ := json.Marshal(append(parts, all)) // of plain structs, which cannot fail
 	sum := sha256.Sum256(bytes)
 	for range hashRounds {

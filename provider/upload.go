@@ -15,12 +15,12 @@ import (
 // upload is a file that is copied into a container before its first start. Content is
 // a text, ContentBase64 any bytes.
 type upload struct {
-	File          string `json:"file" pulumi:"file"`
-	Content       string `json:"content" pulumi:"content,optional"`
-	ContentBase64 string `json:"contentBase64" pulumi:"contentBase64,optional"`
+	File          string `pulumi:"file"`
+	Content       string `pulumi:"content,optional"`
+	ContentBase64 string `pulumi:"contentBase64,optional"`
 	// Executable gives mode 0755 instead of 0644. Permissions, in octal, wins over it.
-	Executable  bool   `json:"executable" pulumi:"executable,optional"`
-	Permissions string `json:"permissions" pulumi:"permissions,optional"`
+	Executable  bool   `pulumi:"executable,optional"`
+	Permissions string `pulumi:"permissions,optional"`
 }
 
 func (u upload) bytes() ([]byte, error) {
