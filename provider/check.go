@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
+	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
@@ -101,6 +103,10 @@ func (d *provider) faults(path string, t schema.TypeSpec, v property.Value) []st
 	case t.Type == "string" && strings.Contains(v.AsString(), "\x00") && !strings.HasSuffix(path, ".content"):
 		// The engine would cut the text there. A file may hold anything.
 		return must("not contain a NUL byte")
+	case slices.Contains(durations, path[strings.LastIndex(path, ".")+1:]):
+		if _, err := time.ParseDuration(v.AsString()); err != nil && v.AsString() != "" {
+			return must("be a duration such as 30s or 1m30s")
+		}
 	}
 	return faults
 }

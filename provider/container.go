@@ -38,7 +38,7 @@ type ContainerState struct {
 }
 
 // note records an initError.
-func (s *ContainerState) note(err error) error {
+func (s *ContainerState) note(err error) {
 	var failed *initError
 	switch {
 	case !errors.As(err, &failed):
@@ -47,7 +47,6 @@ func (s *ContainerState) note(err error) error {
 	default:
 		s.Failed = &failed.summary
 	}
-	return err
 }
 
 // Container is docker.Container. Its id is the engine's container id.
@@ -64,15 +63,6 @@ func (*Container) Check(ctx context.Context, req infer.CheckRequest) (infer.Chec
 func containerFaults(args ContainerArgs) []string {
 	_, faults := containerSpec(args)
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
-	if h := args.Healthcheck; h != nil {
-		for name, d := range map[string]duration{
-			"interval": h.Interval, "timeout": h.Timeout, "startPeriod": h.StartPeriod, "startInterval": h.StartInterval,
-		} {
-			if _, err := time.ParseDuration(string(d)); err != nil && d != "" {
-				fault("healthcheck.%s must be a duration such as 30s or 1m30s", name)
-			}
-		}
-	}
 	if args.Rm {
 		fault("rm must be false: a container that removes itself leaves nothing to manage")
 	}
@@ -100,7 +90,8 @@ func (*Container) Create(
 ) (infer.CreateResponse[ContainerState], error) {
 	state := ContainerState{ContainerArgs: req.Inputs}
 	id, err := createContainer(ctx, callOf(ctx), &state)
-	return infer.CreateResponse[ContainerState]{ID: id, Output: state}, state.note(err)
+	state.note(err)
+	return infer.CreateResponse[ContainerState]{ID: id, Output: state}, err
 }
 
 func createContainer(ctx context.Context, c call, state *ContainerState) (string, error) {
@@ -276,7 +267,8 @@ func (*Container) Update(
 ) (infer.UpdateResponse[ContainerState], error) {
 	state := ContainerState{ContainerArgs: req.Inputs, ImageID: req.State.ImageID}
 	err := updateContainer(ctx, callOf(ctx), req.ID, req.State, req.Inputs)
-	return infer.UpdateResponse[ContainerState]{Output: state}, state.note(err)
+	state.note(err)
+	return infer.UpdateResponse[ContainerState]{Output: state}, err
 }
 
 func updateContainer(ctx context.Context, c call, id string, old ContainerState, args ContainerArgs) error {
