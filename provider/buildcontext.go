@@ -1,7 +1,7 @@
 package provider
 
 import (
-	"archive/tar"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,19 +13,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+	"github.com/tonistiigi/fsutil"
 )
-
-// sentDockerfile is the Dockerfile's name in what is sent to the engine. A name of its
-// own lets it lie outside of the context, or be ignored there.
-const sentDockerfile = ".offline-docker-provider.Dockerfile"
 
 // buildContext is a folder that an image is built from.
 type buildContext struct {
 	root       string
 	dockerfile string
-	ignored    *patternmatcher.PatternMatcher
+	ignored    []string
 }
 
 // openContext reads what is ignored: <Dockerfile>.dockerignore if there is one, else
@@ -59,128 +55,44 @@ func openContext(root, dockerfile string) (*buildContext, error) {
 		}
 		break
 	}
-	matcher, err := patternmatcher.New(patterns)
-	if err != nil {
-		return nil, fmt.Errorf("%s: .dockerignore: %w", root, err)
-	}
-	return &buildContext{root: root, dockerfile: dockerfile, ignored: matcher}, nil
-}
-
-// entry is one file of a context; link is where a symbolic link points.
-type entry struct {
-	name string
-	path string
-	link string
-	info fs.FileInfo
-}
-
-// walk visits what belongs to the context, in one order always, the Dockerfile first.
-func (b *buildContext) walk(visit func(entry) error) error {
-	info, err := os.Stat(b.dockerfile)
-	if err != nil {
-		return err
-	}
-	if err := visit(entry{name: sentDockerfile, path: b.dockerfile, info: info}); err != nil {
-		return err
-	}
-	parents := map[string]patternmatcher.MatchInfo{}
-	return filepath.WalkDir(b.root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(b.root, path)
-		if err != nil || name == "." {
-			return err
-		}
-		ignored, match, err := b.ignored.MatchesUsingParentResults(name, parents[filepath.Dir(name)])
-		if err != nil {
-			return fmt.Errorf(".dockerignore: %w", err)
-		}
-		if d.IsDir() {
-			parents[name] = match
-		}
-		if ignored {
-			// A later line may take something in the folder back in.
-			if d.IsDir() && !b.ignored.Exclusions() {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		e := entry{name: filepath.ToSlash(name), path: path, info: info}
-		switch {
-		case info.Mode()&fs.ModeSymlink != 0:
-			if e.link, err = os.Readlink(path); err != nil {
-				return err
-			}
-		case !info.IsDir() && !info.Mode().IsRegular():
-			return nil // sockets, pipes and devices cannot be sent
-		}
-		return visit(e)
-	})
+	return &buildContext{root: root, dockerfile: dockerfile, ignored: patterns}, nil
 }
 
 // hash changes when the build could: names, kinds, executable bits, links and
 // contents count, owners and times do not.
-func (b *buildContext) hash() (string, error) {
+func (b *buildContext) hash(ctx context.Context) (string, error) {
 	sum := sha256.New()
-	err := b.walk(func(e entry) error {
-		content := ""
-		if e.info.Mode().IsRegular() {
-			var err error
-			if content, err = fileSum(e.path, e.info); err != nil {
+	add := func(name, path string, stat func(string) (fs.FileInfo, error)) error {
+		info, err := stat(path)
+		if err != nil {
+			return err
+		}
+		var link, content string
+		switch {
+		case info.Mode()&fs.ModeSymlink != 0:
+			link, err = os.Readlink(path)
+		case info.Mode().IsRegular():
+			content, err = fileSum(path, info)
+		case !info.IsDir():
+			return nil // sockets, pipes and devices are not part of a build
+		}
+		_, _ = fmt.Fprintf(sum, "%q %v %t %q %s\n", name, info.Mode().Type(), info.Mode()&0o100 != 0, link, content)
+		return err
+	}
+	// The Dockerfile can lie outside of the context, or be ignored there.
+	err := add(".offline-docker-provider.Dockerfile", b.dockerfile, os.Stat)
+	if err == nil {
+		err = fsutil.WalkDir(ctx, b.root, &fsutil.FilterOpt{ExcludePatterns: b.ignored}, func(name string, _ fs.DirEntry, err error) error {
+			if err != nil {
 				return err
 			}
-		}
-		_, err := fmt.Fprintf(sum, "%q %v %t %q %s\n", e.name, e.info.Mode().Type(), e.info.Mode()&0o100 != 0, e.link, content)
-		return err
-	})
+			return add(filepath.ToSlash(name), filepath.Join(b.root, name), os.Lstat)
+		})
+	}
 	if err != nil {
 		return "", fmt.Errorf("build context %s: %w", b.root, err)
 	}
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// archive writes the context as a tar stream. Files belong to root in it, whoever
-// checked them out.
-func (b *buildContext) archive(out io.Writer) error {
-	w := tar.NewWriter(out)
-	err := b.walk(func(e entry) error {
-		header, err := tar.FileInfoHeader(e.info, e.link)
-		if err != nil {
-			return err
-		}
-		// Whole seconds keep the first header plain: BuildKit takes a stream that starts
-		// with a PAX header for a Dockerfile.
-		header.Name, header.ModTime = e.name, e.info.ModTime().Truncate(time.Second)
-		header.Uid, header.Gid, header.Uname, header.Gname = 0, 0, "", ""
-		header.AccessTime, header.ChangeTime = time.Time{}, time.Time{}
-		if e.info.IsDir() {
-			header.Name += "/"
-		}
-		if err := w.WriteHeader(header); err != nil {
-			return err
-		}
-		if !e.info.Mode().IsRegular() {
-			return nil
-		}
-		file, err := os.Open(e.path)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = file.Close() }()
-		if _, err := io.Copy(w, file); err != nil {
-			return fmt.Errorf("%s: %w", e.path, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("build context %s: %w", b.root, err)
-	}
-	return w.Close()
 }
 
 // sums remembers files' hashes within a run: many services are built from one checkout.

@@ -1,16 +1,12 @@
 package provider
 
 import (
-	"archive/tar"
-	"bytes"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -36,7 +32,7 @@ func hashOf(t *testing.T, root, dockerfile string) string {
 	t.Helper()
 	b, err := openContext(root, dockerfile)
 	require.NoError(t, err)
-	hash, err := b.hash()
+	hash, err := b.hash(t.Context())
 	require.NoError(t, err)
 	return hash
 }
@@ -109,33 +105,13 @@ func merge(a, b map[string]string) map[string]string {
 	return all
 }
 
-func TestArchiveHoldsTheContext(t *testing.T) {
-	t.Parallel()
-	b, err := openContext(checkout(t, contextFiles), "")
-	require.NoError(t, err)
-	var out bytes.Buffer
-	require.NoError(t, b.archive(&out))
-	var names []string
-	for r := tar.NewReader(&out); ; {
-		header, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		require.NoError(t, err)
-		assert.Zero(t, header.Uid)
-		assert.NotEqual(t, tar.FormatPAX, header.Format, "BuildKit would take the stream for a Dockerfile")
-		names = append(names, header.Name)
-	}
-	assert.Equal(t, []string{sentDockerfile, ".dockerignore", "data/", "data/keep", "logs/", "main.go"}, names)
-}
-
 func TestCheckAddsTheContextHash(t *testing.T) {
 	t.Parallel()
 	root := checkout(t, contextFiles)
-	resp, err := New().Check(t.Context(), plugin.CheckRequest{Type: imageToken, News: properties(map[string]any{
+	resp, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf(imageType), Inputs: properties(map[string]any{
 		"imageName": "app:dev", "skipPush": true, "buildOnPreview": false, "build": map[string]any{"context": root},
 	})})
 	require.NoError(t, err)
 	require.Empty(t, resp.Failures)
-	assert.Equal(t, hashOf(t, root, ""), resp.Properties[contextHashKey].StringValue())
+	assert.Equal(t, hashOf(t, root, ""), resp.Inputs.Get(contextHashKey).AsString())
 }

@@ -4,18 +4,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-func typeToken(token string) tokens.Type { return tokens.Type(token) }
-
 func TestCheckReportsFaults(t *testing.T) {
 	t.Parallel()
-	secret := resource.MakeSecret(resource.NewProperty("hunter2"))
 	cases := map[string]struct {
 		token  string
 		inputs map[string]any
@@ -38,7 +33,7 @@ func TestCheckReportsFaults(t *testing.T) {
 			[]string{"ports[0].range is not served"},
 		},
 		"a wrong type, without its value": {
-			containerToken, map[string]any{"name": "a", "image": "b", "memory": secret}, []string{"memory must be a whole number"},
+			containerToken, map[string]any{"name": "a", "image": "b", "memory": secret("hunter2")}, []string{"memory must be a whole number"},
 		},
 		"a duration": {
 			containerToken,
@@ -71,7 +66,7 @@ func TestCheckReportsFaults(t *testing.T) {
 			remoteImageToken, map[string]any{"name": "a", "platform": "amd64"}, []string{"must be os/architecture[/variant]"},
 		},
 		"pushes and builds in previews": {
-			imageToken,
+			imageType,
 			map[string]any{"imageName": "a", "buildOnPreview": true, "build": map[string]any{"context": "/does/not/exist"}},
 			[]string{"skipPush must be true", "buildOnPreview must be false", "/does/not/exist is not a folder"},
 		},
@@ -79,7 +74,7 @@ func TestCheckReportsFaults(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := reasons(t, New(), c.token, c.inputs)
+			got := reasons(t, withEngine(t, nil), c.token, c.inputs)
 			for _, want := range c.want {
 				assert.Contains(t, got, want)
 			}
@@ -91,7 +86,7 @@ func TestCheckReportsFaults(t *testing.T) {
 
 func TestCheckAcceptsWhatIsNotKnownYet(t *testing.T) {
 	t.Parallel()
-	got := reasons(t, New(), containerToken, map[string]any{
+	got := reasons(t, withEngine(t, nil), containerToken, map[string]any{
 		"name": "a", "image": unknown, "envs": []any{unknown, "A=1"},
 		"networksAdvanced": []any{map[string]any{"name": unknown, "aliases": []any{"a"}}},
 		"uploads":          []any{map[string]any{"file": "/f", "content": unknown}},
@@ -101,13 +96,13 @@ func TestCheckAcceptsWhatIsNotKnownYet(t *testing.T) {
 
 func TestUnknownTypeNamesTheOfficialPlugin(t *testing.T) {
 	t.Parallel()
-	_, err := New().Check(t.Context(), plugin.CheckRequest{Type: "docker:index/service:Service"})
+	_, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf("docker:index/service:Service")})
 	require.ErrorContains(t, err, "docker:index/service:Service is not served by the offline docker provider")
 }
 
 func TestCheckConfig(t *testing.T) {
 	t.Parallel()
-	resp, err := New().CheckConfig(t.Context(), plugin.CheckConfigRequest{News: properties(map[string]any{
+	resp, err := withEngine(t, nil).CheckConfig(p.CheckRequest{Inputs: properties(map[string]any{
 		"host": "unix:///x.sock", "version": "4.11.3-offline.1", "sshOpts": []any{"-4"},
 	})})
 	require.NoError(t, err)

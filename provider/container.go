@@ -12,8 +12,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi-go-provider/infer"
 )
 
 // orTrue is a flag whose default is true.
@@ -21,87 +20,114 @@ func orTrue(flag *bool) bool { return flag == nil || *flag }
 
 const megabyte = 1 << 20
 
-// containerImageKey is the recorded id of the image that the container was made from.
-const containerImageKey = "imageId"
+const (
+	// failedKey says why a container was created and then did not come up. Such a
+	// container is replaced by the next up.
+	failedKey = "failed"
+	// driftKey names what a read found to differ, with a few words on each.
+	driftKey = "drift"
+)
 
-type containerType struct{}
-
-func (containerType) computed() []resource.PropertyKey {
-	return []resource.PropertyKey{containerImageKey}
+// ContainerState is what is recorded of a container.
+type ContainerState struct {
+	ContainerArgs
+	// ImageID is the id of the image that the container was made from.
+	ImageID string            `pulumi:"imageId,optional"`
+	Failed  *string           `pulumi:"failed,optional"`
+	Drift   map[string]string `pulumi:"drift,optional"`
 }
 
-func (containerType) validate(args containerArgs) []plugin.CheckFailure {
-	_, failures := containerSpec(args)
-	fail := func(property resource.PropertyKey, format string, a ...any) {
-		failures = append(failures, plugin.CheckFailure{Property: property, Reason: fmt.Sprintf(format, a...)})
+// note records an initError.
+func (s *ContainerState) note(err error) {
+	var failed *initError
+	switch {
+	case !errors.As(err, &failed):
+	case failed.resumable:
+		s.Drift = map[string]string{"health": failed.summary}
+	default:
+		s.Failed = &failed.summary
 	}
+}
+
+// Container is docker.Container. Its id is the engine's container id.
+type Container struct{}
+
+// Annotate names the official provider's type.
+func (*Container) Annotate(a infer.Annotator) { a.SetToken("index/container", "Container") }
+
+// Check reports what the engine would refuse.
+func (*Container) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[ContainerArgs], error) {
+	return check(ctx, req, containerFaults)
+}
+
+func containerFaults(args ContainerArgs) []string {
+	_, faults := containerSpec(args)
+	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	if args.Rm {
-		fail("rm", "rm must be false: a container that removes itself leaves nothing to manage")
+		fault("rm must be false: a container that removes itself leaves nothing to manage")
 	}
-	for i, u := range args.Uploads {
+	for _, u := range args.Uploads {
 		if _, err := u.bytes(); err != nil {
-			fail(resource.PropertyKey(fmt.Sprintf("uploads[%d].contentBase64", i)), "uploads: %s: contentBase64 is not base64", u.File)
+			fault("uploads: %s: contentBase64 is not base64", u.File)
 		}
 		if _, err := u.mode(); err != nil {
-			fail(resource.PropertyKey(fmt.Sprintf("uploads[%d].permissions", i)), "uploads: %s: %v", u.File, err)
+			fault("uploads: %s: %v", u.File, err)
 		}
 	}
 	switch args.Restart {
 	case "", "no", "on-failure", "always", "unless-stopped":
 	default:
-		fail("restart", "restart %q must be no, on-failure, always or unless-stopped", args.Restart)
+		fault("restart %q must be no, on-failure, always or unless-stopped", args.Restart)
 	}
-	return failures
+	return faults
 }
 
-// mustReplace: an engine sets a memory limit on a live container, but cannot take it away.
-func (containerType) mustReplace(olds, news containerArgs) []string {
-	var names []string
-	if olds.Memory != 0 && news.Memory == 0 {
-		names = append(names, "memory")
-	}
-	if olds.MemorySwap != 0 && news.MemorySwap == 0 {
-		names = append(names, "memorySwap")
-	}
-	return names
+// Create makes, fills, connects and starts the container and, where wait is set, stays
+// until it is healthy. A container that fails before it has run is removed; one that ran
+// and failed stays for inspection, and the state says so.
+func (*Container) Create(
+	ctx context.Context, req infer.CreateRequest[ContainerArgs],
+) (infer.CreateResponse[ContainerState], error) {
+	state := ContainerState{ContainerArgs: req.Inputs}
+	id, err := createContainer(ctx, callOf(ctx), &state)
+	state.note(err)
+	return infer.CreateResponse[ContainerState]{ID: id, Output: state}, err
 }
 
-// create makes, fills, connects and starts the container and, where wait is set,
-// stays until it is healthy. A container that fails before it has run is removed; one
-// that ran and failed stays for inspection, and the state says so.
-func (t containerType) create(ctx context.Context, c call, args containerArgs) (resource.ID, outputs, error) {
+func createContainer(ctx context.Context, c call, state *ContainerState) (string, error) {
+	args := state.ContainerArgs
 	spec, _ := containerSpec(args)
 	if err := checkStartInterval(ctx, c, args); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	spec.Config.Labels = withHash(args.Labels, spec, args.NetworksAdvanced, args.Uploads)
 	made, err := c.engine.ContainerCreate(ctx, spec)
 	if cerrdefs.IsConflict(err) {
-		id, out, takeErr := t.takeOver(ctx, c, args, spec.Config.Labels[hashLabel])
+		id, takeErr := takeOver(ctx, c, state, spec.Config.Labels[hashLabel])
 		if id != "" || takeErr != nil {
-			return id, out, takeErr
+			return id, takeErr
 		}
 		made, err = c.engine.ContainerCreate(ctx, spec)
 	}
 	if err != nil {
-		return "", nil, createError(err, args)
+		return "", createError(err, args)
 	}
 	id := made.ID
-	abandon := func(err error) (resource.ID, outputs, error) {
+	abandon := func(err error) (string, error) {
 		// The run may have been cancelled; what it half made must go all the same, empty unnamed volumes too.
 		_, removeErr := c.engine.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if removeErr != nil && !cerrdefs.IsNotFound(removeErr) {
 			err = errors.Join(err, fmt.Errorf("its container stays behind until the next `pulumi up`: %w", removeErr))
 		}
-		return "", nil, fmt.Errorf("container %s: %w", args.Name, err)
+		return "", fmt.Errorf("container %s: %w", args.Name, err)
 	}
-	found, err := t.prepare(ctx, c, args, id)
+	found, err := prepare(ctx, c, args, id)
 	if err != nil {
 		return abandon(err)
 	}
-	out := outputs{containerImageKey: resource.NewProperty(found.Image)}
+	state.ImageID = found.Image
 	if !orTrue(args.Start) {
-		return resource.ID(id), out, nil
+		return id, nil
 	}
 	watch := newWatch(ctx, c, args, id)
 	defer watch.close()
@@ -110,56 +136,52 @@ func (t containerType) create(ctx context.Context, c call, args containerArgs) (
 		// a database may be writing its first files.
 		found, lookErr := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if lookErr != nil || found.Container.State.Status != container.StateCreated {
-			return resource.ID(id), out, watch.unfinished("may not have started: " + err.Error())
+			return id, watch.unfinished("may not have started: " + err.Error())
 		}
 		return abandon(startError(err))
 	}
-	return resource.ID(id), out, watch.wait(ctx)
+	return id, watch.wait(ctx)
 }
 
 // takeOver deals with the container that has the wanted name: an orphan, which this
 // stack created and its state does not know, because a run was killed or the state was
 // lost. One that is exactly what is wanted is brought up, and its id returned; another
 // is removed, and the id is empty.
-func (t containerType) takeOver(
-	ctx context.Context, c call, args containerArgs, hash string,
-) (resource.ID, outputs, error) {
+func takeOver(ctx context.Context, c call, state *ContainerState, hash string) (string, error) {
+	args := state.ContainerArgs
 	result, err := c.engine.ContainerInspect(ctx, args.Name, client.ContainerInspectOptions{})
 	if cerrdefs.IsNotFound(err) {
-		return "", nil, nil
+		return "", nil
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("container %s: %w", args.Name, err)
+		return "", fmt.Errorf("container %s: %w", args.Name, err)
 	}
 	found := result.Container
 	if !isOurs(found.Config.Labels, args.Labels) {
-		return "", nil, createError(cerrdefs.ErrConflict, args)
+		return "", createError(cerrdefs.ErrConflict, args)
 	}
 	image, err := c.engine.ImageInspect(ctx, args.Image)
 	if err != nil {
-		return "", nil, createError(err, args)
+		return "", createError(err, args)
 	}
-	c.id = resource.ID(found.ID)
 	detached := func(a attachment) bool { return found.NetworkSettings.Networks[a.Name] == nil }
 	if found.Config.Labels[hashLabel] == hash && found.Image == image.ID &&
 		found.State.Status != container.StateCreated && // cut before its uploads, perhaps
 		!unhealthy(found.State) &&
 		!slices.ContainsFunc(args.NetworksAdvanced, detached) {
-		c.recorded = outputs{
-			containerImageKey: resource.NewProperty(found.Image),
-			driftKey:          resource.NewProperty(resource.PropertyMap{"health": resource.NewProperty("taken over")}),
-		}
-		out, err := t.update(ctx, c, args)
-		if failed := new(initError); err == nil || errors.As(err, &failed) {
-			c.run.takenOver.Store(c.id, c.progress.urn)
-			return c.id, out, err
+		orphan := ContainerState{Drift: map[string]string{"health": "taken over"}}
+		err := updateContainer(ctx, c, found.ID, orphan, args)
+		if err == nil || errors.As(err, new(*initError)) {
+			state.ImageID = found.Image
+			c.takenOver.Store(found.ID, c.urn)
+			return found.ID, err
 		}
 	}
-	return "", nil, t.remove(ctx, c, args)
+	return "", removeContainer(ctx, c, found.ID, args)
 }
 
 // checkStartInterval: an older engine would drop the setting without a word.
-func checkStartInterval(ctx context.Context, c call, args containerArgs) error {
+func checkStartInterval(ctx context.Context, c call, args ContainerArgs) error {
 	if args.Healthcheck == nil || args.Healthcheck.StartInterval.value() == 0 {
 		return nil
 	}
@@ -173,7 +195,7 @@ func checkStartInterval(ctx context.Context, c call, args containerArgs) error {
 	return nil
 }
 
-func createError(err error, args containerArgs) error {
+func createError(err error, args ContainerArgs) error {
 	switch {
 	case cerrdefs.IsConflict(err):
 		return fmt.Errorf("container %s: the name is taken by a container that is not this stack's\n"+
@@ -197,8 +219,8 @@ func startError(err error) error {
 }
 
 // prepare does what must be done before the first start, and looks at the result.
-func (containerType) prepare(
-	ctx context.Context, c call, args containerArgs, id string,
+func prepare(
+	ctx context.Context, c call, args ContainerArgs, id string,
 ) (container.InspectResponse, error) {
 	for i, a := range args.NetworksAdvanced {
 		if i == 0 {
@@ -226,29 +248,30 @@ func (containerType) prepare(
 	return found.Container, nil
 }
 
-func (containerType) read(ctx context.Context, c call, args containerArgs) (outputs, error) {
-	found, err := c.engine.ContainerInspect(ctx, string(c.id), client.ContainerInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return nil, nil
-	}
+// Read names what drifted.
+func (*Container) Read(
+	ctx context.Context, req infer.ReadRequest[ContainerArgs, ContainerState],
+) (infer.ReadResponse[ContainerArgs, ContainerState], error) {
+	found, err := callOf(ctx).engine.ContainerInspect(ctx, req.ID, client.ContainerInspectOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", args.Name, err)
+		return infer.ReadResponse[ContainerArgs, ContainerState]{}, unlessGone(err, "container", req.State.Name)
 	}
-	out := outputs{containerImageKey: c.recorded[containerImageKey]}
-	if failed, ok := c.recorded[failedKey]; ok {
-		out[failedKey] = failed
-	}
-	if drift := containerDrift(c, args, found.Container); len(drift) > 0 {
-		out[driftKey] = resource.NewProperty(drift)
-	}
-	return out, nil
+	req.State.Drift = containerDrift(req.State, req.Inputs, found.Container)
+	return infer.ReadResponse[ContainerArgs, ContainerState](req), nil
 }
 
-// update changes what a live container lets change, starts it when it has stopped and
+// Update changes what a live container lets change, starts it when it has stopped and
 // takes up a wait that was cancelled.
-func (t containerType) update(ctx context.Context, c call, args containerArgs) (outputs, error) {
-	out := outputs{containerImageKey: c.recorded[containerImageKey]}
-	id, old := string(c.id), arguments[containerArgs](c.recorded)
+func (*Container) Update(
+	ctx context.Context, req infer.UpdateRequest[ContainerArgs, ContainerState],
+) (infer.UpdateResponse[ContainerState], error) {
+	state := ContainerState{ContainerArgs: req.Inputs, ImageID: req.State.ImageID}
+	err := updateContainer(ctx, callOf(ctx), req.ID, req.State, req.Inputs)
+	state.note(err)
+	return infer.UpdateResponse[ContainerState]{Output: state}, err
+}
+
+func updateContainer(ctx context.Context, c call, id string, old ContainerState, args ContainerArgs) error {
 	if old.Restart != args.Restart || old.Memory != args.Memory || old.MemorySwap != args.MemorySwap {
 		policy := args.Restart
 		if policy == "" {
@@ -259,18 +282,18 @@ func (t containerType) update(ctx context.Context, c call, args containerArgs) (
 			RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyMode(policy)},
 		})
 		if err != nil {
-			return out, fmt.Errorf("container %s: %w", args.Name, goneHint(err))
+			return fmt.Errorf("container %s: %w", args.Name, goneHint(err))
 		}
 	}
 	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
-		return out, fmt.Errorf("container %s: %w", args.Name, goneHint(err))
+		return fmt.Errorf("container %s: %w", args.Name, goneHint(err))
 	}
 	state := found.Container.State
 	running := state.Running || state.Restarting
-	_, pending := objectOf(c.recorded[driftKey])["health"]
+	_, pending := old.Drift["health"]
 	if !orTrue(args.Start) || (running && !state.Paused && !pending) || (!running && !orTrue(args.MustRun)) {
-		return out, nil
+		return nil
 	}
 	watch := newWatch(ctx, c, args, id)
 	defer watch.close()
@@ -281,9 +304,9 @@ func (t containerType) update(ctx context.Context, c call, args containerArgs) (
 		_, err = c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	}
 	if err != nil {
-		return out, fmt.Errorf("container %s: %w", args.Name, startError(err))
+		return fmt.Errorf("container %s: %w", args.Name, startError(err))
 	}
-	return out, watch.wait(ctx)
+	return watch.wait(ctx)
 }
 
 func goneHint(err error) error {
@@ -293,14 +316,17 @@ func goneHint(err error) error {
 	return err
 }
 
-// remove stops the container with its grace time before it takes it away.
-func (containerType) remove(ctx context.Context, c call, args containerArgs) error {
-	id := string(c.id)
+// Delete stops the container with its grace time before it takes it away.
+func (*Container) Delete(ctx context.Context, req infer.DeleteRequest[ContainerState]) (infer.DeleteResponse, error) {
+	return infer.DeleteResponse{}, removeContainer(ctx, callOf(ctx), req.ID, req.State.ContainerArgs)
+}
+
+func removeContainer(ctx context.Context, c call, id string, args ContainerArgs) error {
 	grace := "its own stop timeout"
 	if args.DestroyGraceSeconds != nil {
 		grace = fmt.Sprintf("up to %ds", *args.DestroyGraceSeconds)
 	}
-	c.progress.status("stopping %s, %s", args.Name, grace)
+	c.status("stopping %s, %s", args.Name, grace)
 	_, err := c.engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: args.DestroyGraceSeconds})
 	if err != nil && !cerrdefs.IsNotFound(err) {
 		return fmt.Errorf("container %s: stopping it: %w", args.Name, err)
@@ -312,7 +338,7 @@ func (containerType) remove(ctx context.Context, c call, args containerArgs) err
 	case err == nil || cerrdefs.IsNotFound(err):
 		return nil
 	case cerrdefs.IsConflict(err):
-		return awaitRemoval(ctx, c, args, err)
+		return awaitRemoval(ctx, c, id, args, err)
 	}
 	return fmt.Errorf("container %s: removing it: %w", args.Name, err)
 }
@@ -321,11 +347,11 @@ func (containerType) remove(ctx context.Context, c call, args containerArgs) err
 const removalLimit = 30 * time.Second
 
 // awaitRemoval: somebody else is removing the container right now.
-func awaitRemoval(ctx context.Context, c call, args containerArgs, cause error) error {
+func awaitRemoval(ctx context.Context, c call, id string, args ContainerArgs, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, removalLimit)
 	defer cancel()
 	for {
-		if _, err := c.engine.ContainerInspect(ctx, string(c.id), client.ContainerInspectOptions{}); cerrdefs.IsNotFound(err) {
+		if _, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); cerrdefs.IsNotFound(err) {
 			return nil
 		}
 		select {

@@ -3,7 +3,6 @@ package provider
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,10 +13,8 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil/rpcerror"
-	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -49,17 +46,18 @@ var (
 	paused   = probed(container.State{Status: "paused", Running: true, Paused: true, Health: health(container.Healthy, 0)}, 0)
 )
 
-// initFailure takes apart Pulumi's answer for a resource that exists and did not come up.
-func initFailure(t *testing.T, err error) (*pulumirpc.ErrorResourceInitFailed, resource.PropertyMap) {
+// reason is why a resource exists and did not come up.
+func reason(t *testing.T, partial *p.InitializationFailed) string {
 	t.Helper()
-	detailed, ok := rpcerror.FromError(err)
-	require.True(t, ok, "%v", err)
-	require.Len(t, detailed.Details(), 1)
-	failed, ok := detailed.Details()[0].(*pulumirpc.ErrorResourceInitFailed)
-	require.True(t, ok)
-	recorded, err := plugin.UnmarshalProperties(failed.GetProperties(), plugin.MarshalOptions{KeepSecrets: true})
-	require.NoError(t, err)
-	return failed, recorded
+	require.NotNil(t, partial, "nothing is recorded")
+	require.Len(t, partial.Reasons, 1)
+	return partial.Reasons[0]
+}
+
+// has tells whether a map is recorded under the first key that has the second.
+func has(recorded property.Map, key, inner string) bool {
+	v := recorded.Get(key)
+	return v.IsMap() && !v.AsMap().Get(inner).IsNull()
 }
 
 func TestCreateWaits(t *testing.T) {
@@ -147,31 +145,30 @@ func TestCreateWaits(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				e := &fakeEngine{inspect: c.looks, log: c.log, happens: c.happens}
-				p := withEngine(e)
-				defer func() { require.NoError(t, p.Close()) }()
+				server := withEngine(t, e)
 				inputs := properties(merged(merged(containerInputs, map[string]any{
-					"envs": []any{"A=1", resource.MakeSecret(resource.NewProperty("PASSWORD=hunter2secret"))},
+					"envs": []any{"A=1", secret("PASSWORD=hunter2secret")},
 				}), c.changes))
 				before := time.Now()
-				resp, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: inputs})
+				resp, err := server.Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: inputs})
 				assert.Equal(t, c.within, time.Since(before))
 				assert.Empty(t, e.removed)
 				if len(c.want) == 0 {
 					require.NoError(t, err)
-					assert.Equal(t, resource.ID("c1"), resp.ID)
-					assert.NotContains(t, resp.Properties, resource.PropertyKey(failedKey))
-					assert.True(t, resp.Properties["envs"].ContainsSecrets())
+					assert.Equal(t, "c1", resp.ID)
+					assert.True(t, resp.Properties.Get(failedKey).IsNull())
+					assert.True(t, resp.Properties.Get("envs").HasSecrets())
 					return
 				}
-				failed, recorded := initFailure(t, err)
 				for _, want := range c.want {
-					assert.Contains(t, failed.GetReasons()[0], want)
+					assert.Contains(t, reason(t, resp.PartialState), want)
 				}
-				assert.NotContains(t, failed.GetReasons()[0], "hunter2secret")
-				assert.Equal(t, "c1", failed.GetId())
-				assert.Contains(t, recorded[failedKey].StringValue(), c.state)
-				assert.True(t, recorded["envs"].ContainsSecrets())
-				assert.True(t, recorded.HasValue(markerKey))
+				assert.NotContains(t, reason(t, resp.PartialState), "hunter2secret")
+				require.EqualError(t, err, reason(t, resp.PartialState))
+				assert.Equal(t, "c1", resp.ID)
+				assert.Contains(t, resp.Properties.Get(failedKey).AsString(), c.state)
+				assert.True(t, resp.Properties.Get("envs").HasSecrets())
+				assert.False(t, resp.Properties.Get(markerKey).IsNull())
 			})
 		})
 	}
@@ -181,26 +178,26 @@ func TestCancelEndsTheWaitAndTheNextRunTakesItUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeEngine{inspect: []container.InspectResponse{starting}}
-		p := withEngine(e)
+		server := withEngine(t, e)
 		go func() {
 			time.Sleep(5500 * time.Millisecond)
-			_ = p.SignalCancellation(context.Background())
+			_ = server.Cancel()
 		}()
 		before := time.Now()
-		_, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+		made, err := server.Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(containerInputs)})
+		require.Error(t, err)
 		assert.Equal(t, 5500*time.Millisecond, time.Since(before))
-		failed, recorded := initFailure(t, err)
-		assert.Contains(t, failed.GetReasons()[0], "still starting when the run was cancelled")
-		assert.NotContains(t, recorded, resource.PropertyKey(failedKey))
-		assert.Contains(t, objectOf(recorded[driftKey]), resource.PropertyKey("health"))
+		assert.Contains(t, reason(t, made.PartialState), "still starting when the run was cancelled")
+		assert.True(t, made.Properties.Get(failedKey).IsNull())
+		assert.True(t, has(made.Properties, driftKey, "health"))
 
 		e = &fakeEngine{inspect: []container.InspectResponse{starting, starting, healthy}}
-		resp, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
-			Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(containerInputs),
+		resp, err := withEngine(t, e).Update(p.UpdateRequest{
+			Urn: urnOf(containerToken), ID: "c1", State: made.Properties, Inputs: properties(containerInputs),
 		})
 		require.NoError(t, err)
 		assert.Equal(t, 3, e.looks)
-		assert.NotContains(t, resp.Properties, resource.PropertyKey(driftKey))
+		assert.True(t, resp.Properties.Get(driftKey).IsNull())
 	})
 }
 
@@ -208,7 +205,7 @@ func TestCreateHandsTheEngineTheContainer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
-		_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(
+		_, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(
 			merged(containerInputs, map[string]any{
 				"uploads": []any{
 					map[string]any{"file": "/etc/db.conf", "content": "x"},
@@ -239,8 +236,8 @@ func TestCreateHandsTheEngineTheContainer(t *testing.T) {
 		assert.Equal(t, container.NetworkMode("one"), made.HostConfig.NetworkMode)
 		assert.Equal(t, "10.9.0.2", made.NetworkingConfig.EndpointsConfig["one"].IPAMConfig.IPv4Address.String())
 		assert.Equal(t, []string{"two"}, e.connected)
-		for p, bindings := range made.HostConfig.PortBindings {
-			assert.Equal(t, "5432/tcp 127.0.0.1 5433", fmt.Sprint(p, " ", bindings[0].HostIP, " ", bindings[0].HostPort))
+		for number, bindings := range made.HostConfig.PortBindings {
+			assert.Equal(t, "5432/tcp 127.0.0.1 5433", fmt.Sprint(number, " ", bindings[0].HostIP, " ", bindings[0].HostPort))
 		}
 
 		files := map[string]string{}
@@ -300,16 +297,14 @@ func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := withEngine(c.engine).Create(t.Context(), plugin.CreateRequest{
-				Type: containerToken, Properties: properties(merged(containerInputs, c.changes)),
+			resp, err := withEngine(t, c.engine).Create(p.CreateRequest{
+				Urn: urnOf(containerToken), Properties: properties(merged(containerInputs, c.changes)),
 			})
 			for _, want := range c.want {
 				require.ErrorContains(t, err, want)
 			}
 			assert.Len(t, c.engine.removed, c.removed)
-			if detailed, ok := rpcerror.FromError(err); ok {
-				assert.Empty(t, detailed.Details(), "nothing exists, nothing is recorded")
-			}
+			assert.Nil(t, resp.PartialState, "nothing exists, nothing is recorded")
 		})
 	}
 }
@@ -342,23 +337,23 @@ func TestReadMarksWhatDrifted(t *testing.T) {
 			t.Parallel()
 			inputs := properties(merged(containerInputs, c.changes))
 			recorded := properties(merged(merged(merged(containerInputs, c.changes), map[string]any{
-				markerKey: Version, containerImageKey: "sha256:one",
+				markerKey: Version, "imageId": "sha256:one",
 			}), c.recorded))
-			resp, err := withEngine(&fakeEngine{inspect: []container.InspectResponse{c.found}}).Read(t.Context(), plugin.ReadRequest{
-				Type: containerToken, ID: "c1", Inputs: inputs, State: recorded,
+			resp, err := withEngine(t, &fakeEngine{inspect: []container.InspectResponse{c.found}}).Read(p.ReadRequest{
+				Urn: urnOf(containerToken), ID: "c1", Inputs: inputs, Properties: recorded,
 			})
 			require.NoError(t, err)
-			assert.Equal(t, resource.ID("c1"), resp.ID)
+			assert.Equal(t, "c1", resp.ID)
 			assert.Equal(t, inputs, resp.Inputs)
-			drift := objectOf(resp.Outputs[driftKey])
-			assert.Len(t, drift, len(c.want), "%v", drift)
-			for key, want := range c.want {
-				assert.Contains(t, drift[resource.PropertyKey(key)].StringValue(), want)
-				assert.NotContains(t, drift[resource.PropertyKey(key)].StringValue(), "secretly")
-			}
 			if len(c.want) == 0 {
-				delete(recorded, driftKey)
-				assert.Equal(t, recorded, resp.Outputs, "a read that finds nothing leaves the state as it was")
+				assert.Equal(t, recorded.Delete(driftKey), resp.Properties, "a read that finds nothing leaves the state as it was")
+				return
+			}
+			drift := resp.Properties.Get(driftKey).AsMap()
+			assert.Equal(t, len(c.want), drift.Len(), "%v", drift)
+			for key, want := range c.want {
+				assert.Contains(t, drift.Get(key).AsString(), want)
+				assert.NotContains(t, drift.Get(key).AsString(), "secretly")
 			}
 		})
 	}
@@ -367,32 +362,32 @@ func TestReadMarksWhatDrifted(t *testing.T) {
 func TestReadKeepsAFailure(t *testing.T) {
 	t.Parallel()
 	recorded := properties(merged(merged(containerInputs, ourState), map[string]any{failedKey: "is unhealthy"}))
-	resp, err := withEngine(&fakeEngine{inspect: []container.InspectResponse{healthy}}).Read(t.Context(), plugin.ReadRequest{
-		Type: containerToken, ID: "c1", Inputs: properties(containerInputs), State: recorded,
+	resp, err := withEngine(t, &fakeEngine{inspect: []container.InspectResponse{healthy}}).Read(p.ReadRequest{
+		Urn: urnOf(containerToken), ID: "c1", Inputs: properties(containerInputs), Properties: recorded,
 	})
 	require.NoError(t, err)
-	assert.Equal(t, "is unhealthy", resp.Outputs[failedKey].StringValue())
+	assert.Equal(t, "is unhealthy", resp.Properties.Get(failedKey).AsString())
 }
 
 func TestWhatIsGone(t *testing.T) {
 	t.Parallel()
-	p := withEngine(&fakeEngine{gone: true})
+	server := withEngine(t, &fakeEngine{gone: true})
 	recorded := properties(merged(containerInputs, ourState))
-	read, err := p.Read(t.Context(), plugin.ReadRequest{Type: containerToken, ID: "c1", Inputs: properties(containerInputs), State: recorded})
+	read, err := server.Read(p.ReadRequest{Urn: urnOf(containerToken), ID: "c1", Inputs: properties(containerInputs), Properties: recorded})
 	require.NoError(t, err)
 	assert.Empty(t, read.ID)
-	_, err = p.Delete(t.Context(), plugin.DeleteRequest{Type: containerToken, ID: "c1", Inputs: properties(containerInputs), Outputs: recorded})
+	err = server.Delete(p.DeleteRequest{Urn: urnOf(containerToken), ID: "c1", OldInputs: properties(containerInputs), Properties: recorded})
 	require.NoError(t, err)
-	_, err = p.Update(t.Context(), plugin.UpdateRequest{Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(containerInputs)})
+	_, err = server.Update(p.UpdateRequest{Urn: urnOf(containerToken), ID: "c1", State: recorded, Inputs: properties(containerInputs)})
 	assert.ErrorContains(t, err, "Fix: `pulumi refresh`")
 }
 
 func TestUpdateResumesAPausedContainer(t *testing.T) {
 	t.Parallel()
 	e := &fakeEngine{inspect: []container.InspectResponse{paused, healthy}}
-	_, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
-		Type: containerToken, ID: "c1", NewInputs: properties(containerInputs),
-		OldOutputs: properties(merged(merged(containerInputs, ourState), map[string]any{driftKey: map[string]any{"running": "paused"}})),
+	_, err := withEngine(t, e).Update(p.UpdateRequest{
+		Urn: urnOf(containerToken), ID: "c1", Inputs: properties(containerInputs),
+		State: properties(merged(merged(containerInputs, ourState), map[string]any{driftKey: map[string]any{"running": "paused"}})),
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"unpause c1"}, e.calls)
@@ -441,17 +436,16 @@ func TestWaitAsksAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := &fakeEngine{inspect: []container.InspectResponse{starting, starting, starting, healthy}, inspectErr: c.fails}
 				before := time.Now()
-				_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
+				resp, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(containerInputs)})
 				assert.Equal(t, c.within, time.Since(before))
 				assert.Empty(t, e.removed)
 				if c.want == "" {
 					require.NoError(t, err)
 					return
 				}
-				failed, recorded := initFailure(t, err)
-				assert.Contains(t, failed.GetReasons()[0], c.want)
-				assert.Equal(t, c.failed, recorded.HasValue(failedKey), "only what failed is replaced")
-				assert.Equal(t, !c.failed, objectOf(recorded[driftKey]).HasValue("health"))
+				assert.Contains(t, reason(t, resp.PartialState), c.want)
+				assert.Equal(t, c.failed, !resp.Properties.Get(failedKey).IsNull(), "only what failed is replaced")
+				assert.Equal(t, !c.failed, has(resp.Properties, driftKey, "health"))
 			})
 		})
 	}
@@ -461,10 +455,10 @@ func TestWaitAsksAgain(t *testing.T) {
 func TestStoppedWhileItStartedIsTakenUp(t *testing.T) {
 	t.Parallel()
 	e := &fakeEngine{inspect: []container.InspectResponse{starting, exited}}
-	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
-	failed, recorded := initFailure(t, err)
-	assert.Contains(t, failed.GetReasons()[0], "was stopped while it started (exited with code 137)")
-	assert.False(t, recorded.HasValue(failedKey))
+	resp, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(containerInputs)})
+	require.Error(t, err)
+	assert.Contains(t, reason(t, resp.PartialState), "was stopped while it started (exited with code 137)")
+	assert.True(t, resp.Properties.Get(failedKey).IsNull())
 }
 
 // A start whose answer got lost may have started a database that writes its first files.
@@ -481,11 +475,11 @@ func TestStartWithoutAnAnswerIsTakenUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(containerInputs)})
-			failed, recorded := initFailure(t, err)
-			assert.Contains(t, failed.GetReasons()[0], "may not have started: engine says no")
+			resp, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(containerInputs)})
+			require.Error(t, err)
+			assert.Contains(t, reason(t, resp.PartialState), "may not have started: engine says no")
 			assert.Empty(t, e.removed)
-			assert.False(t, recorded.HasValue(failedKey))
+			assert.True(t, resp.Properties.Get(failedKey).IsNull())
 		})
 	}
 }
@@ -494,8 +488,8 @@ func TestDeleteGivesTheGraceTime(t *testing.T) {
 	t.Parallel()
 	e := &fakeEngine{}
 	inputs := properties(containerInputs)
-	_, err := withEngine(e).Delete(t.Context(), plugin.DeleteRequest{
-		Type: containerToken, ID: "c1", Inputs: inputs, Outputs: properties(merged(containerInputs, ourState)),
+	err := withEngine(t, e).Delete(p.DeleteRequest{
+		Urn: urnOf(containerToken), ID: "c1", OldInputs: inputs, Properties: properties(merged(containerInputs, ourState)),
 	})
 	require.NoError(t, err)
 	require.Len(t, e.stopped, 1)
@@ -519,8 +513,8 @@ func TestUpdateTouchesOnlyWhatChanged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
-			_, err := withEngine(e).Update(t.Context(), plugin.UpdateRequest{
-				Type: containerToken, ID: "c1", OldOutputs: recorded, NewInputs: properties(merged(containerInputs, c.changes)),
+			_, err := withEngine(t, e).Update(p.UpdateRequest{
+				Urn: urnOf(containerToken), ID: "c1", State: recorded, Inputs: properties(merged(containerInputs, c.changes)),
 			})
 			require.NoError(t, err)
 			assert.Len(t, e.updated, c.updates)
@@ -536,20 +530,20 @@ func TestUpdateTouchesOnlyWhatChanged(t *testing.T) {
 
 func TestPreviewsAskTheEngineNothing(t *testing.T) {
 	t.Parallel()
-	p := withEngine(nil)
-	created, err := p.Create(t.Context(), plugin.CreateRequest{Type: remoteImageToken, Preview: true, Properties: properties(map[string]any{"name": "a"})})
+	server := withEngine(t, nil)
+	created, err := server.Create(p.CreateRequest{Urn: urnOf(remoteImageToken), DryRun: true, Properties: properties(map[string]any{"name": "a"})})
 	require.NoError(t, err)
-	assert.True(t, created.Properties["imageId"].IsComputed())
-	updated, err := p.Update(t.Context(), plugin.UpdateRequest{
-		Type: remoteImageToken, Preview: true, NewInputs: properties(map[string]any{"name": "a", "keepLocally": true}),
-		OldOutputs: properties(map[string]any{"name": "a", "imageId": "sha256:one", markerKey: "1"}),
+	assert.True(t, created.Properties.Get("imageId").IsComputed())
+	updated, err := server.Update(p.UpdateRequest{
+		Urn: urnOf(remoteImageToken), DryRun: true, Inputs: properties(map[string]any{"name": "a", "keepLocally": true}),
+		State: properties(map[string]any{"name": "a", "imageId": "sha256:one", markerKey: "1"}),
 	})
 	require.NoError(t, err)
-	assert.Equal(t, "sha256:one", updated.Properties["imageId"].StringValue(), "no change is announced downstream")
-	rebuilt, err := p.Update(t.Context(), plugin.UpdateRequest{
-		Type: imageToken, Preview: true, NewInputs: properties(map[string]any{"imageName": "a"}),
-		OldOutputs: properties(map[string]any{"imageName": "a", "repoDigest": "sha256:one", markerKey: "1"}),
+	assert.Equal(t, "sha256:one", updated.Properties.Get("imageId").AsString(), "no change is announced downstream")
+	rebuilt, err := server.Update(p.UpdateRequest{
+		Urn: urnOf(imageType), DryRun: true, Inputs: properties(map[string]any{"imageName": "a", "build": map[string]any{"context": "new"}}),
+		State: properties(map[string]any{"imageName": "a", "build": map[string]any{"context": "."}, "repoDigest": "sha256:one", markerKey: "1"}),
 	})
 	require.NoError(t, err)
-	assert.True(t, rebuilt.Properties["repoDigest"].IsComputed())
+	assert.True(t, rebuilt.Properties.Get("repoDigest").IsComputed())
 }

@@ -6,17 +6,16 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 )
 
 // liveDrift are the kinds of drift that a start and a wait put right; every other
 // kind takes a new container.
-var liveDrift = map[resource.PropertyKey]struct{}{"running": {}, "health": {}}
+var liveDrift = []string{"running", "health"}
 
 // containerDrift names what differs from what was made, and never a value of it: an
 // environment holds secrets.
-func containerDrift(c call, args containerArgs, found container.InspectResponse) resource.PropertyMap {
-	drift := resource.PropertyMap{}
+func containerDrift(recorded ContainerState, args ContainerArgs, found container.InspectResponse) map[string]string {
+	drift := map[string]string{}
 	var envs, labels []string
 	for _, env := range args.Envs {
 		if !slices.Contains(found.Config.Env, env) {
@@ -30,26 +29,29 @@ func containerDrift(c call, args containerArgs, found container.InspectResponse)
 		}
 	}
 	if len(envs) > 0 {
-		drift["envs"] = resource.NewProperty("differ: " + strings.Join(envs, ", "))
+		drift["envs"] = "differ: " + strings.Join(envs, ", ")
 	}
 	if len(labels) > 0 {
-		drift["labels"] = resource.NewProperty("differ: " + strings.Join(labels, ", "))
+		drift["labels"] = "differ: " + strings.Join(labels, ", ")
 	}
-	if recorded := c.recordedText(containerImageKey); recorded != "" && recorded != found.Image {
-		drift["image"] = resource.NewProperty("the container runs " + found.Image)
+	if recorded.ImageID != "" && recorded.ImageID != found.Image {
+		drift["image"] = "the container runs " + found.Image
 	}
 	state := found.State
 	if orTrue(args.Start) && orTrue(args.MustRun) {
 		switch {
 		case state.Paused:
-			drift["running"] = resource.NewProperty("paused")
+			drift["running"] = "paused"
 		case !state.Running && !state.Restarting:
-			drift["running"] = resource.NewProperty(fmt.Sprintf("%s, exit code %d", state.Status, state.ExitCode))
+			drift["running"] = fmt.Sprintf("%s, exit code %d", state.Status, state.ExitCode)
 		}
 	}
-	if pending, ok := objectOf(c.recorded[driftKey])["health"]; ok &&
+	if pending, ok := recorded.Drift["health"]; ok &&
 		(state.Health == nil || state.Health.Status != container.Healthy) {
 		drift["health"] = pending
+	}
+	if len(drift) == 0 {
+		return nil
 	}
 	return drift
 }

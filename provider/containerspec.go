@@ -3,111 +3,118 @@ package provider
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 )
 
-// containerArgs are docker.Container's inputs. An id is the engine's container id.
-type containerArgs struct {
-	Name             string            `json:"name"             rule:"required"`
-	Image            string            `json:"image"            rule:"required"`
-	Command          []string          `json:"command"`
-	Entrypoints      []string          `json:"entrypoints"`
-	Envs             []string          `json:"envs"             rule:"set"`
-	User             string            `json:"user"`
-	WorkingDir       string            `json:"workingDir"`
-	Healthcheck      *healthcheck      `json:"healthcheck"`
-	NetworksAdvanced []attachment      `json:"networksAdvanced" rule:"set"`
-	Ports            []port            `json:"ports"            rule:"set"`
-	Volumes          []volumeMount     `json:"volumes"          rule:"set"`
-	Uploads          []upload          `json:"uploads"          rule:"set"`
-	Labels           []label           `json:"labels"           rule:"set"`
-	LogDriver        string            `json:"logDriver"`
-	LogOpts          map[string]string `json:"logOpts"`
-	StopTimeout      *int              `json:"stopTimeout"`
-	StopSignal       string            `json:"stopSignal"`
-	ShmSize          int64             `json:"shmSize"`
-	Tmpfs            map[string]string `json:"tmpfs"`
-	Init             *bool             `json:"init"`
-	Hosts            []hostEntry       `json:"hosts"            rule:"set"`
-	GroupAdds        []string          `json:"groupAdds"        rule:"set"`
-	Capabilities     *capabilities     `json:"capabilities"`
-	ReadOnly         bool              `json:"readOnly"`
-	SecurityOpts     []string          `json:"securityOpts"     rule:"set"`
-	Ulimits          []ulimit          `json:"ulimits"          rule:"set"`
+// ContainerArgs are docker.Container's inputs.
+type ContainerArgs struct {
+	Name             string            `pulumi:"name" provider:"replaceOnChanges"`
+	Image            string            `pulumi:"image" provider:"replaceOnChanges"`
+	Command          []string          `pulumi:"command,optional" provider:"replaceOnChanges"`
+	Entrypoints      []string          `pulumi:"entrypoints,optional" provider:"replaceOnChanges"`
+	Envs             []string          `pulumi:"envs,optional" provider:"replaceOnChanges"`
+	User             string            `pulumi:"user,optional" provider:"replaceOnChanges"`
+	WorkingDir       string            `pulumi:"workingDir,optional" provider:"replaceOnChanges"`
+	Healthcheck      *healthcheck      `pulumi:"healthcheck,optional" provider:"replaceOnChanges"`
+	NetworksAdvanced []attachment      `pulumi:"networksAdvanced,optional" provider:"replaceOnChanges"`
+	Ports            []port            `pulumi:"ports,optional" provider:"replaceOnChanges"`
+	Volumes          []volumeMount     `pulumi:"volumes,optional" provider:"replaceOnChanges"`
+	Uploads          []upload          `pulumi:"uploads,optional" provider:"replaceOnChanges"`
+	Labels           []label           `pulumi:"labels,optional" provider:"replaceOnChanges"`
+	LogDriver        string            `pulumi:"logDriver,optional" provider:"replaceOnChanges"`
+	LogOpts          map[string]string `pulumi:"logOpts,optional" provider:"replaceOnChanges"`
+	StopTimeout      *int              `pulumi:"stopTimeout,optional" provider:"replaceOnChanges"`
+	StopSignal       string            `pulumi:"stopSignal,optional" provider:"replaceOnChanges"`
+	ShmSize          int64             `pulumi:"shmSize,optional" provider:"replaceOnChanges"`
+	Tmpfs            map[string]string `pulumi:"tmpfs,optional" provider:"replaceOnChanges"`
+	Init             *bool             `pulumi:"init,optional" provider:"replaceOnChanges"`
+	Hosts            []hostEntry       `pulumi:"hosts,optional" provider:"replaceOnChanges"`
+	GroupAdds        []string          `pulumi:"groupAdds,optional" provider:"replaceOnChanges"`
+	Capabilities     *capabilities     `pulumi:"capabilities,optional" provider:"replaceOnChanges"`
+	ReadOnly         bool              `pulumi:"readOnly,optional" provider:"replaceOnChanges"`
+	SecurityOpts     []string          `pulumi:"securityOpts,optional" provider:"replaceOnChanges"`
+	Ulimits          []ulimit          `pulumi:"ulimits,optional" provider:"replaceOnChanges"`
 
 	// What the engine changes on a live container.
-	Restart string `json:"restart" rule:"update"`
+	Restart string `pulumi:"restart,optional"`
 	// Memory and MemorySwap are in MB; MemorySwap -1 is no limit.
-	Memory     int64 `json:"memory"     rule:"update"`
-	MemorySwap int64 `json:"memorySwap" rule:"update"`
+	Memory     int64 `pulumi:"memory,optional"`
+	MemorySwap int64 `pulumi:"memorySwap,optional"`
 
 	// What only this provider reads.
-	Start               *bool `json:"start"               rule:"update"`
-	MustRun             *bool `json:"mustRun"             rule:"update"`
-	Wait                bool  `json:"wait"                rule:"update"`
-	WaitTimeout         int   `json:"waitTimeout"         rule:"update"`
-	DestroyGraceSeconds *int  `json:"destroyGraceSeconds" rule:"update"`
-	RemoveVolumes       *bool `json:"removeVolumes"       rule:"update"`
-	Rm                  bool  `json:"rm"                  rule:"update"`
+	Start               *bool `pulumi:"start,optional"`
+	MustRun             *bool `pulumi:"mustRun,optional"`
+	Wait                bool  `pulumi:"wait,optional"`
+	WaitTimeout         int   `pulumi:"waitTimeout,optional"`
+	DestroyGraceSeconds *int  `pulumi:"destroyGraceSeconds,optional"`
+	RemoveVolumes       *bool `pulumi:"removeVolumes,optional"`
+	Rm                  bool  `pulumi:"rm,optional"`
+}
+
+// duration is a Go duration as text ("1m30s").
+type duration string
+
+// value is the length of time; zero for an empty or malformed text, which check has
+// refused before.
+func (d duration) value() time.Duration {
+	v, _ := time.ParseDuration(string(d))
+	return v
 }
 
 type healthcheck struct {
-	Tests         []string `json:"tests" rule:"required"`
-	Interval      duration `json:"interval"`
-	Timeout       duration `json:"timeout"`
-	StartPeriod   duration `json:"startPeriod"`
-	StartInterval duration `json:"startInterval"`
-	Retries       int      `json:"retries"`
+	Tests         []string `pulumi:"tests"`
+	Interval      duration `pulumi:"interval,optional"`
+	Timeout       duration `pulumi:"timeout,optional"`
+	StartPeriod   duration `pulumi:"startPeriod,optional"`
+	StartInterval duration `pulumi:"startInterval,optional"`
+	Retries       int      `pulumi:"retries,optional"`
 }
 
 type attachment struct {
-	Name        string   `json:"name"    rule:"required"`
-	Aliases     []string `json:"aliases" rule:"set"`
-	IPv4Address string   `json:"ipv4Address"`
+	Name        string   `pulumi:"name"`
+	Aliases     []string `pulumi:"aliases,optional"`
+	IPv4Address string   `pulumi:"ipv4Address,optional"`
 }
 
 type port struct {
-	Internal int    `json:"internal" rule:"required"`
-	External int    `json:"external"`
-	IP       string `json:"ip"`
-	Protocol string `json:"protocol"`
+	Internal int    `pulumi:"internal"`
+	External int    `pulumi:"external,optional"`
+	IP       string `pulumi:"ip,optional"`
+	Protocol string `pulumi:"protocol,optional"`
 }
 
 type volumeMount struct {
-	VolumeName    string `json:"volumeName"`
-	HostPath      string `json:"hostPath"`
-	ContainerPath string `json:"containerPath" rule:"required"`
-	ReadOnly      bool   `json:"readOnly"`
+	VolumeName    string `pulumi:"volumeName,optional"`
+	HostPath      string `pulumi:"hostPath,optional"`
+	ContainerPath string `pulumi:"containerPath"`
+	ReadOnly      bool   `pulumi:"readOnly,optional"`
 }
 
 type hostEntry struct {
-	Host string `json:"host" rule:"required"`
-	IP   string `json:"ip"   rule:"required"`
+	Host string `pulumi:"host"`
+	IP   string `pulumi:"ip"`
 }
 
 type ulimit struct {
-	Name string `json:"name" rule:"required"`
-	Soft int64  `json:"soft" rule:"required"`
-	Hard int64  `json:"hard" rule:"required"`
+	Name string `pulumi:"name"`
+	Soft int64  `pulumi:"soft"`
+	Hard int64  `pulumi:"hard"`
 }
 
 type capabilities struct {
-	Adds  []string `json:"adds"  rule:"set"`
-	Drops []string `json:"drops" rule:"set"`
+	Adds  []string `pulumi:"adds,optional"`
+	Drops []string `pulumi:"drops,optional"`
 }
 
 // containerSpec is the container as the engine's API has it. Of the networks it holds
 // the first alone: engines before API 1.44 take one at creation.
-func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.CheckFailure) {
-	var failures []plugin.CheckFailure
-	fail := func(property resource.PropertyKey, format string, a ...any) {
-		failures = append(failures, plugin.CheckFailure{Property: property, Reason: fmt.Sprintf(format, a...)})
-	}
+func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string) {
+	var faults []string
+	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	config := &container.Config{
 		Image: args.Image, Cmd: args.Command, Entrypoint: args.Entrypoints, Env: args.Envs,
 		User: args.User, WorkingDir: args.WorkingDir, Labels: labelMap(args.Labels),
@@ -139,10 +146,10 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 	for _, h := range args.Hosts {
 		hostConfig.ExtraHosts = append(hostConfig.ExtraHosts, h.Host+":"+h.IP)
 	}
-	for i, v := range args.Volumes {
+	for _, v := range args.Volumes {
 		source := v.VolumeName + v.HostPath
 		if (v.VolumeName == "") == (v.HostPath == "") {
-			fail(resource.PropertyKey(fmt.Sprintf("volumes[%d]", i)), "volumes: %s takes either volumeName or hostPath", v.ContainerPath)
+			fault("volumes: %s takes either volumeName or hostPath", v.ContainerPath)
 		}
 		bind := source + ":" + v.ContainerPath
 		if v.ReadOnly {
@@ -150,14 +157,14 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 		}
 		hostConfig.Binds = append(hostConfig.Binds, bind)
 	}
-	for i, p := range args.Ports {
+	for _, p := range args.Ports {
 		protocol := p.Protocol
 		if protocol == "" {
 			protocol = "tcp"
 		}
 		internal, ok := network.PortFrom(uint16(p.Internal), network.IPProtocol(protocol)) //nolint:gosec // checked below
 		if !ok || p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
-			fail(resource.PropertyKey(fmt.Sprintf("ports[%d]", i)), "ports: %d → %d/%s is no port", p.External, p.Internal, protocol)
+			fault("ports: %d → %d/%s is no port", p.External, p.Internal, protocol)
 			continue
 		}
 		binding := network.PortBinding{}
@@ -167,7 +174,7 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 		if p.IP != "" {
 			address, err := netip.ParseAddr(p.IP)
 			if err != nil {
-				fail(resource.PropertyKey(fmt.Sprintf("ports[%d].ip", i)), "ports: %v", err)
+				fault("ports: %v", err)
 			}
 			binding.HostIP = address
 		}
@@ -181,7 +188,7 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 	for i, a := range args.NetworksAdvanced {
 		settings, err := a.settings()
 		if err != nil {
-			fail(resource.PropertyKey(fmt.Sprintf("networksAdvanced[%d].ipv4Address", i)), "networksAdvanced: %s: %v", a.Name, err)
+			fault("networksAdvanced: %s: %v", a.Name, err)
 		}
 		if i == 0 {
 			hostConfig.NetworkMode = container.NetworkMode(a.Name)
@@ -190,7 +197,7 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []plugin.
 			}
 		}
 	}
-	return spec, failures
+	return spec, faults
 }
 
 func swapBytes(megabytes int64) int64 {

@@ -3,6 +3,7 @@ package provider
 import (
 	"testing"
 
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
@@ -32,11 +33,11 @@ var ourState = map[string]any{markerKey: "1"}
 
 func TestContainerDiff(t *testing.T) {
 	t.Parallel()
-	const update, replace = plugin.DiffUpdate, plugin.DiffUpdateReplace
+	const update, replace = p.Update, p.UpdateReplace
 	cases := map[string]struct {
 		changes map[string]any
 		state   map[string]any
-		want    map[string]plugin.DiffKind
+		want    map[string]p.DiffKind
 	}{
 		"nothing": {},
 		"another spelling of a duration": {changes: map[string]any{
@@ -50,83 +51,81 @@ func TestContainerDiff(t *testing.T) {
 				map[string]any{"name": "one", "aliases": []any{"sql", "db"}, "ipv4Address": "10.9.0.2"},
 			},
 		}},
-		"a secret of the same value": {changes: map[string]any{"envs": resource.MakeSecret(resource.NewProperty([]resource.PropertyValue{
-			resource.NewProperty("A=1"), resource.NewProperty("B=2"),
-		}))}},
+		"a secret of the same value":      {changes: map[string]any{"envs": secret([]any{"A=1", "B=2"})}},
 		"an absent property and its zero": {changes: map[string]any{"readOnly": false, "user": "", "hosts": []any{}}},
 		"the order of a command": {
-			changes: map[string]any{"command": []any{"it", "run"}}, want: map[string]plugin.DiffKind{"command": replace},
+			changes: map[string]any{"command": []any{"it", "run"}}, want: map[string]p.DiffKind{"command": replace},
 		},
 		"a healthcheck, which no engine changes on a live container": {
 			changes: map[string]any{"healthcheck": map[string]any{"tests": []any{"CMD", "probe"}, "interval": "2s", "timeout": "5s", "retries": 4}},
-			want:    map[string]plugin.DiffKind{"healthcheck.interval": replace, "healthcheck.retries": replace},
+			want:    map[string]p.DiffKind{"healthcheck.interval": replace, "healthcheck.retries": replace},
 		},
 		"no healthcheck any more": {
-			changes: map[string]any{"healthcheck": nil}, want: map[string]plugin.DiffKind{"healthcheck": plugin.DiffDeleteReplace},
+			changes: map[string]any{"healthcheck": nil}, want: map[string]p.DiffKind{"healthcheck": p.DeleteReplace},
 		},
 		"what an older plugin forgot": {
 			changes: map[string]any{"tmpfs": map[string]any{"/t": ""}, "init": true},
-			want:    map[string]plugin.DiffKind{"tmpfs": plugin.DiffAddReplace, "init": plugin.DiffAddReplace},
+			want:    map[string]p.DiffKind{"tmpfs": p.AddReplace, "init": p.AddReplace},
 		},
 		"security options and limits": {
 			changes: map[string]any{
 				"securityOpts": []any{"no-new-privileges:true"}, "ulimits": []any{map[string]any{"name": "nofile", "soft": 1, "hard": 2}},
 			},
-			want: map[string]plugin.DiffKind{"securityOpts": plugin.DiffAddReplace, "ulimits": plugin.DiffAddReplace},
+			want: map[string]p.DiffKind{"securityOpts": p.AddReplace, "ulimits": p.AddReplace},
 		},
 		"an image that is built in this run": {
-			changes: map[string]any{"image": unknown}, want: map[string]plugin.DiffKind{"image": replace},
+			changes: map[string]any{"image": unknown}, want: map[string]p.DiffKind{"image": replace},
 		},
 		"an unknown in a list": {
-			changes: map[string]any{"envs": []any{"A=1", unknown}}, want: map[string]plugin.DiffKind{"envs": replace},
+			changes: map[string]any{"envs": []any{"A=1", unknown}}, want: map[string]p.DiffKind{"envs": replace},
 		},
 		"what a live container takes": {
 			changes: map[string]any{"restart": "always", "memory": 96, "memorySwap": 96},
-			want:    map[string]plugin.DiffKind{"restart": update, "memory": update, "memorySwap": update},
+			want:    map[string]p.DiffKind{"restart": update, "memory": update, "memorySwap": update},
 		},
 		"a memory limit taken away": {
 			changes: map[string]any{"memory": nil, "memorySwap": nil},
-			want:    map[string]plugin.DiffKind{"memory": plugin.DiffDeleteReplace, "memorySwap": plugin.DiffDeleteReplace},
+			want:    map[string]p.DiffKind{"memory": p.DeleteReplace, "memorySwap": p.DeleteReplace},
 		},
 		"what lives in the state only": {
 			changes: map[string]any{"wait": false, "waitTimeout": 10, "destroyGraceSeconds": 5, "mustRun": nil, "removeVolumes": false},
-			want: map[string]plugin.DiffKind{
+			want: map[string]p.DiffKind{
 				"wait": update, "waitTimeout": update, "destroyGraceSeconds": update,
-				"mustRun": plugin.DiffDelete, "removeVolumes": plugin.DiffAdd,
+				"mustRun": p.Delete, "removeVolumes": p.Add,
 			},
 		},
 		"a start that failed": {
-			state: map[string]any{failedKey: "exited with code 1"}, want: map[string]plugin.DiffKind{failedKey: replace},
+			state: map[string]any{failedKey: "exited with code 1"}, want: map[string]p.DiffKind{failedKey: replace},
 		},
 		"a container that stopped": {
 			state: map[string]any{driftKey: map[string]any{"running": "exited"}},
-			want:  map[string]plugin.DiffKind{"drift.running": update},
+			want:  map[string]p.DiffKind{"drift.running": update},
 		},
 		"a wait that was cancelled": {
 			state: map[string]any{driftKey: map[string]any{"health": "cancelled"}},
-			want:  map[string]plugin.DiffKind{"drift.health": update},
+			want:  map[string]p.DiffKind{"drift.health": update},
 		},
 		"an environment that drifted": {
 			state: map[string]any{driftKey: map[string]any{"envs": "differ: A"}},
-			want:  map[string]plugin.DiffKind{"drift.envs": replace},
+			want:  map[string]p.DiffKind{"drift.envs": replace},
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			resp, err := New().Diff(t.Context(), plugin.DiffRequest{
-				Type: containerToken, OldInputs: properties(containerInputs),
-				OldOutputs: properties(merged(merged(containerInputs, ourState), c.state)),
-				NewInputs:  properties(merged(containerInputs, c.changes)),
+			resp, err := withEngine(t, nil).Diff(p.DiffRequest{
+				Urn: urnOf(containerToken), OldInputs: properties(containerInputs),
+				State:  properties(merged(merged(containerInputs, ourState), c.state)),
+				Inputs: properties(merged(containerInputs, c.changes)),
 			})
 			require.NoError(t, err)
-			got := map[string]plugin.DiffKind{}
+			got := map[string]p.DiffKind{}
 			for path, diff := range resp.DetailedDiff {
 				got[path] = diff.Kind
 			}
 			if len(c.want) == 0 {
 				assert.Empty(t, got)
-				assert.Equal(t, plugin.DiffNone, resp.Changes)
+				assert.False(t, resp.HasChanges)
 				return
 			}
 			assert.Equal(t, c.want, got)
@@ -140,52 +139,52 @@ func TestOtherDiffs(t *testing.T) {
 	cases := map[string]struct {
 		token     string
 		olds, new map[string]any
-		want      map[string]plugin.DiffKind
+		want      map[string]p.DiffKind
 	}{
 		"keepLocally is for the delete": {
 			remoteImageToken, map[string]any{"name": "a:1"}, map[string]any{"name": "a:1", "keepLocally": true},
-			map[string]plugin.DiffKind{"keepLocally": plugin.DiffAdd},
+			map[string]p.DiffKind{"keepLocally": p.Add},
 		},
 		"another image": {
 			remoteImageToken, map[string]any{"name": "a:1"}, map[string]any{"name": "a:2"},
-			map[string]plugin.DiffKind{"name": plugin.DiffUpdateReplace},
+			map[string]p.DiffKind{"name": p.UpdateReplace},
 		},
 		"an edit in the context": {
-			imageToken, map[string]any{"imageName": "a", "contextHash": "1"}, map[string]any{"imageName": "a", "contextHash": "2"},
-			map[string]plugin.DiffKind{"contextHash": plugin.DiffUpdate},
+			imageType, map[string]any{"imageName": "a", "contextHash": "1"}, map[string]any{"imageName": "a", "contextHash": "2"},
+			map[string]p.DiffKind{"contextHash": p.Update},
 		},
 		"a build argument": {
-			imageToken,
+			imageType,
 			map[string]any{"imageName": "a", "build": map[string]any{"args": map[string]any{"A": "1"}}},
 			map[string]any{"imageName": "a", "build": map[string]any{"args": map[string]any{"A": "2"}}},
-			map[string]plugin.DiffKind{"build.args": plugin.DiffUpdate},
+			map[string]p.DiffKind{"build.args": p.Update},
 		},
 		"a subnet": {
 			networkToken,
 			map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0/24"}}},
 			map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.1.0/24"}}},
-			map[string]plugin.DiffKind{"ipamConfigs": plugin.DiffUpdateReplace},
+			map[string]p.DiffKind{"ipamConfigs": p.UpdateReplace},
 		},
 		"a volume's label": {
 			volumeToken, map[string]any{"name": "v"},
 			map[string]any{"name": "v", "labels": []any{map[string]any{"label": "a", "value": "b"}}},
-			map[string]plugin.DiffKind{"labels": plugin.DiffAddReplace},
+			map[string]p.DiffKind{"labels": p.AddReplace},
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			resp, err := New().Diff(t.Context(), plugin.DiffRequest{
-				Type: typeToken(c.token), OldInputs: properties(c.olds),
-				OldOutputs: properties(merged(c.olds, ourState)), NewInputs: properties(c.new),
+			resp, err := withEngine(t, nil).Diff(p.DiffRequest{
+				Urn: urnOf(c.token), OldInputs: properties(c.olds),
+				State: properties(merged(c.olds, ourState)), Inputs: properties(c.new),
 			})
 			require.NoError(t, err)
-			got := map[string]plugin.DiffKind{}
+			got := map[string]p.DiffKind{}
 			for path, diff := range resp.DetailedDiff {
 				got[path] = diff.Kind
 			}
 			assert.Equal(t, c.want, got)
-			isImage := c.token == remoteImageToken || c.token == imageToken
+			isImage := c.token == remoteImageToken || c.token == imageType
 			assert.Equal(t, !isImage, resp.DeleteBeforeReplace, "a pull or a build that fails stops nothing")
 		})
 	}
@@ -194,29 +193,35 @@ func TestOtherDiffs(t *testing.T) {
 func TestStatesOfTheOfficialPluginAreRefused(t *testing.T) {
 	t.Parallel()
 	official := properties(map[string]any{"name": "a", "__meta": `{"schema_version":"2"}`})
-	ctx, p := t.Context(), withEngine(&fakeEngine{})
+	server := withEngine(t, &fakeEngine{})
 	const want = "made with the official docker plugin"
 
-	_, err := p.Diff(ctx, plugin.DiffRequest{Type: containerToken, OldOutputs: official})
+	_, err := server.Diff(p.DiffRequest{Urn: urnOf(containerToken), State: official})
 	require.ErrorContains(t, err, want)
-	_, err = p.Read(ctx, plugin.ReadRequest{Type: containerToken, State: official})
+	_, err = server.Read(p.ReadRequest{Urn: urnOf(containerToken), Properties: official})
 	require.ErrorContains(t, err, want)
-	_, err = p.Update(ctx, plugin.UpdateRequest{Type: containerToken, OldOutputs: official})
+	_, err = server.Update(p.UpdateRequest{Urn: urnOf(containerToken), State: official})
 	require.ErrorContains(t, err, want)
-	_, err = p.Delete(ctx, plugin.DeleteRequest{Type: containerToken, Outputs: official})
+	err = server.Delete(p.DeleteRequest{Urn: urnOf(containerToken), Properties: official})
 	require.ErrorContains(t, err, want)
 	assert.ErrorContains(t, err, "`pulumi destroy` it with the official plugin (volumes and their data stay)")
 }
 
-func TestDiffOnTheWireNamesWholeProperties(t *testing.T) {
+func TestWire(t *testing.T) {
 	t.Parallel()
 	marshal := func(values map[string]any) *pulumirpc.DiffRequest {
-		s, err := plugin.MarshalProperties(properties(values), plugin.MarshalOptions{})
+		s, err := plugin.MarshalProperties(resource.ToResourcePropertyMap(properties(values)), plugin.MarshalOptions{})
 		require.NoError(t, err)
 		return &pulumirpc.DiffRequest{News: s}
 	}
 	olds := marshal(merged(containerInputs, ourState)).GetNews()
-	server := detailedServer{plugin.NewProviderServer(New())}
+	served, err := newProvider(nil)
+	require.NoError(t, err)
+	server, err := p.RawServer("docker", Version, served)(nil)
+	require.NoError(t, err)
+	info, err := server.GetPluginInfo(t.Context(), nil)
+	require.NoError(t, err)
+	assert.Equal(t, Version, info.GetVersion())
 	resp, err := server.Diff(t.Context(), &pulumirpc.DiffRequest{
 		Urn:  "urn:pulumi:s::p::docker:index/container:Container::db",
 		Olds: olds, OldInputs: marshal(containerInputs).GetNews(),

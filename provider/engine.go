@@ -2,55 +2,52 @@ package provider
 
 import (
 	"context"
-	"io"
+	"strings"
 
-	"github.com/moby/moby/client"
+	p "github.com/pulumi/pulumi-go-provider"
+
+	engines "trading-platform/engine"
 )
 
-// engine is the part of the Docker client that the resources use.
-type engine interface {
-	ClientVersion() string
-	DaemonHost() string
-	Info(ctx context.Context, options client.InfoOptions) (client.SystemInfoResult, error)
-	Events(ctx context.Context, options client.EventsListOptions) client.EventsResult
-	Ping(ctx context.Context, options client.PingOptions) (client.PingResult, error)
+// EngineConfig is the provider resource's configuration.
+type EngineConfig struct {
+	// Host is the engine's address, such as unix:///var/run/docker.sock or tcp://10.0.0.5:2375.
+	// Where neither it nor Context is set, DOCKER_HOST, DOCKER_CONTEXT or the docker CLI's current
+	// context names the engine.
+	Host string `pulumi:"host,optional"`
+	// Context is the name of a docker CLI context. Host wins over it.
+	Context string `pulumi:"context,optional"`
+	// Version and PluginDownloadURL are what Pulumi itself records with a provider.
+	Version           string `pulumi:"version,optional"`
+	PluginDownloadURL string `pulumi:"pluginDownloadURL,optional"`
 
-	ContainerCreate(ctx context.Context, options client.ContainerCreateOptions) (client.ContainerCreateResult, error)
-	ContainerInspect(ctx context.Context, id string, options client.ContainerInspectOptions) (client.ContainerInspectResult, error)
-	ContainerList(ctx context.Context, options client.ContainerListOptions) (client.ContainerListResult, error)
-	ContainerLogs(ctx context.Context, id string, options client.ContainerLogsOptions) (client.ContainerLogsResult, error)
-	ContainerRemove(ctx context.Context, id string, options client.ContainerRemoveOptions) (client.ContainerRemoveResult, error)
-	ContainerStart(ctx context.Context, id string, options client.ContainerStartOptions) (client.ContainerStartResult, error)
-	ContainerStop(ctx context.Context, id string, options client.ContainerStopOptions) (client.ContainerStopResult, error)
-	ContainerUnpause(ctx context.Context, id string, options client.ContainerUnpauseOptions) (client.ContainerUnpauseResult, error)
-	ContainerUpdate(ctx context.Context, id string, options client.ContainerUpdateOptions) (client.ContainerUpdateResult, error)
-	CopyToContainer(ctx context.Context, id string, options client.CopyToContainerOptions) (client.CopyToContainerResult, error)
-
-	ImageBuild(ctx context.Context, source io.Reader, options client.ImageBuildOptions) (client.ImageBuildResult, error)
-	ImageInspect(ctx context.Context, id string, options ...client.ImageInspectOption) (client.ImageInspectResult, error)
-	ImagePull(ctx context.Context, reference string, options client.ImagePullOptions) (client.ImagePullResponse, error)
-	ImageRemove(ctx context.Context, id string, options client.ImageRemoveOptions) (client.ImageRemoveResult, error)
-
-	NetworkConnect(ctx context.Context, id string, options client.NetworkConnectOptions) (client.NetworkConnectResult, error)
-	NetworkCreate(ctx context.Context, name string, options client.NetworkCreateOptions) (client.NetworkCreateResult, error)
-	NetworkDisconnect(ctx context.Context, id string, options client.NetworkDisconnectOptions) (client.NetworkDisconnectResult, error)
-	NetworkInspect(ctx context.Context, id string, options client.NetworkInspectOptions) (client.NetworkInspectResult, error)
-	NetworkRemove(ctx context.Context, id string, options client.NetworkRemoveOptions) (client.NetworkRemoveResult, error)
-
-	VolumeCreate(ctx context.Context, options client.VolumeCreateOptions) (client.VolumeCreateResult, error)
-	VolumeInspect(ctx context.Context, name string, options client.VolumeInspectOptions) (client.VolumeInspectResult, error)
-	VolumeRemove(ctx context.Context, name string, options client.VolumeRemoveOptions) (client.VolumeRemoveResult, error)
+	provider *provider
 }
 
-var _ engine = (*client.Client)(nil)
+// Configure prepares the client. It does not reach for the engine, so that a preview
+// needs none.
+func (c *EngineConfig) Configure(context.Context) error {
+	e, err := engines.Open(c.Host, c.Context)
+	if err == nil {
+		c.provider.engine = e
+	}
+	return err
+}
 
-// engineConfig is the provider resource's configuration.
-type engineConfig struct {
-	// Host is the engine's address, such as unix:///var/run/docker.sock or tcp://10.0.0.5:2375.
-	Host string `json:"host" rule:"update"`
-	// Context is the name of a docker CLI context. Host wins over it.
-	Context string `json:"context" rule:"update"`
-	// Version and PluginDownloadURL are what Pulumi itself records with a provider.
-	Version           string `json:"version" rule:"update"`
-	PluginDownloadURL string `json:"pluginDownloadURL" rule:"update"`
+// checkConfig refuses the settings of the official provider that this one does not have.
+func (d *provider) checkConfig(_ context.Context, req p.CheckRequest) (p.CheckResponse, error) {
+	given := req.Inputs
+	for name := range given.All {
+		if strings.HasPrefix(name, "__") { // Pulumi's own
+			given = given.Delete(name)
+		}
+	}
+	faults, _ := d.objectFaults("", given, d.config.InputProperties, nil)
+	return p.CheckResponse{Inputs: req.Inputs, Failures: failures(faults)}, nil
+}
+
+// diffConfig never replaces a provider: its resources stay where they are.
+func (d *provider) diffConfig(_ context.Context, req p.DiffRequest) (p.DiffResponse, error) {
+	diff := d.changes("", d.config.InputProperties, req.OldInputs, req.Inputs, false)
+	return p.DiffResponse{HasChanges: len(diff) > 0, DetailedDiff: diff}, nil
 }

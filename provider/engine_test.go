@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -46,21 +46,14 @@ read domain; echo '{"ServerURL":"'$domain'","Username":"helper","Secret":"for '$
 
 func TestSchemaIsOfWhatIsServed(t *testing.T) {
 	t.Parallel()
-	resp, err := New().GetSchema(t.Context(), plugin.GetSchemaRequest{})
+	resp, err := withEngine(t, nil).GetSchema(p.GetSchemaRequest{})
 	require.NoError(t, err)
 	var schema struct {
 		Name      string
 		Resources map[string]struct{ RequiredInputs []string }
 	}
-	require.NoError(t, json.Unmarshal(resp.Schema, &schema))
+	require.NoError(t, json.Unmarshal([]byte(resp.Schema), &schema))
 	assert.Equal(t, "docker", schema.Name)
 	assert.Len(t, schema.Resources, 5)
 	assert.Equal(t, []string{"name", "image"}, schema.Resources[containerToken].RequiredInputs)
-}
-
-func TestPluginInfo(t *testing.T) {
-	t.Parallel()
-	info, err := New().GetPluginInfo(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, Version, info.Version.String())
 }

@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/blang/semver"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -20,15 +23,18 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
+	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/pulumi/pulumi-go-provider/integration"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/require"
 )
 
 // fakeEngine answers from its fields; a method without an answer here panics, being
 // the nil engine's.
 type fakeEngine struct {
-	engine
+	client.APIClient
 
 	version string
 	// id is the engine's own ID.
@@ -280,11 +286,9 @@ func (f *fakeEngine) VolumeRemove(
 	return client.VolumeRemoveResult{}, f.volumeRemoveErr
 }
 
-func (f *fakeEngine) ImageBuild(
-	ctx context.Context, _ io.Reader, _ client.ImageBuildOptions,
-) (client.ImageBuildResult, error) {
+func (f *fakeEngine) DialHijack(ctx context.Context, _, _ string, _ map[string][]string) (net.Conn, error) {
 	<-ctx.Done()
-	return client.ImageBuildResult{}, errors.New("process did not complete successfully: signal: interrupt")
+	return nil, ctx.Err()
 }
 
 func (f *fakeEngine) ImageInspect(
@@ -323,11 +327,19 @@ func (fakePull) JSONMessages(context.Context) iter.Seq2[jsonstream.Message, erro
 	return func(func(jsonstream.Message, error) bool) {}
 }
 
-// withEngine is a provider that talks to the fake.
-func withEngine(e engine) *Provider {
-	p := New()
-	p.engine = e
-	return p
+// withEngine serves a provider that talks to the fake.
+func withEngine(t *testing.T, e client.APIClient) integration.Server {
+	t.Helper()
+	return serve(t, t.Context(), e)
+}
+
+func serve(t *testing.T, ctx context.Context, e client.APIClient) integration.Server { //nolint:revive // as in the library
+	t.Helper()
+	served, err := newProvider(e)
+	require.NoError(t, err)
+	server, err := integration.NewServer(ctx, "docker", semver.MustParse(Version), integration.WithProvider(served))
+	require.NoError(t, err)
+	return server
 }
 
 const (
@@ -335,23 +347,55 @@ const (
 	volumeToken      = "docker:index/volume:Volume"
 	remoteImageToken = "docker:index/remoteImage:RemoteImage"
 	containerToken   = "docker:index/container:Container"
-	imageToken       = "docker:index/image:Image"
 )
 
-// properties makes a property map of Go values; a resource.PropertyValue in it, a
-// secret or an unknown one, stays what it is.
-func properties(values map[string]any) resource.PropertyMap {
-	return resource.NewPropertyMapFromMap(values)
+func urnOf(token string) resource.URN {
+	return resource.NewURN("stack", "project", "", tokens.Type(token), "name")
 }
 
-var unknown = resource.MakeComputed(resource.NewProperty(""))
+// properties makes a property map of Go values.
+func properties(values map[string]any) property.Map { return value(values).AsMap() }
+
+// value makes a property of a Go value; a property in it, a secret or an unknown one,
+// stays what it is.
+func value(v any) property.Value {
+	switch v := v.(type) {
+	case nil:
+		return property.Value{}
+	case property.Value:
+		return v
+	case map[string]any:
+		entries := map[string]property.Value{}
+		for key, entry := range v {
+			entries[key] = value(entry)
+		}
+		return property.New(entries)
+	case []any:
+		elements := make([]property.Value, len(v))
+		for i, element := range v {
+			elements[i] = value(element)
+		}
+		return property.New(elements)
+	case string:
+		return property.New(v)
+	case bool:
+		return property.New(v)
+	case int:
+		return property.New(float64(v))
+	case float64:
+		return property.New(v)
+	default:
+		panic(v)
+	}
+}
+
+func secret(v any) property.Value { return value(v).WithSecret(true) }
+
+var unknown = property.New(property.Computed)
 
 // merged is base with the changes; a nil takes a property away.
 func merged(base, changes map[string]any) map[string]any {
-	all := map[string]any{}
-	for k, v := range base {
-		all[k] = v
-	}
+	all := maps.Clone(base)
 	for k, v := range changes {
 		if all[k] = v; v == nil {
 			delete(all, k)
@@ -361,9 +405,9 @@ func merged(base, changes map[string]any) map[string]any {
 }
 
 // reasons are what check says, joined.
-func reasons(t *testing.T, p *Provider, token string, values map[string]any) string {
+func reasons(t *testing.T, server integration.Server, token string, values map[string]any) string {
 	t.Helper()
-	resp, err := p.Check(t.Context(), plugin.CheckRequest{Type: typeToken(token), News: properties(values)})
+	resp, err := server.Check(p.CheckRequest{Urn: urnOf(token), Inputs: properties(values)})
 	require.NoError(t, err)
 	var texts []string
 	for _, f := range resp.Failures {

@@ -1,55 +1,59 @@
 package provider
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
-	"reflect"
+	"io"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
+	"github.com/moby/moby/api/types/container"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// wrapped is a JSON value as a property: {"$secret": x} and {"$output": x} are wrapped,
-// "$unknown" is not known yet.
-func wrapped(v any) resource.PropertyValue {
+// wrapped is a JSON value as a property: {"$secret": x} is a secret, {"$output": x} one
+// that depends on a resource, and "$unknown" is not known yet.
+func wrapped(v any) property.Value {
 	switch v := v.(type) {
 	case map[string]any:
 		if inner, ok := v["$secret"]; ok {
-			return resource.MakeSecret(wrapped(inner))
+			return secret(wrapped(inner))
 		}
 		if inner, ok := v["$output"]; ok {
-			return resource.NewProperty(resource.Output{Element: wrapped(inner), Known: true})
+			return wrapped(inner).WithDependencies([]resource.URN{urnOf(networkToken)})
 		}
-		object := resource.PropertyMap{}
+		object := map[string]any{}
 		for key, inner := range v {
-			object[resource.PropertyKey(key)] = wrapped(inner)
+			object[key] = wrapped(inner)
 		}
-		return resource.NewProperty(object)
+		return value(object)
 	case []any:
-		list := []resource.PropertyValue{}
+		list := []any{}
 		for _, inner := range v {
 			list = append(list, wrapped(inner))
 		}
-		return resource.NewProperty(list)
+		return value(list)
 	}
 	if v == "$unknown" {
 		return unknown
 	}
-	return resource.NewPropertyValue(v)
+	return value(v)
 }
 
-// fuzzed are the properties that a fuzzed text spells, nil for none.
-func fuzzed(text string) resource.PropertyMap {
+// fuzzed are the properties that a fuzzed text spells, none for other texts.
+func fuzzed(text string) property.Map {
 	var object map[string]any
 	if json.Unmarshal([]byte(text), &object) != nil {
-		return nil
+		return property.Map{}
 	}
-	properties := resource.PropertyMap{}
+	properties := property.Map{}
 	for key, value := range object {
-		properties[resource.PropertyKey(key)] = wrapped(value)
+		properties = properties.Set(key, wrapped(value))
 	}
 	return properties
 }
@@ -71,29 +75,30 @@ func addProperties(f *testing.F, add func(text string)) {
 	}
 }
 
-// Whatever a program passes, check answers, and what it accepts means the same when it is
-// decoded, spelt out and decoded again.
+// Whatever a program passes, check answers, and what it accepts stays as it was given, makes
+// a preview, and does not differ from itself.
 func FuzzCheck(f *testing.F) {
 	addProperties(f, func(text string) { f.Add(text) })
 	f.Fuzz(func(t *testing.T, text string) {
-		inputs := fuzzed(text)
-		decode(inputs, &imageArgs{}) // its check reads the build context, wherever that is
-		for token, kind := range New().types {
-			if token == imageToken {
-				continue
-			}
-			_, failures, err := kind.check(inputs)
-			if err != nil || len(failures) > 0 || inputs.ContainsUnknowns() || token != containerToken {
-				continue
-			}
-			args := arguments[containerArgs](inputs)
-			spelt, err := json.Marshal(args)
+		inputs, server := fuzzed(text), withEngine(t, nil)
+		for _, token := range []string{containerToken, networkToken, volumeToken, remoteImageToken} {
+			checked, err := server.Check(p.CheckRequest{Urn: urnOf(token), Inputs: inputs})
 			require.NoError(t, err)
-			var object map[string]any
-			require.NoError(t, json.Unmarshal(spelt, &object))
-			again := arguments[containerArgs](resource.NewPropertyMapFromMap(object))
-			assert.Empty(t, diffArgs[containerArgs](inputs, resource.NewPropertyMapFromMap(object)))
-			assert.True(t, same(reflect.ValueOf(&args), reflect.ValueOf(&again), false))
+			if len(checked.Failures) > 0 {
+				continue
+			}
+			assert.True(t, property.New(inputs).Equals(property.New(checked.Inputs)))
+			preview, err := server.Create(p.CreateRequest{Urn: urnOf(token), Properties: checked.Inputs, DryRun: true})
+			require.NoError(t, err)
+			for name, value := range checked.Inputs.All {
+				assert.True(t, value.Equals(preview.Properties.Get(name)), name)
+			}
+			if property.New(inputs).HasComputed() {
+				continue
+			}
+			diff, err := server.Diff(p.DiffRequest{Urn: urnOf(token), State: preview.Properties, OldInputs: checked.Inputs, Inputs: checked.Inputs})
+			require.NoError(t, err)
+			assert.False(t, diff.HasChanges)
 		}
 	})
 }
@@ -102,13 +107,17 @@ func FuzzCheck(f *testing.F) {
 func FuzzDiff(f *testing.F) {
 	addProperties(f, func(text string) { f.Add(text, strings.ReplaceAll(text, "1", "2")) })
 	f.Fuzz(func(t *testing.T, before, after string) {
-		olds, news := fuzzed(before), fuzzed(after)
-		if olds.ContainsUnknowns() || news.ContainsUnknowns() {
-			_ = diffArgs[containerArgs](olds, news)
+		olds, news, server := fuzzed(before), fuzzed(after), withEngine(t, nil)
+		changes := func(olds, news property.Map) map[string]p.PropertyDiff {
+			resp, err := server.Diff(p.DiffRequest{Urn: urnOf(containerToken), State: properties(ourState), OldInputs: olds, Inputs: news})
+			require.NoError(t, err)
+			return resp.DetailedDiff
+		}
+		there, back := changes(olds, news), changes(news, olds)
+		if property.New(olds).HasComputed() || property.New(news).HasComputed() {
 			return
 		}
-		assert.Empty(t, diffArgs[containerArgs](olds, olds))
-		there, back := diffArgs[containerArgs](olds, news), diffArgs[containerArgs](news, olds)
+		assert.Empty(t, changes(olds, olds))
 		for path := range there {
 			assert.Contains(t, back, path)
 		}
@@ -116,34 +125,43 @@ func FuzzDiff(f *testing.F) {
 	})
 }
 
-// A text reaches the engine exactly as it is, or is refused without being shown.
+// A text reaches the engine exactly as it is, or is refused without being shown. One that
+// is not UTF-8 does not even reach the provider: a message to it cannot hold it.
 func FuzzText(f *testing.F) {
 	for _, text := range []string{
-		"plain", "two\nlines\r\n", `"quoted" 'twice' \u0000 \x00`, "$HOME ${A:-b} $$", "100%s %!d", "a\x00b", "\xff\xfe", "\ufeff\u2028<&>", strings.Repeat("x", 1<<20),
+		"plain", "two\nlines\r\n", `"quoted" 'twice' \u0000 \x00`, "$HOME ${A:-b} $$", "100%s %!d", "a\x00b", "\ufeff\u2028<&>", strings.Repeat("x", 1<<20),
 	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		value := resource.MakeSecret(resource.NewProperty(text))
-		var args containerArgs
-		failures := decode(properties(map[string]any{
-			"name": "a", "image": "b", "envs": []any{value}, "logOpts": map[string]any{"a": value},
-			"labels": []any{map[string]any{"label": "l", "value": value}},
-		}), &args)
-		if !utf8.ValidString(text) || strings.Contains(text, "\x00") {
-			assert.Len(t, failures, 3)
-			for _, failure := range failures {
-				assert.Regexp(t, `^(envs|logOpts|labels\[0\].value) must (be UTF-8|not contain a NUL byte)$`, failure.Reason)
-			}
+		text = strings.ToValidUTF8(text, "\ufffd")
+		inputs := map[string]any{
+			"name": "a", "image": "b", "mustRun": false, "envs": []any{secret(text)}, "logOpts": map[string]any{"a": secret(text)},
+			"labels": []any{map[string]any{"label": "l", "value": secret(text)}},
+		}
+		faults := reasons(t, withEngine(t, nil), containerToken, inputs)
+		if strings.Contains(text, "\x00") {
+			assert.Equal(t, "envs[0] must not contain a NUL byte\nlabels[0].value must not contain a NUL byte\nlogOpts.a must not contain a NUL byte", faults)
 		} else {
-			require.Empty(t, failures)
-			assert.Equal(t, []string{text, text, text}, []string{args.Envs[0], args.LogOpts["a"], args.Labels[0].Value})
+			require.Empty(t, faults)
+			made := createdWith(t, inputs).created
+			assert.Equal(t, []string{text, text, text}, []string{made.Config.Env[0], made.HostConfig.LogConfig.Config["a"], made.Config.Labels["l"]})
 		}
-		var file upload
-		failures = decode(properties(map[string]any{"file": "/f", "content": value}), &file)
-		assert.Equal(t, utf8.ValidString(text), len(failures) == 0, "a file may hold NUL")
-		if len(failures) == 0 {
-			assert.Equal(t, text, string(file.Content))
-		}
+		e := createdWith(t, map[string]any{"name": "a", "image": "b", "mustRun": false, "uploads": []any{map[string]any{"file": "/f", "content": secret(text)}}})
+		files := tar.NewReader(bytes.NewReader(e.uploaded))
+		_, err := files.Next()
+		require.NoError(t, err)
+		content, err := io.ReadAll(files)
+		require.NoError(t, err)
+		assert.Equal(t, text, string(content), "a file may hold NUL")
 	})
+}
+
+// createdWith is the engine after the creation of a container.
+func createdWith(t *testing.T, inputs map[string]any) *fakeEngine {
+	t.Helper()
+	e := &fakeEngine{inspect: []container.InspectResponse{created}}
+	_, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(inputs)})
+	require.NoError(t, err)
+	return e
 }

@@ -4,121 +4,121 @@ import (
 	"context"
 	"fmt"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi-go-provider/infer"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
-// imageArgs are docker.Image's inputs. An id is the image's name.
-type imageArgs struct {
-	ImageName string `json:"imageName" rule:"required"`
-	Build     *build `json:"build"     rule:"required,update"`
+// ImageArgs are docker.Image's inputs.
+type ImageArgs struct {
+	ImageName string      `pulumi:"imageName" provider:"replaceOnChanges"`
+	Build     *imageBuild `pulumi:"build"`
 	// SkipPush must be true: images stay on the engine.
-	SkipPush       bool `json:"skipPush"       rule:"update"`
-	BuildOnPreview bool `json:"buildOnPreview" rule:"update"`
+	SkipPush       bool `pulumi:"skipPush,optional"`
+	BuildOnPreview bool `pulumi:"buildOnPreview,optional"`
 	// ContextHash is added by check, so that an edit in the context shows as a change.
-	ContextHash string `json:"contextHash" rule:"update"`
+	ContextHash string `pulumi:"contextHash,optional"`
 }
 
-type build struct {
-	Context    string            `json:"context"`
-	Dockerfile string            `json:"dockerfile"`
-	Args       map[string]string `json:"args"`
-	Platform   string            `json:"platform"`
-	Target     string            `json:"target"`
+type imageBuild struct {
+	Context    string            `pulumi:"context,optional"`
+	Dockerfile string            `pulumi:"dockerfile,optional"`
+	Args       map[string]string `pulumi:"args,optional"`
+	Platform   string            `pulumi:"platform,optional"`
+	Target     string            `pulumi:"target,optional"`
 }
 
-const contextHashKey = "contextHash"
+const (
+	imageType      = "docker:index/image:Image"
+	contextHashKey = "contextHash"
+)
 
-type imageType struct{}
+// ImageState is what is recorded of a built image; RepoDigest is its id.
+type ImageState struct {
+	ImageArgs
+	BaseImageName  string `pulumi:"baseImageName,optional"`
+	RepoDigest     string `pulumi:"repoDigest,optional"`
+	Context        string `pulumi:"context,optional"`
+	Dockerfile     string `pulumi:"dockerfile,optional"`
+	RegistryServer string `pulumi:"registryServer,optional"`
+}
 
-// computed outputs of docker.Image. What a build gives is known only after it.
-func (imageType) computed() []resource.PropertyKey { return []resource.PropertyKey{"repoDigest"} }
-
-func (imageType) rebuilds() bool { return true }
-
-// coexists: as for a pull, a build that fails stops nothing.
-func (imageType) coexists() bool { return true }
-
-func (imageType) validate(args imageArgs) []plugin.CheckFailure {
-	var failures []plugin.CheckFailure
-	fail := func(property resource.PropertyKey, format string, a ...any) {
-		failures = append(failures, plugin.CheckFailure{Property: property, Reason: fmt.Sprintf(format, a...)})
+func imageState(args ImageArgs, id string) ImageState {
+	state := ImageState{ImageArgs: args, BaseImageName: args.ImageName, RepoDigest: id}
+	if args.Build != nil {
+		state.Context, state.Dockerfile = args.Build.Context, args.Build.Dockerfile
 	}
-	if _, err := reference.ParseNormalizedNamed(args.ImageName); err != nil {
-		fail("imageName", "imageName %q: %v", args.ImageName, err)
+	return state
+}
+
+// Image is docker.Image. Its id is the image's name. It has no Delete: like the official
+// provider's, the image stays on the engine, where its layers make the next build quick
+// and containers elsewhere may use it.
+type Image struct{}
+
+// Annotate names the official provider's type.
+func (*Image) Annotate(a infer.Annotator) { a.SetToken("index/image", "Image") }
+
+// Check adds the context's hash to the inputs.
+func (*Image) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[ImageArgs], error) {
+	resp, err := check(ctx, req, imageFaults)
+	if err != nil || len(resp.Failures) > 0 || property.New(req.NewInputs).HasComputed() {
+		return resp, err
+	}
+	files, err := openContext(resp.Inputs.Build.Context, resp.Inputs.Build.Dockerfile)
+	if err != nil {
+		return resp, err
+	}
+	resp.Inputs.ContextHash, err = files.hash(ctx)
+	return resp, err
+}
+
+func imageFaults(args ImageArgs) []string {
+	var faults []string
+	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
+	if _, err := reference.ParseNormalizedNamed(args.ImageName); err != nil && args.ImageName != "" {
+		fault("imageName %q: %v", args.ImageName, err)
 	}
 	if !args.SkipPush {
-		fail("skipPush", "skipPush must be true: the offline docker provider does not push images")
+		fault("skipPush must be true: the offline docker provider does not push images")
 	}
 	if args.BuildOnPreview {
-		fail("buildOnPreview", "buildOnPreview must be false: a preview changes nothing")
+		fault("buildOnPreview must be false: a preview changes nothing")
 	}
 	if args.Build == nil {
-		return failures
+		return faults
 	}
 	if _, err := parsePlatform(args.Build.Platform); err != nil {
-		fail("build.platform", "build.%v", err)
+		fault("build.%v", err)
 	}
 	if _, err := openContext(args.Build.Context, args.Build.Dockerfile); err != nil {
-		fail("build.context", "%v", err)
+		fault("%v", err)
 	}
-	return failures
+	return faults
 }
 
-// complete adds the context's hash to the inputs.
-func (imageType) complete(args imageArgs, inputs resource.PropertyMap) (resource.PropertyMap, error) {
-	files, err := openContext(args.Build.Context, args.Build.Dockerfile)
+// Create builds the image.
+func (*Image) Create(ctx context.Context, req infer.CreateRequest[ImageArgs]) (infer.CreateResponse[ImageState], error) {
+	state, err := buildImage(ctx, callOf(ctx), req.Inputs)
+	return infer.CreateResponse[ImageState]{ID: req.Inputs.ImageName, Output: state}, err
+}
+
+// Update builds; layers that the engine still has make that quick.
+func (*Image) Update(
+	ctx context.Context, req infer.UpdateRequest[ImageArgs, ImageState],
+) (infer.UpdateResponse[ImageState], error) {
+	state, err := buildImage(ctx, callOf(ctx), req.Inputs)
+	return infer.UpdateResponse[ImageState]{Output: state}, err
+}
+
+// Read says that the image is gone when it was pruned, so that the next up builds it.
+func (*Image) Read(
+	ctx context.Context, req infer.ReadRequest[ImageArgs, ImageState],
+) (infer.ReadResponse[ImageArgs, ImageState], error) {
+	_, err := callOf(ctx).engine.ImageInspect(ctx, req.State.RepoDigest)
 	if err != nil {
-		return nil, err
+		return infer.ReadResponse[ImageArgs, ImageState]{}, unlessGone(err, "image", req.State.ImageName)
 	}
-	hash, err := files.hash()
-	if err != nil {
-		return nil, err
-	}
-	completed := inputs.Copy()
-	completed[contextHashKey] = resource.NewProperty(hash)
-	return completed, nil
+	req.State = imageState(req.Inputs, req.State.RepoDigest)
+	return infer.ReadResponse[ImageArgs, ImageState](req), nil
 }
-
-func (t imageType) create(ctx context.Context, c call, args imageArgs) (resource.ID, outputs, error) {
-	out, err := t.update(ctx, c, args)
-	return resource.ID(args.ImageName), out, err
-}
-
-// update builds; layers that the engine still has make that quick.
-func (imageType) update(ctx context.Context, c call, args imageArgs) (outputs, error) {
-	id, err := buildImage(ctx, c, args)
-	if err != nil {
-		return nil, err
-	}
-	return imageOutputs(args, id), nil
-}
-
-func imageOutputs(args imageArgs, id string) outputs {
-	return outputs{
-		"baseImageName":  resource.NewProperty(args.ImageName),
-		"repoDigest":     resource.NewProperty(id),
-		"context":        resource.NewProperty(args.Build.Context),
-		"dockerfile":     resource.NewProperty(args.Build.Dockerfile),
-		"registryServer": resource.NewProperty(""),
-	}
-}
-
-// read says that the image is gone when it was pruned, so that the next up builds it.
-func (imageType) read(ctx context.Context, c call, args imageArgs) (outputs, error) {
-	id := c.recordedText("repoDigest")
-	_, err := c.engine.ImageInspect(ctx, id)
-	if cerrdefs.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", args.ImageName, err)
-	}
-	return imageOutputs(args, id), nil
-}
-
-// remove leaves the image on the engine, like the official provider: the layers make
-// the next build quick, and containers elsewhere may use it.
-func (imageType) remove(context.Context, call, imageArgs) error { return nil }

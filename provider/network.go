@@ -11,49 +11,55 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi-go-provider/infer"
 )
 
-// networkArgs are docker.Network's inputs. An id is the engine's network id.
-type networkArgs struct {
-	Name        string            `json:"name"        rule:"required"`
-	Driver      string            `json:"driver"`
-	IPAMConfigs []ipamConfig      `json:"ipamConfigs" rule:"set"`
-	Labels      []label           `json:"labels"      rule:"set"`
-	Internal    bool              `json:"internal"`
-	Attachable  bool              `json:"attachable"`
-	Options     map[string]string `json:"options"`
+// NetworkArgs are docker.Network's inputs.
+type NetworkArgs struct {
+	Name        string            `pulumi:"name" provider:"replaceOnChanges"`
+	Driver      string            `pulumi:"driver,optional" provider:"replaceOnChanges"`
+	IPAMConfigs []ipamConfig      `pulumi:"ipamConfigs,optional" provider:"replaceOnChanges"`
+	Labels      []label           `pulumi:"labels,optional" provider:"replaceOnChanges"`
+	Internal    bool              `pulumi:"internal,optional" provider:"replaceOnChanges"`
+	Attachable  bool              `pulumi:"attachable,optional" provider:"replaceOnChanges"`
+	Options     map[string]string `pulumi:"options,optional" provider:"replaceOnChanges"`
 }
 
 type ipamConfig struct {
-	Subnet  string `json:"subnet"`
-	Gateway string `json:"gateway"`
-	IPRange string `json:"ipRange"`
+	Subnet  string `pulumi:"subnet,optional"`
+	Gateway string `pulumi:"gateway,optional"`
+	IPRange string `pulumi:"ipRange,optional"`
 }
 
-type networkType struct{}
-
-func (networkType) computed() []resource.PropertyKey {
-	return []resource.PropertyKey{"driver", "scope"}
+// NetworkState is what is recorded of a network. Its driver is the engine's choice where
+// none was given.
+type NetworkState struct {
+	NetworkArgs
+	Scope string `pulumi:"scope,optional"`
 }
 
-func (networkType) validate(args networkArgs) []plugin.CheckFailure {
-	_, failures := ipam(args)
-	return failures
+// Network is docker.Network. Its id is the engine's network id.
+type Network struct{}
+
+// Annotate names the official provider's type.
+func (*Network) Annotate(a infer.Annotator) { a.SetToken("index/network", "Network") }
+
+// Check reports what the engine would refuse.
+func (*Network) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[NetworkArgs], error) {
+	return check(ctx, req, func(args NetworkArgs) []string {
+		_, faults := ipam(args)
+		return faults
+	})
 }
 
 // ipam parses the address settings.
-func ipam(args networkArgs) (*network.IPAM, []plugin.CheckFailure) {
+func ipam(args NetworkArgs) (*network.IPAM, []string) {
 	if len(args.IPAMConfigs) == 0 {
 		return nil, nil
 	}
-	var failures []plugin.CheckFailure
-	fail := func(i int, field string, err error) {
-		path := fmt.Sprintf("ipamConfigs[%d].%s", i, field)
-		failures = append(failures, plugin.CheckFailure{
-			Property: resource.PropertyKey(path), Reason: fmt.Sprintf("%s: %v", path, err),
-		})
+	var faults []string
+	fault := func(i int, field string, err error) {
+		faults = append(faults, fmt.Sprintf("ipamConfigs[%d].%s: %v", i, field, err))
 	}
 	parsed := &network.IPAM{Driver: "default"}
 	for i, c := range args.IPAMConfigs {
@@ -61,25 +67,38 @@ func ipam(args networkArgs) (*network.IPAM, []plugin.CheckFailure) {
 		var err error
 		if c.Subnet != "" {
 			if config.Subnet, err = netip.ParsePrefix(c.Subnet); err != nil {
-				fail(i, "subnet", err)
+				fault(i, "subnet", err)
 			}
 		}
 		if c.IPRange != "" {
 			if config.IPRange, err = netip.ParsePrefix(c.IPRange); err != nil {
-				fail(i, "ipRange", err)
+				fault(i, "ipRange", err)
 			}
 		}
 		if c.Gateway != "" {
 			if config.Gateway, err = netip.ParseAddr(c.Gateway); err != nil {
-				fail(i, "gateway", err)
+				fault(i, "gateway", err)
 			}
 		}
 		parsed.Config = append(parsed.Config, config)
 	}
-	return parsed, failures
+	return parsed, faults
 }
 
-func (networkType) create(ctx context.Context, c call, args networkArgs) (resource.ID, outputs, error) {
+// Create makes the network, or takes over the one that this stack made before.
+func (*Network) Create(
+	ctx context.Context, req infer.CreateRequest[NetworkArgs],
+) (infer.CreateResponse[NetworkState], error) {
+	found, err := createNetwork(ctx, callOf(ctx), req.Inputs)
+	return infer.CreateResponse[NetworkState]{ID: found.ID, Output: networkState(req.Inputs, found)}, err
+}
+
+func networkState(args NetworkArgs, found network.Inspect) NetworkState {
+	args.Driver = found.Driver
+	return NetworkState{args, found.Scope}
+}
+
+func createNetwork(ctx context.Context, c call, args NetworkArgs) (network.Inspect, error) {
 	addresses, _ := ipam(args)
 	options := client.NetworkCreateOptions{
 		Driver: args.Driver, IPAM: addresses, Internal: args.Internal, Attachable: args.Attachable, Options: args.Options,
@@ -90,20 +109,18 @@ func (networkType) create(ctx context.Context, c call, args networkArgs) (resour
 	switch {
 	case cerrdefs.IsNotFound(err):
 	case err != nil:
-		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
+		return network.Inspect{}, fmt.Errorf("network %s: %w", args.Name, err)
 	case !isOurs(existing.Network.Labels, args.Labels):
-		return "", nil, fmt.Errorf("network %s exists already and is not this stack's: "+
+		return network.Inspect{}, fmt.Errorf("network %s exists already and is not this stack's: "+
 			"`docker network inspect %[1]s` shows who uses it, `docker network rm %[1]s` removes it, "+
 			"or give this stack another namePrefix", args.Name)
-	default:
+	case existing.Network.Labels[hashLabel] == options.Labels[hashLabel]:
 		// An orphan: this stack created it, and its state does not know it.
-		c.id = resource.ID(existing.Network.ID)
-		if existing.Network.Labels[hashLabel] == options.Labels[hashLabel] {
-			c.run.takenOver.Store(c.id, c.progress.urn)
-			return c.id, networkOutputs(existing.Network), nil
-		}
+		c.takenOver.Store(existing.Network.ID, c.urn)
+		return existing.Network, nil
+	default:
 		if err := clearNetwork(ctx, c, args, existing.Network); err != nil {
-			return "", nil, err
+			return network.Inspect{}, err
 		}
 	}
 	made, err := c.engine.NetworkCreate(ctx, args.Name, options)
@@ -111,20 +128,21 @@ func (networkType) create(ctx context.Context, c call, args networkArgs) (resour
 		if strings.Contains(err.Error(), "overlap") {
 			err = fmt.Errorf("%w\nFix: give this stack another `subnet`, or remove the network that holds it (`docker network ls`)", err)
 		}
-		return "", nil, fmt.Errorf("network %s: %w", args.Name, err)
+		return network.Inspect{}, fmt.Errorf("network %s: %w", args.Name, err)
 	}
 	found, err := c.engine.NetworkInspect(ctx, made.ID, client.NetworkInspectOptions{})
 	if err != nil {
 		// No state knows it yet. Where this fails too, the next run takes it over.
 		_, removeErr := c.engine.NetworkRemove(context.WithoutCancel(ctx), made.ID, client.NetworkRemoveOptions{})
-		return "", nil, fmt.Errorf("network %s: %w", args.Name, errors.Join(err, removeErr))
+		return network.Inspect{}, fmt.Errorf("network %s: %w", args.Name, errors.Join(err, removeErr))
 	}
-	return resource.ID(made.ID), networkOutputs(found.Network), nil
+	found.Network.ID = made.ID
+	return found.Network, nil
 }
 
 // clearNetwork removes an orphan that is not what is wanted. This stack's containers
 // are disconnected first: each is replaced when its own turn comes.
-func clearNetwork(ctx context.Context, c call, args networkArgs, found network.Inspect) error {
+func clearNetwork(ctx context.Context, c call, args NetworkArgs, found network.Inspect) error {
 	for id := range found.Containers {
 		attached, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil {
@@ -139,42 +157,39 @@ func clearNetwork(ctx context.Context, c call, args networkArgs, found network.I
 			return fmt.Errorf("network %s: %w", args.Name, err)
 		}
 	}
-	return networkType{}.remove(ctx, c, args)
+	return removeNetwork(ctx, c, found.ID, args)
 }
 
-func networkOutputs(found network.Inspect) outputs {
-	return outputs{"driver": resource.NewProperty(found.Driver), "scope": resource.NewProperty(found.Scope)}
-}
-
-func (networkType) read(ctx context.Context, c call, args networkArgs) (outputs, error) {
-	found, err := c.engine.NetworkInspect(ctx, string(c.id), client.NetworkInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return nil, nil
-	}
+// Read finds out whether the network is still there.
+func (*Network) Read(
+	ctx context.Context, req infer.ReadRequest[NetworkArgs, NetworkState],
+) (infer.ReadResponse[NetworkArgs, NetworkState], error) {
+	found, err := callOf(ctx).engine.NetworkInspect(ctx, req.ID, client.NetworkInspectOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("network %s: %w", args.Name, err)
+		return infer.ReadResponse[NetworkArgs, NetworkState]{}, unlessGone(err, "network", req.State.Name)
 	}
-	return networkOutputs(found.Network), nil
+	req.State = networkState(req.Inputs, found.Network)
+	return infer.ReadResponse[NetworkArgs, NetworkState](req), nil
 }
 
-// update has nothing to do: every property of a network is fixed when it is made.
-func (t networkType) update(ctx context.Context, c call, args networkArgs) (outputs, error) {
-	return t.read(ctx, c, args)
+// Delete removes the network, or names the containers that still use it.
+func (*Network) Delete(ctx context.Context, req infer.DeleteRequest[NetworkState]) (infer.DeleteResponse, error) {
+	return infer.DeleteResponse{}, removeNetwork(ctx, callOf(ctx), req.ID, req.State.NetworkArgs)
 }
 
-func (networkType) remove(ctx context.Context, c call, args networkArgs) error {
-	_, err := c.engine.NetworkRemove(ctx, string(c.id), client.NetworkRemoveOptions{})
+func removeNetwork(ctx context.Context, c call, id string, args NetworkArgs) error {
+	_, err := c.engine.NetworkRemove(ctx, id, client.NetworkRemoveOptions{})
 	if err == nil || cerrdefs.IsNotFound(err) {
 		return nil
 	}
-	found, inspectErr := c.engine.NetworkInspect(ctx, string(c.id), client.NetworkInspectOptions{})
+	found, inspectErr := c.engine.NetworkInspect(ctx, id, client.NetworkInspectOptions{})
 	if inspectErr != nil || len(found.Network.Containers) == 0 {
 		return fmt.Errorf("network %s: %w", args.Name, err)
 	}
 	return stillUsed(args, found.Network)
 }
 
-func stillUsed(args networkArgs, found network.Inspect) error {
+func stillUsed(args NetworkArgs, found network.Inspect) error {
 	var names []string
 	for _, attached := range found.Containers {
 		names = append(names, attached.Name)

@@ -42,3 +42,20 @@ func isOurs(existing map[string]string, wanted []label) bool {
 	identity, labelled := existing[identityLabel]
 	return stack != "" && existing[stackLabel] == stack && (!labelled || identity == want[identityLabel])
 }
+
+// label is one label, as the official provider spells it.
+type label struct {
+	Label string `pulumi:"label"`
+	Value string `pulumi:"value"`
+}
+
+func labelMap(labels []label) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	byName := map[string]string{}
+	for _, l := range labels {
+		byName[l.Label] = l.Value
+	}
+	return byName
+}

@@ -1,14 +1,16 @@
 package provider
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/pulumi/pulumi-go-provider/integration"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -24,7 +26,7 @@ var labelled = merged(containerInputs, map[string]any{"labels": []any{
 func madeBy(t *testing.T, inputs map[string]any) *container.InspectResponse {
 	t.Helper()
 	e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
-	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(inputs)})
+	_, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(inputs)})
 	require.NoError(t, err)
 	config := *healthy.Config
 	config.Labels = e.created.Config.Labels
@@ -84,7 +86,7 @@ func TestOrphanedContainer(t *testing.T) {
 				if c.changed != nil {
 					c.changed(e.orphan)
 				}
-				resp, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(labelled)})
+				resp, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(labelled)})
 				if c.err != "" {
 					require.ErrorContains(t, err, c.err)
 					assert.Empty(t, e.calls)
@@ -92,10 +94,10 @@ func TestOrphanedContainer(t *testing.T) {
 				}
 				require.NoError(t, err)
 				assert.Equal(t, c.calls, e.calls)
-				assert.Equal(t, "sha256:one", resp.Properties[containerImageKey].StringValue())
-				assert.False(t, resp.Properties.HasValue(driftKey))
+				assert.Equal(t, "sha256:one", resp.Properties.Get("imageId").AsString())
+				assert.True(t, resp.Properties.Get(driftKey).IsNull())
 				if len(c.calls) == len(replaced) {
-					assert.Equal(t, resource.ID("c1"), resp.ID)
+					assert.Equal(t, "c1", resp.ID)
 					assert.Equal(t, 60, *e.stopped[0].Timeout, "its grace time")
 				}
 			})
@@ -107,15 +109,15 @@ func TestOrphanedContainer(t *testing.T) {
 func TestRenamedResourceKeepsTheContainer(t *testing.T) {
 	t.Parallel()
 	e := &fakeEngine{orphan: madeBy(t, labelled), inspect: []container.InspectResponse{healthy}, images: map[string]string{"sha256:one": "sha256:one"}}
-	p := withEngine(e)
-	_, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, URN: "new", Properties: properties(labelled)})
+	server, renamed := withEngine(t, e), urnOf(containerToken)+"-renamed"
+	_, err := server.Create(p.CreateRequest{Urn: renamed, Properties: properties(labelled)})
 	require.NoError(t, err)
-	old := plugin.DeleteRequest{Type: containerToken, URN: "old", ID: "o1", Inputs: properties(labelled), Outputs: properties(merged(labelled, ourState))}
-	_, err = p.Delete(t.Context(), old)
+	old := p.DeleteRequest{Urn: urnOf(containerToken), ID: "o1", OldInputs: properties(labelled), Properties: properties(merged(labelled, ourState))}
+	err = server.Delete(old)
 	require.NoError(t, err)
 	assert.Empty(t, e.calls)
-	old.URN = "new"
-	_, err = p.Delete(t.Context(), old)
+	old.Urn = renamed
+	err = server.Delete(old)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"stop o1", "remove o1"}, e.calls)
 }
@@ -130,11 +132,11 @@ func TestOrphanedNetwork(t *testing.T) {
 		}
 		return network.Inspect{Network: network.Network{ID: name, Driver: "bridge"}}, nil
 	}
-	_, err := withEngine(made).Create(t.Context(), plugin.CreateRequest{Type: networkToken, Properties: properties(inputs)})
+	_, err := withEngine(t, made).Create(p.CreateRequest{Urn: urnOf(networkToken), Properties: properties(inputs)})
 	require.NoError(t, err)
 	require.Equal(t, []string{"create net"}, made.calls)
 
-	ours, foreign := labelMap(arguments[containerArgs](properties(labelled)).Labels), map[string]string{}
+	ours, foreign := map[string]string{stackLabel: "dev", identityLabel: "id-1"}, map[string]string{}
 	cases := map[string]struct {
 		labels   map[string]string
 		attached map[string]string // the labels of the container that is attached
@@ -164,14 +166,14 @@ func TestOrphanedNetwork(t *testing.T) {
 				}
 				return found, nil
 			}
-			resp, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: networkToken, Properties: properties(inputs)})
+			resp, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(networkToken), Properties: properties(inputs)})
 			assert.Equal(t, c.calls, e.calls)
 			if c.err != "" {
 				require.ErrorContains(t, err, c.err)
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, "local", resp.Properties["scope"].StringValue())
+			assert.Equal(t, "local", resp.Properties.Get("scope").AsString())
 			assert.Equal(t, c.calls == nil, resp.ID == "o1")
 		})
 	}
@@ -185,28 +187,28 @@ func TestNetworkThatCannotBeInspectedIsNotLost(t *testing.T) {
 		}
 		return network.Inspect{}, errEngine
 	}}
-	_, err := withEngine(e).Create(t.Context(), plugin.CreateRequest{Type: networkToken, Properties: properties(map[string]any{"name": "net"})})
+	_, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(networkToken), Properties: properties(map[string]any{"name": "net"})})
 	require.ErrorIs(t, err, errEngine)
 	assert.Equal(t, []string{"create net", "remove n1"}, e.calls)
 }
 
 func TestAnotherEngineIsRefused(t *testing.T) {
 	t.Parallel()
-	recorded := func(id string) resource.PropertyMap {
+	recorded := func(id string) property.Map {
 		return properties(merged(merged(containerInputs, ourState), map[string]any{engineKey: id}))
 	}
-	inputs, ctx := properties(containerInputs), t.Context()
-	calls := map[string]func(p *Provider, recorded resource.PropertyMap) error{
-		"read": func(p *Provider, recorded resource.PropertyMap) error {
-			_, err := p.Read(ctx, plugin.ReadRequest{Type: containerToken, ID: "c1", Inputs: inputs, State: recorded})
+	inputs := properties(containerInputs)
+	calls := map[string]func(server integration.Server, recorded property.Map) error{
+		"read": func(server integration.Server, recorded property.Map) error {
+			_, err := server.Read(p.ReadRequest{Urn: urnOf(containerToken), ID: "c1", Inputs: inputs, Properties: recorded})
 			return err
 		},
-		"update": func(p *Provider, recorded resource.PropertyMap) error {
-			_, err := p.Update(ctx, plugin.UpdateRequest{Type: containerToken, ID: "c1", NewInputs: inputs, OldOutputs: recorded})
+		"update": func(server integration.Server, recorded property.Map) error {
+			_, err := server.Update(p.UpdateRequest{Urn: urnOf(containerToken), ID: "c1", Inputs: inputs, State: recorded})
 			return err
 		},
-		"delete": func(p *Provider, recorded resource.PropertyMap) error {
-			_, err := p.Delete(ctx, plugin.DeleteRequest{Type: containerToken, ID: "c1", Inputs: inputs, Outputs: recorded})
+		"delete": func(server integration.Server, recorded property.Map) error {
+			err := server.Delete(p.DeleteRequest{Urn: urnOf(containerToken), ID: "c1", OldInputs: inputs, Properties: recorded})
 			return err
 		},
 	}
@@ -214,32 +216,32 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := &fakeEngine{id: "THIS", gone: true}
-			p := withEngine(e)
-			err := call(p, recorded("THAT"))
+			server := withEngine(t, e)
+			err := call(server, recorded("THAT"))
 			for _, want := range []string{"lives on the Docker engine THAT", "(unix:///fake.sock) is THIS", "nothing was touched", "`DOCKER_HOST`", "`docker context use`", "`platform down`"} {
 				require.ErrorContains(t, err, want)
 			}
-			require.EqualError(t, call(p, recorded("THAT")), "it lives on the other Docker engine too, and was not touched")
+			require.EqualError(t, call(server, recorded("THAT")), "it lives on the other Docker engine too, and was not touched")
 			assert.Empty(t, e.calls)
 			if name != "update" { // one that is gone cannot be updated
-				require.NoError(t, call(p, recorded("THIS")), "gone counts as deleted on the right engine")
+				require.NoError(t, call(server, recorded("THIS")), "gone counts as deleted on the right engine")
 			}
 		})
 	}
 	t.Run("a state of an older version learns its engine", func(t *testing.T) {
 		t.Parallel()
-		p := withEngine(&fakeEngine{id: "THIS", inspect: []container.InspectResponse{healthy}})
-		resp, err := p.Read(ctx, plugin.ReadRequest{
-			Type: containerToken, ID: "c1", Inputs: inputs, State: properties(merged(containerInputs, ourState)),
+		server := withEngine(t, &fakeEngine{id: "THIS", inspect: []container.InspectResponse{healthy}})
+		resp, err := server.Read(p.ReadRequest{
+			Urn: urnOf(containerToken), ID: "c1", Inputs: inputs, Properties: properties(merged(containerInputs, ourState)),
 		})
 		require.NoError(t, err)
-		assert.Equal(t, "THIS", resp.Outputs[engineKey].StringValue())
+		assert.Equal(t, "THIS", resp.Properties.Get(engineKey).AsString())
 	})
 	t.Run("a preview keeps what is recorded", func(t *testing.T) {
 		t.Parallel()
-		resp, err := withEngine(nil).Update(ctx, plugin.UpdateRequest{Type: containerToken, Preview: true, NewInputs: inputs, OldOutputs: recorded("THAT")})
+		resp, err := withEngine(t, nil).Update(p.UpdateRequest{Urn: urnOf(containerToken), DryRun: true, Inputs: inputs, State: recorded("THAT")})
 		require.NoError(t, err)
-		assert.Equal(t, "THAT", resp.Properties[engineKey].StringValue())
+		assert.Equal(t, "THAT", resp.Properties.Get(engineKey).AsString())
 	})
 }
 
@@ -255,22 +257,22 @@ func TestContainerByItsImagesName(t *testing.T) {
 	config.Image, config.Labels = "postgres:16", map[string]string{"image": "sha256:one"}
 	found.Config = &config
 	e := &fakeEngine{inspect: []container.InspectResponse{found}}
-	p := withEngine(e)
-	made, err := p.Create(t.Context(), plugin.CreateRequest{Type: containerToken, Properties: properties(byName("sha256:one"))})
+	server := withEngine(t, e)
+	made, err := server.Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(byName("sha256:one"))})
 	require.NoError(t, err)
 	assert.Equal(t, "postgres:16", e.created.Config.Image, "what `docker ps` shows")
-	assert.Equal(t, "sha256:one", made.Properties[containerImageKey].StringValue())
-	read, err := p.Read(t.Context(), plugin.ReadRequest{Type: containerToken, ID: "c1", Inputs: properties(byName("sha256:one")), State: made.Properties})
+	assert.Equal(t, "sha256:one", made.Properties.Get("imageId").AsString())
+	read, err := server.Read(p.ReadRequest{Urn: urnOf(containerToken), ID: "c1", Inputs: properties(byName("sha256:one")), Properties: made.Properties})
 	require.NoError(t, err)
 	for id, want := range map[string][]string{"sha256:one": nil, "sha256:two": {"labels"}} {
-		diff, err := p.Diff(t.Context(), plugin.DiffRequest{
-			Type: containerToken, OldInputs: read.Inputs, OldOutputs: read.Outputs, NewInputs: properties(byName(id)),
+		diff, err := server.Diff(p.DiffRequest{
+			Urn: urnOf(containerToken), OldInputs: read.Inputs, State: read.Properties, Inputs: properties(byName(id)),
 		})
 		require.NoError(t, err)
 		var got []string
 		for path, d := range diff.DetailedDiff {
 			got = append(got, path)
-			assert.True(t, d.Kind.IsReplace())
+			assert.True(t, strings.HasSuffix(string(d.Kind), "&replace"))
 		}
 		assert.Equal(t, want, got)
 	}

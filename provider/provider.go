@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 
-	"github.com/blang/semver"
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
+	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/pulumi/pulumi-go-provider/infer"
+	"github.com/pulumi/pulumi-go-provider/middleware/cancel"
+	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil/rpcerror"
-	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
-	"google.golang.org/grpc/codes"
-
-	engines "trading-platform/engine"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
 // Version is this plugin's version, the default being the official plugin's whose
@@ -29,11 +27,6 @@ const (
 	// markerKey stands in the outputs of every state that this provider wrote, so
 	// that no provider works on the other's states.
 	markerKey = "__offlineDocker"
-	// failedKey says why a resource was created and then did not come up. Such a
-	// resource is replaced by the next up.
-	failedKey = "failed"
-	// driftKey names what a read found to differ, with a few words on each.
-	driftKey = "drift"
 	// engineKey is the ID of the Docker engine that the resource lives on. States of
 	// older versions do not have it.
 	engineKey = "__engine"
@@ -44,60 +37,297 @@ var errForeignState = errors.New("this stack was made with the official docker p
 	"run it with the official one, or `pulumi destroy` it with the official plugin " +
 	"(volumes and their data stay) and then `pulumi up` again")
 
-// call is one request for one resource.
-type call struct {
-	id resource.ID
-	// inputs are as given now; in a read and a delete, as recorded.
-	inputs resource.PropertyMap
-	// recorded are the outputs of the last create, update or read.
-	recorded resource.PropertyMap
-	progress progress
-	engine   engine
-	// engineID is the connected engine's own ID; in a preview, which asks no engine, the recorded one.
-	engineID string
-	run      *run
-}
-
-// run is what a provider remembers between its calls; Pulumi starts one for each run.
-type run struct {
+// provider is what all requests share. Pulumi starts one for each run.
+type provider struct {
+	types     map[tokens.Type]schema.ComplexTypeSpec
+	resources map[tokens.Type]schema.ResourceSpec
+	config    schema.ResourceSpec
+	engine    client.APIClient
 	// told are the causes that a message has explained.
 	told sync.Map
 	// takenOver are the URNs by the engine ids that they took over.
 	takenOver sync.Map
+
+	mu       sync.Mutex
+	engineID string
+}
+
+// Serve serves the provider to the Pulumi engine that started this process.
+func Serve(ctx context.Context) error {
+	served, err := newProvider(nil)
+	if err != nil {
+		return err
+	}
+	return served.Run(ctx, "docker", Version)
+}
+
+// newProvider is a provider for the engine; nil stands for the one that the provider's
+// configuration names.
+func newProvider(e client.APIClient) (p.Provider, error) {
+	d := &provider{engine: e, types: map[tokens.Type]schema.ComplexTypeSpec{}, resources: map[tokens.Type]schema.ResourceSpec{}}
+	config := infer.Config(&EngineConfig{provider: d})
+	resources := []infer.InferredResource{
+		infer.Resource(&Container{}), infer.Resource(&Image{}), infer.Resource(&RemoteImage{}),
+		infer.Resource(&Network{}), infer.Resource(&Volume{}),
+	}
+	if err := d.learn(config, resources); err != nil {
+		return p.Provider{}, fmt.Errorf("schema: %w", err)
+	}
+	inferred, err := infer.NewProviderBuilder().
+		WithDescription("The offline docker provider: the part of the official one that this program uses.").
+		WithResources(resources...).WithConfig(config).Build()
+	if err != nil {
+		return p.Provider{}, err
+	}
+	return cancel.Wrap(d.wrap(inferred)), nil
+}
+
+// learn keeps what infer derives from the structs, for check and diff.
+func (d *provider) learn(config infer.InferredConfig, resources []infer.InferredResource) error {
+	register := func(token tokens.Type, spec schema.ComplexTypeSpec) bool {
+		_, known := d.types[token]
+		d.types[token] = spec
+		return !known
+	}
+	var err error
+	if d.config, err = config.GetSchema(register); err != nil {
+		return err
+	}
+	for _, resource := range resources {
+		token, err := resource.GetToken()
+		if err != nil {
+			return err
+		}
+		// Infer leaves the package's name open.
+		token = "docker:" + token[strings.Index(string(token), ":")+1:]
+		if d.resources[token], err = resource.GetSchema(register); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wrap puts around every request what infer does not do: states carry this provider's
+// mark and their engine's ID, a resource of another engine is refused, inputs stay as the
+// program gave them, and a preview ends here.
+func (d *provider) wrap(inferred p.Provider) p.Provider {
+	outer := inferred
+	outer.CheckConfig, outer.DiffConfig, outer.Diff = d.checkConfig, d.diffConfig, d.diff
+	outer.Check = func(ctx context.Context, req p.CheckRequest) (p.CheckResponse, error) {
+		if err := d.serves(req.Urn); err != nil {
+			return p.CheckResponse{}, err
+		}
+		if req.State.Len() > 0 && req.Inputs.Equals(req.State) { // the inputs of the last run, which were checked then
+			return p.CheckResponse{Inputs: req.Inputs}, nil
+		}
+		resp, err := inferred.Check(d.with(ctx, req.Urn, req.Inputs), req)
+		resp.Inputs = d.merge(req.Urn, req.Inputs, resp.Inputs, contextHashKey)
+		return resp, err
+	}
+	outer.Create = func(ctx context.Context, req p.CreateRequest) (p.CreateResponse, error) {
+		engineID, err := d.begin(ctx, req.Urn, property.Map{}, req.DryRun)
+		if err != nil {
+			return p.CreateResponse{}, err
+		}
+		if req.DryRun {
+			return p.CreateResponse{Properties: d.state(req.Urn, req.Properties, d.unknown(req.Urn), "")}, nil
+		}
+		resp, err := inferred.Create(d.with(ctx, req.Urn, req.Properties), req)
+		resp.Properties = d.state(req.Urn, req.Properties, resp.Properties, engineID)
+		return resp, d.cutOff(err)
+	}
+	outer.Read = func(ctx context.Context, req p.ReadRequest) (p.ReadResponse, error) {
+		if req.Properties.Len() == 0 {
+			return p.ReadResponse{}, errors.New("the offline docker provider does not import: use the official docker plugin for it")
+		}
+		engineID, err := d.beginRecorded(ctx, req.Urn, &req.Properties, false)
+		if err != nil {
+			return p.ReadResponse{}, err
+		}
+		resp, err := inferred.Read(d.with(ctx, req.Urn, req.Inputs), req)
+		if err != nil || resp.ID == "" {
+			return p.ReadResponse{}, err
+		}
+		resp.Properties = d.state(req.Urn, req.Inputs, resp.Properties, engineID)
+		resp.Inputs = req.Inputs
+		return resp, nil
+	}
+	outer.Update = func(ctx context.Context, req p.UpdateRequest) (p.UpdateResponse, error) {
+		engineID, err := d.beginRecorded(ctx, req.Urn, &req.State, req.DryRun)
+		if err != nil {
+			return p.UpdateResponse{}, err
+		}
+		if req.DryRun {
+			outputs := req.State
+			if req.Urn.Type() == imageType { // a build gives a new image
+				outputs = d.unknown(req.Urn)
+			}
+			return p.UpdateResponse{Properties: d.state(req.Urn, req.Inputs, outputs.Delete(failedKey, driftKey), engineID)}, nil
+		}
+		resp, err := inferred.Update(d.with(ctx, req.Urn, req.Inputs), req)
+		resp.Properties = d.state(req.Urn, req.Inputs, resp.Properties, engineID)
+		return resp, d.cutOff(err)
+	}
+	outer.Delete = func(ctx context.Context, req p.DeleteRequest) error {
+		if _, err := d.beginRecorded(ctx, req.Urn, &req.Properties, false); err != nil {
+			return err
+		}
+		// A resource that got another name in the program is created before the old one is
+		// deleted, and takes over the same container.
+		if urn, ok := d.takenOver.Load(req.ID); ok && urn != req.Urn {
+			return nil
+		}
+		return d.cutOff(inferred.Delete(d.with(ctx, req.Urn, req.OldInputs), req))
+	}
+	return outer
+}
+
+func (d *provider) serves(urn resource.URN) error {
+	if _, ok := d.resources[urn.Type()]; ok {
+		return nil
+	}
+	return fmt.Errorf("%s is not served by the offline docker provider: "+
+		"use the official docker plugin for it (`platform init` chooses the provider)", urn.Type())
+}
+
+// ours refuses states that this provider did not write.
+func ours(state property.Map) error {
+	if state.Get(markerKey).IsNull() {
+		return errForeignState
+	}
+	return nil
+}
+
+// beginRecorded begins a request for a resource that exists, and takes out of its state what
+// infer does not know: the marks, and whatever another version of this provider added.
+func (d *provider) beginRecorded(ctx context.Context, urn resource.URN, state *property.Map, dryRun bool) (string, error) {
+	if err := ours(*state); err != nil {
+		return "", err
+	}
+	engineID, err := d.begin(ctx, urn, *state, dryRun)
+	for name := range state.All {
+		if _, known := d.resources[urn.Type()].Properties[name]; !known {
+			*state = state.Delete(name)
+		}
+	}
+	return engineID, err
+}
+
+// begin answers with the ID of the connected engine, and refuses a resource that lives
+// on another one. A preview asks no engine: its answer is the recorded ID.
+func (d *provider) begin(ctx context.Context, urn resource.URN, state property.Map, dryRun bool) (string, error) {
+	recorded := ""
+	if v := state.Get(engineKey); v.IsString() {
+		recorded = v.AsString()
+	}
+	if err := d.serves(urn); err != nil || dryRun {
+		return recorded, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.engineID == "" {
+		found, err := d.engine.Info(ctx, client.InfoOptions{})
+		if err != nil {
+			return "", fmt.Errorf("docker engine %s: %w", d.engine.DaemonHost(), err)
+		}
+		d.engineID = found.Info.ID
+	}
+	switch {
+	case recorded == "" || recorded == d.engineID:
+		return d.engineID, nil
+	case !d.first(engineKey):
+		return "", errors.New("it lives on the other Docker engine too, and was not touched")
+	}
+	return "", fmt.Errorf("this stack lives on the Docker engine %s, and the connected one (%s) is %s; nothing was touched\n"+
+		"Fix: name the right engine with `DOCKER_HOST` or `docker context use`. To move the stack on purpose, run `platform down` "+
+		"on the old engine, remove `engine` from the stack's settings, and run `platform up`",
+		recorded, d.engine.DaemonHost(), d.engineID)
 }
 
 // first tells whether this is the first message about the cause. What stops many
 // resources is explained in full once.
-func (r *run) first(cause string) bool {
-	_, told := r.told.LoadOrStore(cause, true)
+func (d *provider) first(cause string) bool {
+	_, told := d.told.LoadOrStore(cause, true)
 	return !told
 }
 
-// recordedText is a recorded output that is a text, or "" where there is none.
-func (c call) recordedText(key resource.PropertyKey) string {
-	text, _ := plain(c.recorded[key]).(string)
-	return text
+// unknown are the outputs of a resource in a preview: known only once the engine has acted.
+func (d *provider) unknown(urn resource.URN) property.Map {
+	outputs := map[string]property.Value{}
+	for name := range d.resources[urn.Type()].Properties {
+		outputs[name] = property.New(property.Computed)
+	}
+	return property.NewMap(outputs).Delete(failedKey, driftKey)
 }
 
-// outputs are what a resource knows beyond its inputs.
-type outputs = resource.PropertyMap
-
-// resourceType is what one kind of resource does; A is its argument struct.
-type resourceType[A any] interface {
-	// validate reports what the struct's tags cannot. It gets the arguments only when
-	// all of them are known.
-	validate(args A) []plugin.CheckFailure
-	// computed names the outputs that are known only once the engine has acted.
-	computed() []resource.PropertyKey
-	create(ctx context.Context, c call, args A) (resource.ID, outputs, error)
-	// read gives nil outputs when the resource is gone.
-	read(ctx context.Context, c call, args A) (outputs, error)
-	update(ctx context.Context, c call, args A) (outputs, error)
-	remove(ctx context.Context, c call, args A) error
+// state is what stands in the state file: inputs, outputs, this provider's mark and
+// the engine's ID.
+func (d *provider) state(urn resource.URN, inputs, outputs property.Map, engineID string) property.Map {
+	// An engine chooses the driver that was not asked for.
+	state := d.merge(urn, inputs, outputs, "driver").Set(markerKey, property.New(Version))
+	if engineID != "" {
+		state = state.Set(engineKey, property.New(engineID))
+	}
+	return state
 }
 
-// initError says that the resource exists and did not come up. Its outputs are
-// recorded, with the reason under failedKey unless resumable.
+// merge is the inputs as they were given, with what infer's answer adds to them: the
+// outputs, and the named input. The rest of the answer is left out, because infer spells
+// out every optional input that was not given.
+func (d *provider) merge(urn resource.URN, inputs, answer property.Map, added string) property.Map {
+	known := d.resources[urn.Type()].InputProperties
+	for name, value := range answer.All {
+		_, isInput := known[name]
+		if _, given := inputs.GetOk(name); !given && (!isInput || name == added) {
+			inputs = inputs.Set(name, value)
+		}
+	}
+	return inputs
+}
+
+// cutOff says of an answer that broke off which connection that was: the client says
+// "EOF" alone.
+func (d *provider) cutOff(err error) error {
+	if err == nil || errors.As(err, new(*initError)) || !strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), d.engine.DaemonHost()) {
+		return err
+	}
+	return fmt.Errorf("the connection to the Docker engine at %s was cut: %w. Fix: docker info must work, then the same command again", d.engine.DaemonHost(), err)
+}
+
+// call is one request for one resource.
+type call struct {
+	*provider
+	urn    resource.URN
+	inputs property.Map
+	log    p.Logger
+}
+
+type callKey struct{}
+
+// with passes the request on to the resource's methods.
+func (d *provider) with(ctx context.Context, urn resource.URN, inputs property.Map) context.Context {
+	// A cancelled run is still told what happens.
+	return context.WithValue(ctx, callKey{}, call{d, urn, inputs, p.GetLogger(context.WithoutCancel(ctx))})
+}
+
+func callOf(ctx context.Context) call { return ctx.Value(callKey{}).(call) }
+
+// status replaces the line that the display shows for the resource while it works on it.
+func (c call) status(format string, a ...any) { c.log.InfoStatusf(format, a...) }
+
+// warn stays in the display's diagnostics.
+func (c call) warn(format string, a ...any) { c.log.Warningf(format, a...) }
+
+// unlessGone is why a read failed. Infer takes an answer without an ID for a resource that
+// is gone, which is no error.
+func unlessGone(err error, kind, name string) error {
+	if cerrdefs.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %w", kind, name, err)
+}
+
+// initError says that the resource exists and did not come up.
 type initError struct {
 	reason string
 	// summary goes into the state; unlike reason it holds nothing that a container printed.
@@ -108,356 +338,5 @@ type initError struct {
 
 func (e *initError) Error() string { return e.reason }
 
-// Provider serves the resource types. The zero value is not ready: use New.
-type Provider struct {
-	plugin.UnimplementedProvider
-
-	types map[tokens.Type]anyType
-
-	run run
-
-	mu       sync.Mutex
-	engine   engine
-	engineID string
-	host     *host
-	stopping context.Context // ends with SignalCancellation, Pulumi's call of its own for it
-	stop     context.CancelFunc
-}
-
-var (
-	_ plugin.Provider     = (*Provider)(nil)
-	_ plugin.GrpcProvider = (*Provider)(nil)
-)
-
-// New is a provider that talks to the engine named by its configuration, or, where
-// that names none, by DOCKER_HOST, DOCKER_CONTEXT or the docker CLI's current context.
-func New() *Provider {
-	stopping, stop := context.WithCancel(context.Background())
-	return &Provider{
-		stopping: stopping,
-		stop:     stop,
-		types: map[tokens.Type]anyType{
-			"docker:index/network:Network":         erase(networkType{}),
-			"docker:index/volume:Volume":           erase(volumeType{}),
-			"docker:index/remoteImage:RemoteImage": erase(remoteImageType{}),
-			"docker:index/container:Container":     erase(containerType{}),
-			"docker:index/image:Image":             erase(imageType{}),
-		},
-	}
-}
-
-// Handshake connects back to the Pulumi engine, for progress messages.
-func (p *Provider) Handshake(
-	_ context.Context, req plugin.ProviderHandshakeRequest,
-) (*plugin.ProviderHandshakeResponse, error) {
-	return &plugin.ProviderHandshakeResponse{
-		AcceptSecrets: true, AcceptResources: true, AcceptOutputs: true,
-	}, p.Attach(req.EngineAddress)
-}
-
-// Attach connects to the Pulumi engine at the address; an empty one does nothing.
-func (p *Provider) Attach(address string) error {
-	if address == "" {
-		return nil
-	}
-	h, err := dialHost(address)
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.host = h
-	return nil
-}
-
-// Close ends every wait.
-func (p *Provider) Close() error {
-	p.stop()
-	return nil
-}
-
-// SignalCancellation ends every wait; what is under way returns an error.
-func (p *Provider) SignalCancellation(context.Context) error {
-	p.stop()
-	return nil
-}
-
-// GetPluginInfo tells Version.
-func (p *Provider) GetPluginInfo(context.Context) (plugin.PluginInfo, error) {
-	version, err := semver.Parse(Version)
-	if err != nil {
-		return plugin.PluginInfo{}, fmt.Errorf("version %q of this plugin: %w", Version, err)
-	}
-	return plugin.PluginInfo{Version: &version}, nil
-}
-
-// CheckConfig accepts host and context; the other settings of the official provider
-// are refused when they are set.
-func (p *Provider) CheckConfig(
-	_ context.Context, req plugin.CheckConfigRequest,
-) (plugin.CheckConfigResponse, error) {
-	return plugin.CheckConfigResponse{Properties: req.News, Failures: decode(req.News, new(engineConfig))}, nil
-}
-
-// DiffConfig never replaces a provider: its resources stay where they are.
-func (p *Provider) DiffConfig(_ context.Context, req plugin.DiffConfigRequest) (plugin.DiffConfigResponse, error) {
-	diff := diffArgs[engineConfig](req.OldInputs, req.NewInputs)
-	if len(diff) == 0 {
-		return plugin.DiffConfigResponse{Changes: plugin.DiffNone}, nil
-	}
-	return plugin.DiffConfigResponse{Changes: plugin.DiffSome, DetailedDiff: diff}, nil
-}
-
-// Configure prepares the client. It does not reach for the engine, so that a preview
-// needs none.
-func (p *Provider) Configure(_ context.Context, req plugin.ConfigureRequest) (plugin.ConfigureResponse, error) {
-	var config engineConfig
-	decode(req.Inputs, &config)
-	e, err := engines.Open(config.Host, config.Context)
-	if err != nil {
-		return plugin.ConfigureResponse{}, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.engine = e
-	return plugin.ConfigureResponse{}, nil
-}
-
-func (p *Provider) typeOf(t tokens.Type) (anyType, error) {
-	found, ok := p.types[t]
-	if !ok {
-		return nil, fmt.Errorf("%s is not served by the offline docker provider: "+
-			"use the official docker plugin for it (`platform init` chooses the provider)", t)
-	}
-	return found, nil
-}
-
-// begin is what create, read, update and delete have in common: the resource's type,
-// the call, and a context that also ends when the run is cancelled. Outside of previews
-// it refuses a resource that lives on another engine than the connected one.
-func (p *Provider) begin(
-	ctx context.Context, t tokens.Type, urn resource.URN, preview bool, c call,
-) (context.Context, context.CancelFunc, anyType, call, error) {
-	kind, err := p.typeOf(t)
-	if err != nil {
-		return nil, nil, nil, c, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c.engine, c.progress, c.run = p.engine, progress{host: p.host, urn: urn}, &p.run
-	ctx, cancel := context.WithCancel(ctx)
-	unhook := context.AfterFunc(p.stopping, cancel)
-	done := func() { unhook(); cancel() }
-	if c.engineID = c.recordedText(engineKey); !preview {
-		if err := p.findEngine(ctx, &c); err != nil {
-			done()
-			return nil, nil, nil, c, err
-		}
-	}
-	return ctx, done, kind, c, nil
-}
-
-// findEngine fills in the connected engine's ID and compares it with the recorded one.
-// The caller holds the lock.
-func (p *Provider) findEngine(ctx context.Context, c *call) error {
-	if p.engineID == "" {
-		found, err := p.engine.Info(ctx, client.InfoOptions{})
-		if err != nil {
-			return fmt.Errorf("docker engine %s: %w", p.engine.DaemonHost(), err)
-		}
-		p.engineID = found.Info.ID
-	}
-	c.engineID = p.engineID
-	recorded := c.recordedText(engineKey)
-	switch {
-	case recorded == "" || recorded == c.engineID:
-		return nil
-	case !c.run.first(engineKey):
-		return errors.New("it lives on the other Docker engine too, and was not touched")
-	}
-	return fmt.Errorf("this stack lives on the Docker engine %s, and the connected one (%s) is %s; nothing was touched\n"+
-		"Fix: name the right engine with `DOCKER_HOST` or `docker context use`. To move the stack on purpose, run `platform down` "+
-		"on the old engine, remove `engine` from the stack's settings, and run `platform up`",
-		recorded, p.engine.DaemonHost(), c.engineID)
-}
-
-// Check reports every fault of a resource's inputs at once.
-func (p *Provider) Check(_ context.Context, req plugin.CheckRequest) (plugin.CheckResponse, error) {
-	kind, err := p.typeOf(req.Type)
-	if err != nil {
-		return plugin.CheckResponse{}, err
-	}
-	properties, failures, err := kind.check(req.News)
-	for i := range failures {
-		// Pulumi prints the value of a property that it is told of, and it may be a
-		// secret; the reason has the name.
-		failures[i].Property = ""
-	}
-	return plugin.CheckResponse{Properties: properties, Failures: failures}, err
-}
-
-// Diff says what a change of inputs, a failed start or drift found by a read asks for.
-// A replacement deletes the old resource first where names, ports and addresses exist
-// once, that is for all but images.
-func (p *Provider) Diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffResponse, error) {
-	kind, err := p.typeOf(req.Type)
-	if err != nil {
-		return plugin.DiffResponse{}, err
-	}
-	if err := ours(req.OldOutputs); err != nil {
-		return plugin.DiffResponse{}, err
-	}
-	diff := kind.diff(req.OldInputs, req.NewInputs)
-	if req.OldOutputs.HasValue(failedKey) {
-		diff[failedKey] = plugin.PropertyDiff{Kind: plugin.DiffUpdateReplace}
-	}
-	for key := range objectOf(req.OldOutputs[driftKey]) {
-		path := driftKey + "." + string(key)
-		if _, live := liveDrift[key]; live {
-			diff[path] = plugin.PropertyDiff{Kind: plugin.DiffUpdate}
-		} else {
-			diff[path] = plugin.PropertyDiff{Kind: plugin.DiffUpdateReplace}
-		}
-	}
-	if len(diff) == 0 {
-		return plugin.DiffResponse{Changes: plugin.DiffNone}, nil
-	}
-	return plugin.DiffResponse{
-		Changes: plugin.DiffSome, DetailedDiff: diff, DeleteBeforeReplace: !kind.coexists(),
-	}, nil
-}
-
-// Create makes the resource; in a preview it only says which outputs will be known later.
-func (p *Provider) Create(ctx context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error) {
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, req.Preview, call{inputs: req.Properties})
-	if err != nil {
-		return plugin.CreateResponse{}, err
-	}
-	defer done()
-	if req.Preview {
-		return plugin.CreateResponse{Properties: c.state(kind.unknowns())}, nil
-	}
-	id, out, err := kind.create(ctx, c)
-	if err != nil {
-		return plugin.CreateResponse{}, failure(c.cutOff(err), id, c.state(out))
-	}
-	return plugin.CreateResponse{ID: id, Properties: c.state(out)}, nil
-}
-
-// Read looks at the resource. Inputs come back as recorded; what drifted stands under
-// driftKey of the outputs. A resource that is gone has an empty id.
-func (p *Provider) Read(ctx context.Context, req plugin.ReadRequest) (plugin.ReadResponse, error) {
-	if len(req.State) == 0 {
-		return plugin.ReadResponse{}, fmt.Errorf("the offline docker provider does not import: " +
-			"use the official docker plugin for it")
-	}
-	if err := ours(req.State); err != nil {
-		return plugin.ReadResponse{}, err
-	}
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, false,
-		call{id: req.ID, inputs: req.Inputs, recorded: req.State})
-	if err != nil {
-		return plugin.ReadResponse{}, err
-	}
-	defer done()
-	out, err := kind.read(ctx, c)
-	if err != nil || out == nil {
-		return plugin.ReadResponse{}, err
-	}
-	return plugin.ReadResponse{ReadResult: plugin.ReadResult{
-		ID: req.ID, Inputs: req.Inputs, Outputs: c.state(out),
-	}}, nil
-}
-
-// Update carries out what needs no replacement.
-func (p *Provider) Update(ctx context.Context, req plugin.UpdateRequest) (plugin.UpdateResponse, error) {
-	if err := ours(req.OldOutputs); err != nil {
-		return plugin.UpdateResponse{}, err
-	}
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, req.Preview,
-		call{id: req.ID, inputs: req.NewInputs, recorded: req.OldOutputs})
-	if err != nil {
-		return plugin.UpdateResponse{}, err
-	}
-	defer done()
-	if req.Preview {
-		return plugin.UpdateResponse{Properties: c.state(kind.previewUpdate(c))}, nil
-	}
-	out, err := kind.update(ctx, c)
-	if err != nil {
-		return plugin.UpdateResponse{}, failure(c.cutOff(err), req.ID, c.state(out))
-	}
-	return plugin.UpdateResponse{Properties: c.state(out)}, nil
-}
-
-// Delete removes the resource; one that is gone already is no error.
-func (p *Provider) Delete(ctx context.Context, req plugin.DeleteRequest) (plugin.DeleteResponse, error) {
-	if err := ours(req.Outputs); err != nil {
-		return plugin.DeleteResponse{}, err
-	}
-	ctx, done, kind, c, err := p.begin(ctx, req.Type, req.URN, false,
-		call{id: req.ID, inputs: req.Inputs, recorded: req.Outputs})
-	if err != nil {
-		return plugin.DeleteResponse{}, err
-	}
-	defer done()
-	// A resource that got another name in the program is created before the old one is
-	// deleted, and takes over the same container.
-	if urn, ok := p.run.takenOver.Load(req.ID); ok && urn != req.URN {
-		return plugin.DeleteResponse{}, nil
-	}
-	return plugin.DeleteResponse{}, c.cutOff(kind.remove(ctx, c))
-}
-
-// ours refuses states that this provider did not write.
-func ours(recorded resource.PropertyMap) error {
-	if recorded.HasValue(markerKey) {
-		return nil
-	}
-	return errForeignState
-}
-
-// state is what stands in the state file: inputs, outputs, this provider's mark and
-// the engine's ID.
-func (c call) state(out outputs) resource.PropertyMap {
-	all := c.inputs.Copy()
-	maps.Copy(all, out)
-	all[markerKey] = resource.NewProperty(Version)
-	if c.engineID != "" {
-		all[engineKey] = resource.NewProperty(c.engineID)
-	}
-	return all
-}
-
-// cutOff says of an answer that broke off which connection that was: the client says
-// "EOF" alone.
-func (c call) cutOff(err error) error {
-	var failed *initError
-	if err == nil || errors.As(err, &failed) || !strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), c.engine.DaemonHost()) {
-		return err
-	}
-	return fmt.Errorf("the connection to the Docker engine at %s was cut: %w. Fix: docker info must work, then the same command again", c.engine.DaemonHost(), err)
-}
-
-// failure turns an initError into Pulumi's answer for "exists, but did not come up",
-// which records the resource. Other errors pass.
-func failure(err error, id resource.ID, all resource.PropertyMap) error {
-	var failed *initError
-	if !errors.As(err, &failed) {
-		return err
-	}
-	if failed.resumable {
-		all[driftKey] = resource.NewProperty(resource.PropertyMap{"health": resource.NewProperty(failed.summary)})
-	} else {
-		all[failedKey] = resource.NewProperty(failed.summary)
-	}
-	properties, marshalErr := plugin.MarshalProperties(all, plugin.MarshalOptions{
-		KeepUnknowns: true, KeepSecrets: true, KeepResources: true,
-	})
-	if marshalErr != nil {
-		return errors.Join(err, marshalErr)
-	}
-	return rpcerror.WithDetails(rpcerror.New(codes.Unknown, failed.reason), &pulumirpc.ErrorResourceInitFailed{
-		Id: string(id), Properties: properties, Reasons: []string{failed.reason},
-	})
-}
+// Unwrap makes infer record the resource.
+func (e *initError) Unwrap() error { return infer.ResourceInitFailedError{Reasons: []string{e.reason}} }

@@ -5,12 +5,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
 // redact blots out the resource's secrets, should a program or a build print them.
 func (c call) redact(text string) string {
-	for _, secret := range secretTexts(resource.NewProperty(c.inputs), false) {
+	for _, secret := range secretTexts(property.New(c.inputs), false) {
 		text = strings.ReplaceAll(text, secret, "[secret]")
 	}
 	return text
@@ -22,21 +22,20 @@ const minSecret = 6
 
 // secretTexts are the secrets in a property, longest first: values of variables,
 // passwords in URLs, lines of files.
-func secretTexts(v resource.PropertyValue, inside bool) []string {
+func secretTexts(v property.Value, inside bool) []string {
 	var texts []string
+	inside = inside || v.Secret()
 	switch {
-	case v.IsSecret():
-		texts = secretTexts(v.SecretValue().Element, true)
 	case v.IsArray():
-		for _, e := range v.ArrayValue() {
+		for _, e := range v.AsArray().All {
 			texts = append(texts, secretTexts(e, inside)...)
 		}
-	case v.IsObject():
-		for _, e := range v.ObjectValue() {
+	case v.IsMap():
+		for _, e := range v.AsMap().All {
 			texts = append(texts, secretTexts(e, inside)...)
 		}
 	case v.IsString() && inside:
-		for line := range strings.SplitSeq(v.StringValue(), "\n") {
+		for line := range strings.SplitSeq(v.AsString(), "\n") {
 			line = strings.TrimSpace(line)
 			_, value, isVariable := strings.Cut(line, "=")
 			if !isVariable {

@@ -1,12 +1,16 @@
 package provider
 
 import (
+	"context"
 	"fmt"
+	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config"
+	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
+	"google.golang.org/grpc"
 
 	engines "trading-platform/engine"
 )
@@ -43,4 +47,23 @@ func registryAuth(image string) (string, error) {
 		return "", err
 	}
 	return authconfig.Encode(found)
+}
+
+// registryLogin answers BuildKit with what `docker login` stored.
+type registryLogin struct{ auth.UnimplementedAuthServer }
+
+// Register adds it to the session.
+func (r registryLogin) Register(server *grpc.Server) { auth.RegisterAuthServer(server, r) }
+
+// Credentials of a registry; empty ones make the pull anonymous.
+func (registryLogin) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
+	found, err := credentials(strings.TrimPrefix(strings.TrimPrefix(req.GetHost(), "https://"), "http://"))
+	return loginResponse(found), err
+}
+
+func loginResponse(found registry.AuthConfig) *auth.CredentialsResponse {
+	if found.IdentityToken != "" {
+		return &auth.CredentialsResponse{Secret: found.IdentityToken}
+	}
+	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}
 }

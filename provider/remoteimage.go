@@ -11,36 +11,42 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi-go-provider/infer"
 )
 
-// remoteImageArgs are docker.RemoteImage's inputs. An id is the image's id.
-type remoteImageArgs struct {
-	Name         string   `json:"name"         rule:"required"`
-	KeepLocally  bool     `json:"keepLocally"  rule:"update"`
-	Platform     string   `json:"platform"`
-	PullTriggers []string `json:"pullTriggers" rule:"set"`
+// RemoteImageArgs are docker.RemoteImage's inputs.
+type RemoteImageArgs struct {
+	Name         string   `pulumi:"name" provider:"replaceOnChanges"`
+	KeepLocally  bool     `pulumi:"keepLocally,optional"`
+	Platform     string   `pulumi:"platform,optional" provider:"replaceOnChanges"`
+	PullTriggers []string `pulumi:"pullTriggers,optional" provider:"replaceOnChanges"`
 }
 
-type remoteImageType struct{}
-
-func (remoteImageType) computed() []resource.PropertyKey {
-	return []resource.PropertyKey{"imageId", "repoDigest"}
+// RemoteImageState is what is recorded of an image.
+type RemoteImageState struct {
+	RemoteImageArgs
+	ImageID    string `pulumi:"imageId,optional"`
+	RepoDigest string `pulumi:"repoDigest,optional"`
 }
 
-// coexists: a new image is there before the containers of the old one go, so that a
-// pull that fails stops nothing.
-func (remoteImageType) coexists() bool { return true }
+// RemoteImage is docker.RemoteImage. Its id is the image's id.
+type RemoteImage struct{}
 
-func (remoteImageType) validate(args remoteImageArgs) []plugin.CheckFailure {
-	if _, err := reference.ParseAnyReference(args.Name); err != nil {
-		return []plugin.CheckFailure{{Property: "name", Reason: fmt.Sprintf("name %q: %v", args.Name, err)}}
-	}
-	if _, err := parsePlatform(args.Platform); err != nil {
-		return []plugin.CheckFailure{{Property: "platform", Reason: err.Error()}}
-	}
-	return nil
+// Annotate names the official provider's type.
+func (*RemoteImage) Annotate(a infer.Annotator) { a.SetToken("index/remoteImage", "RemoteImage") }
+
+// Check reports what the engine would refuse.
+func (*RemoteImage) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[RemoteImageArgs], error) {
+	return check(ctx, req, func(args RemoteImageArgs) []string {
+		var faults []string
+		if _, err := reference.ParseAnyReference(args.Name); err != nil && args.Name != "" {
+			faults = append(faults, fmt.Sprintf("name %q: %v", args.Name, err))
+		}
+		if _, err := parsePlatform(args.Platform); err != nil {
+			faults = append(faults, err.Error())
+		}
+		return faults
+	})
 }
 
 // parsePlatform reads os/architecture[/variant]; "" is the engine's own.
@@ -59,47 +65,45 @@ func parsePlatform(text string) ([]ocispec.Platform, error) {
 	return []ocispec.Platform{platform}, nil
 }
 
-// create looks for the image on the engine before it asks a registry, so that a stack
+// Create looks for the image on the engine before it asks a registry, so that a stack
 // whose images are there comes up with no network.
-func (t remoteImageType) create(ctx context.Context, c call, args remoteImageArgs) (resource.ID, outputs, error) {
-	out, err := t.find(ctx, c, args)
-	if err == nil && out == nil {
-		if err = pull(ctx, c, args); err == nil {
-			out, err = t.find(ctx, c, args)
+func (*RemoteImage) Create(
+	ctx context.Context, req infer.CreateRequest[RemoteImageArgs],
+) (infer.CreateResponse[RemoteImageState], error) {
+	c := callOf(ctx)
+	state, err := findImage(ctx, c, req.Inputs)
+	if err == nil && state.ImageID == "" {
+		if err = pull(ctx, c, req.Inputs); err == nil {
+			state, err = findImage(ctx, c, req.Inputs)
 		}
 	}
-	if err != nil {
-		return "", nil, err
+	if err == nil && state.ImageID == "" {
+		err = fmt.Errorf("image %s is not on the engine after its pull: something removes images there", req.Inputs.Name)
 	}
-	if out == nil {
-		return "", nil, fmt.Errorf("image %s is not on the engine after its pull: something removes images there", args.Name)
-	}
-	return resource.ID(out["imageId"].StringValue()), out, nil
+	return infer.CreateResponse[RemoteImageState]{ID: state.ImageID, Output: state}, err
 }
 
-// find gives nil where the engine has no such image.
-func (remoteImageType) find(ctx context.Context, c call, args remoteImageArgs) (outputs, error) {
+// findImage looks for the image by its name; an empty ImageID says that there is none.
+func findImage(ctx context.Context, c call, args RemoteImageArgs) (RemoteImageState, error) {
+	state := RemoteImageState{RemoteImageArgs: args}
 	found, err := c.engine.ImageInspect(ctx, args.Name)
-	if cerrdefs.IsNotFound(err) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", args.Name, err)
+		return state, unlessGone(err, "image", args.Name)
 	}
-	digest := found.ID
+	state.ImageID, state.RepoDigest = found.ID, found.ID
 	if len(found.RepoDigests) > 0 {
-		digest = found.RepoDigests[0]
+		state.RepoDigest = found.RepoDigests[0]
 	}
-	return outputs{"imageId": resource.NewProperty(found.ID), "repoDigest": resource.NewProperty(digest)}, nil
+	return state, nil
 }
 
-func pull(ctx context.Context, c call, args remoteImageArgs) error {
+func pull(ctx context.Context, c call, args RemoteImageArgs) error {
 	fail := func(err error) error {
 		registry := "its registry"
 		if named, parseErr := reference.ParseNormalizedNamed(args.Name); parseErr == nil {
 			registry = reference.Domain(named)
 		}
-		if !c.run.first(registry + err.Error()) {
+		if !c.first(registry + err.Error()) {
 			return fmt.Errorf("image %s could not be pulled from %s for the same cause", args.Name, registry)
 		}
 		return fmt.Errorf("image %s could not be pulled from %s: %w\n"+
@@ -114,7 +118,7 @@ func pull(ctx context.Context, c call, args remoteImageArgs) error {
 	if err != nil {
 		return fail(err)
 	}
-	c.progress.status("pulling %s", args.Name)
+	c.status("pulling %s", args.Name)
 	stream, err := c.engine.ImagePull(ctx, args.Name, client.ImagePullOptions{Platforms: platforms, RegistryAuth: login})
 	if err != nil {
 		return fail(err)
@@ -140,29 +144,39 @@ func pull(ctx context.Context, c call, args remoteImageArgs) error {
 		for _, layer := range layers {
 			current, total = current+layer[0], total+layer[1]
 		}
-		c.progress.status("pulling %s: %s, %d of %d MB", args.Name, strings.ToLower(message.Status), current>>20, total>>20)
+		c.status("pulling %s: %s, %d of %d MB", args.Name, strings.ToLower(message.Status), current>>20, total>>20)
 	}
 	return nil
 }
 
-// read follows the name: an image that was tagged anew shows as a new imageId.
-func (t remoteImageType) read(ctx context.Context, c call, args remoteImageArgs) (outputs, error) {
-	return t.find(ctx, c, args)
-}
-
-// update keeps the outputs: keepLocally matters to a delete only.
-func (remoteImageType) update(_ context.Context, c call, _ remoteImageArgs) (outputs, error) {
-	return outputs{"imageId": c.recorded["imageId"], "repoDigest": c.recorded["repoDigest"]}, nil
-}
-
-// remove leaves an image that a container still uses: it may be another stack's too.
-func (remoteImageType) remove(ctx context.Context, c call, args remoteImageArgs) error {
-	if args.KeepLocally {
-		return nil
+// Read follows the name: an image that was tagged anew shows as a new imageId.
+func (*RemoteImage) Read(
+	ctx context.Context, req infer.ReadRequest[RemoteImageArgs, RemoteImageState],
+) (infer.ReadResponse[RemoteImageArgs, RemoteImageState], error) {
+	state, err := findImage(ctx, callOf(ctx), req.Inputs)
+	if err != nil || state.ImageID == "" {
+		return infer.ReadResponse[RemoteImageArgs, RemoteImageState]{}, err
 	}
-	_, err := c.engine.ImageRemove(ctx, args.Name, client.ImageRemoveOptions{})
+	req.State = state
+	return infer.ReadResponse[RemoteImageArgs, RemoteImageState](req), nil
+}
+
+// Update keeps the outputs: keepLocally matters to a delete only.
+func (*RemoteImage) Update(
+	_ context.Context, req infer.UpdateRequest[RemoteImageArgs, RemoteImageState],
+) (infer.UpdateResponse[RemoteImageState], error) {
+	req.State.RemoteImageArgs = req.Inputs
+	return infer.UpdateResponse[RemoteImageState]{Output: req.State}, nil
+}
+
+// Delete leaves an image that a container still uses: it may be another stack's too.
+func (*RemoteImage) Delete(ctx context.Context, req infer.DeleteRequest[RemoteImageState]) (infer.DeleteResponse, error) {
+	if req.State.KeepLocally {
+		return infer.DeleteResponse{}, nil
+	}
+	_, err := callOf(ctx).engine.ImageRemove(ctx, req.State.Name, client.ImageRemoveOptions{})
 	if err == nil || cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) {
-		return nil
+		return infer.DeleteResponse{}, nil
 	}
-	return fmt.Errorf("image %s: %w", args.Name, err)
+	return infer.DeleteResponse{}, fmt.Errorf("image %s: %w", req.State.Name, err)
 }

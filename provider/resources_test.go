@@ -5,8 +5,7 @@ import (
 	"testing"
 
 	cerrdefs "github.com/containerd/errdefs"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -39,13 +38,13 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 		"an image that cannot be removed": {
 			remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a"}, []string{"image a: engine says no"},
 		},
-		"a built image stays for the next build": {imageToken, &fakeEngine{}, map[string]any{"imageName": "a"}, nil},
+		"a built image stays for the next build": {imageType, &fakeEngine{}, map[string]any{"imageName": "a"}, nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := withEngine(c.engine).Delete(t.Context(), plugin.DeleteRequest{
-				Type: typeToken(c.token), ID: "id", Inputs: properties(c.inputs), Outputs: properties(merged(c.inputs, ourState)),
+			err := withEngine(t, c.engine).Delete(p.DeleteRequest{
+				Urn: urnOf(c.token), ID: "id", OldInputs: properties(c.inputs), Properties: properties(merged(c.inputs, ourState)),
 			})
 			if len(c.want) == 0 {
 				require.NoError(t, err)
@@ -59,8 +58,8 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 
 func TestNetworkOfThatNameExists(t *testing.T) {
 	t.Parallel()
-	_, err := withEngine(&fakeEngine{}).Create(t.Context(), plugin.CreateRequest{
-		Type: networkToken, Properties: properties(map[string]any{"name": "net"}),
+	_, err := withEngine(t, &fakeEngine{}).Create(p.CreateRequest{
+		Urn: urnOf(networkToken), Properties: properties(map[string]any{"name": "net"}),
 	})
 	require.ErrorContains(t, err, "network net exists already and is not this stack's")
 	require.ErrorContains(t, err, "docker network rm net")
@@ -68,9 +67,9 @@ func TestNetworkOfThatNameExists(t *testing.T) {
 
 func TestRemoteImage(t *testing.T) {
 	t.Parallel()
-	create := func(e *fakeEngine) (plugin.CreateResponse, error) {
-		return withEngine(e).Create(t.Context(), plugin.CreateRequest{
-			Type: remoteImageToken, Properties: properties(map[string]any{"name": "registry.example.com/app:1"}),
+	create := func(e *fakeEngine) (p.CreateResponse, error) {
+		return withEngine(t, e).Create(p.CreateRequest{
+			Urn: urnOf(remoteImageToken), Properties: properties(map[string]any{"name": "registry.example.com/app:1"}),
 		})
 	}
 	t.Run("is not pulled when it is there", func(t *testing.T) {
@@ -78,7 +77,7 @@ func TestRemoteImage(t *testing.T) {
 		e := &fakeEngine{images: map[string]string{"registry.example.com/app:1": "sha256:here"}}
 		resp, err := create(e)
 		require.NoError(t, err)
-		assert.Equal(t, "sha256:here", resp.Properties["imageId"].StringValue())
+		assert.Equal(t, "sha256:here", resp.Properties.Get("imageId").AsString())
 		assert.Empty(t, e.pulled)
 	})
 	t.Run("is pulled when it is not", func(t *testing.T) {
@@ -86,7 +85,7 @@ func TestRemoteImage(t *testing.T) {
 		e := &fakeEngine{images: map[string]string{}}
 		resp, err := create(e)
 		require.NoError(t, err)
-		assert.Equal(t, resource.ID("sha256:pulled"), resp.ID)
+		assert.Equal(t, "sha256:pulled", resp.ID)
 	})
 	t.Run("says what to do when it cannot be had", func(t *testing.T) {
 		t.Parallel()
@@ -105,9 +104,9 @@ func TestImageThatWasPrunedIsGone(t *testing.T) {
 	for name, images := range map[string]map[string]string{"there": {"sha256:built": "sha256:built"}, "pruned": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			resp, err := withEngine(&fakeEngine{images: images}).Read(t.Context(), plugin.ReadRequest{
-				Type: imageToken, ID: "app:dev", Inputs: properties(inputs),
-				State: properties(merged(inputs, map[string]any{markerKey: "1", "repoDigest": "sha256:built"})),
+			resp, err := withEngine(t, &fakeEngine{images: images}).Read(p.ReadRequest{
+				Urn: urnOf(imageType), ID: "app:dev", Inputs: properties(inputs),
+				Properties: properties(merged(inputs, map[string]any{markerKey: "1", "repoDigest": "sha256:built"})),
 			})
 			require.NoError(t, err)
 			assert.Equal(t, name == "pruned", resp.ID == "")

@@ -15,12 +15,12 @@ import (
 // upload is a file that is copied into a container before its first start. Content is
 // a text, ContentBase64 any bytes.
 type upload struct {
-	File          string  `json:"file" rule:"required"`
-	Content       content `json:"content"`
-	ContentBase64 string  `json:"contentBase64"`
+	File          string `pulumi:"file"`
+	Content       string `pulumi:"content,optional"`
+	ContentBase64 string `pulumi:"contentBase64,optional"`
 	// Executable gives mode 0755 instead of 0644. Permissions, in octal, wins over it.
-	Executable  bool   `json:"executable"`
-	Permissions string `json:"permissions"`
+	Executable  bool   `pulumi:"executable,optional"`
+	Permissions string `pulumi:"permissions,optional"`
 }
 
 func (u upload) bytes() ([]byte, error) {
@@ -45,7 +45,7 @@ func (u upload) mode() (int64, error) {
 }
 
 // uploadFiles copies the files in one go; missing folders are made on the way.
-func uploadFiles(ctx context.Context, e engine, id string, uploads []upload) error {
+func uploadFiles(ctx context.Context, e client.APIClient, id string, uploads []upload) error {
 	if len(uploads) == 0 {
 		return nil
 	}

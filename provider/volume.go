@@ -6,74 +6,85 @@ import (
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"github.com/pulumi/pulumi-go-provider/infer"
 )
 
-// volumeArgs are docker.Volume's inputs. An id is the volume's name.
-type volumeArgs struct {
-	Name       string            `json:"name"       rule:"required"`
-	Driver     string            `json:"driver"`
-	DriverOpts map[string]string `json:"driverOpts"`
-	Labels     []label           `json:"labels"     rule:"set"`
+// VolumeArgs are docker.Volume's inputs.
+type VolumeArgs struct {
+	Name       string            `pulumi:"name" provider:"replaceOnChanges"`
+	Driver     string            `pulumi:"driver,optional" provider:"replaceOnChanges"`
+	DriverOpts map[string]string `pulumi:"driverOpts,optional" provider:"replaceOnChanges"`
+	Labels     []label           `pulumi:"labels,optional" provider:"replaceOnChanges"`
 }
 
-type volumeType struct{}
-
-func (volumeType) computed() []resource.PropertyKey {
-	return []resource.PropertyKey{"driver", "mountpoint"}
+// VolumeState is what is recorded of a volume. Its driver is the engine's choice where
+// none was given.
+type VolumeState struct {
+	VolumeArgs
+	Mountpoint string `pulumi:"mountpoint,optional"`
 }
 
-func (volumeType) validate(volumeArgs) []plugin.CheckFailure { return nil }
+func volumeState(args VolumeArgs, found volume.Volume) VolumeState {
+	args.Driver = found.Driver
+	return VolumeState{args, found.Mountpoint}
+}
 
-// create adopts a volume that exists, with its data: the engine's own create does so.
-func (t volumeType) create(ctx context.Context, c call, args volumeArgs) (resource.ID, outputs, error) {
-	made, err := c.engine.VolumeCreate(ctx, client.VolumeCreateOptions{
+// Volume is docker.Volume. Its id is the volume's name.
+type Volume struct{}
+
+// Annotate names the official provider's type.
+func (*Volume) Annotate(a infer.Annotator) { a.SetToken("index/volume", "Volume") }
+
+// Check compares the inputs with the schema.
+func (*Volume) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[VolumeArgs], error) {
+	return check(ctx, req, func(VolumeArgs) []string { return nil })
+}
+
+// Create adopts a volume that exists, with its data: the engine's own create does so.
+func (*Volume) Create(
+	ctx context.Context, req infer.CreateRequest[VolumeArgs],
+) (infer.CreateResponse[VolumeState], error) {
+	args := req.Inputs
+	made, err := callOf(ctx).engine.VolumeCreate(ctx, client.VolumeCreateOptions{
 		Name: args.Name, Driver: args.Driver, DriverOpts: args.DriverOpts, Labels: labelMap(args.Labels),
 	})
 	if err != nil {
-		return "", nil, fmt.Errorf("volume %s: %w", args.Name, err)
+		return infer.CreateResponse[VolumeState]{}, fmt.Errorf("volume %s: %w", args.Name, err)
 	}
-	return resource.ID(made.Volume.Name), volumeOutputs(made.Volume.Driver, made.Volume.Mountpoint), nil
+	return infer.CreateResponse[VolumeState]{ID: made.Volume.Name, Output: volumeState(args, made.Volume)}, nil
 }
 
-func volumeOutputs(driver, mountpoint string) outputs {
-	return outputs{"driver": resource.NewProperty(driver), "mountpoint": resource.NewProperty(mountpoint)}
-}
-
-// read takes labels and options as they are: an adopted volume keeps its own.
-func (volumeType) read(ctx context.Context, c call, args volumeArgs) (outputs, error) {
-	found, err := c.engine.VolumeInspect(ctx, string(c.id), client.VolumeInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return nil, nil
-	}
+// Read takes labels and options as they are: an adopted volume keeps its own.
+func (*Volume) Read(
+	ctx context.Context, req infer.ReadRequest[VolumeArgs, VolumeState],
+) (infer.ReadResponse[VolumeArgs, VolumeState], error) {
+	found, err := callOf(ctx).engine.VolumeInspect(ctx, req.ID, client.VolumeInspectOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", args.Name, err)
+		return infer.ReadResponse[VolumeArgs, VolumeState]{}, unlessGone(err, "volume", req.State.Name)
 	}
-	return volumeOutputs(found.Volume.Driver, found.Volume.Mountpoint), nil
+	req.State = volumeState(req.Inputs, found.Volume)
+	return infer.ReadResponse[VolumeArgs, VolumeState](req), nil
 }
 
-// update has nothing to do: every property of a volume is fixed when it is made.
-func (t volumeType) update(ctx context.Context, c call, args volumeArgs) (outputs, error) {
-	return t.read(ctx, c, args)
-}
-
-func (volumeType) remove(ctx context.Context, c call, args volumeArgs) error {
-	_, err := c.engine.VolumeRemove(ctx, string(c.id), client.VolumeRemoveOptions{})
+// Delete removes the volume, or names the containers that still use it.
+func (*Volume) Delete(ctx context.Context, req infer.DeleteRequest[VolumeState]) (infer.DeleteResponse, error) {
+	e, name := callOf(ctx).engine, req.State.Name
+	_, err := e.VolumeRemove(ctx, req.ID, client.VolumeRemoveOptions{})
 	if err == nil || cerrdefs.IsNotFound(err) {
-		return nil
+		return infer.DeleteResponse{}, nil
 	}
-	users, listErr := c.engine.ContainerList(ctx, client.ContainerListOptions{
-		All: true, Filters: client.Filters{}.Add("volume", string(c.id)),
+	users, listErr := e.ContainerList(ctx, client.ContainerListOptions{
+		All: true, Filters: client.Filters{}.Add("volume", req.ID),
 	})
 	if listErr != nil || len(users.Items) == 0 {
-		return fmt.Errorf("volume %s: %w", args.Name, err)
+		return infer.DeleteResponse{}, fmt.Errorf("volume %s: %w", name, err)
 	}
 	var names []string
 	for _, user := range users.Items {
 		names = append(names, strings.TrimPrefix(strings.Join(user.Names, ","), "/"))
 	}
-	return fmt.Errorf("volume %s is still used by %s\nFix: `docker rm -f %s`, then run this again",
-		args.Name, strings.Join(names, ", "), strings.Join(names, " "))
+	return infer.DeleteResponse{}, fmt.Errorf("volume %s is still used by %s\nFix: `docker rm -f %s`, then run this again",
+		name, strings.Join(names, ", "), strings.Join(names, " "))
 }

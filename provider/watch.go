@@ -33,7 +33,7 @@ const (
 // watch follows one container from its start until it is up or has failed.
 type watch struct {
 	c       call
-	args    containerArgs
+	args    ContainerArgs
 	id      string
 	stop    context.CancelFunc
 	events  client.EventsResult
@@ -48,7 +48,7 @@ type watch struct {
 }
 
 // newWatch listens before the container starts, so that no event is missed.
-func newWatch(ctx context.Context, c call, args containerArgs, id string) *watch {
+func newWatch(ctx context.Context, c call, args ContainerArgs, id string) *watch {
 	ctx, stop := context.WithCancel(ctx)
 	w := &watch{
 		c: c, args: args, id: id, stop: stop, started: time.Now(), probes: map[time.Time]bool{},
@@ -108,7 +108,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 			reason: fmt.Sprintf("container %s %s; the next `pulumi up` makes it again", w.args.Name, what), summary: what,
 		}
 	case age < w.limit:
-		w.c.progress.status("%s: asking the engine again: %v", w.args.Name, err)
+		w.c.status("%s: asking the engine again: %v", w.args.Name, err)
 		return false, nil
 	default:
 		return false, w.unfinished(fmt.Sprintf("could not be inspected within %s: %v", seconds(w.limit), err))
@@ -132,7 +132,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 			found.RestartCount, seconds(age), exitText(w.lastExit, state)), state.Health)
 	case (state.Restarting || found.RestartCount > 0) && !w.warned:
 		w.warned = true
-		w.c.progress.warn("%s: %s %s after its start, the engine restarts it\n%s",
+		w.c.warn("%s: %s %s after its start, the engine restarts it\n%s",
 			w.args.Name, exitText(w.lastExit, state), seconds(age), w.logs(ctx))
 	}
 	if !w.args.Wait {
@@ -175,7 +175,7 @@ func (w *watch) report(age time.Duration, found container.InspectResponse) {
 			text += fmt.Sprintf(", probe %d: %s", len(w.probes), w.probeText(health.Log[n-1], lastLine))
 		}
 	}
-	w.c.progress.status("%s", text)
+	w.c.status("%s", text)
 }
 
 // probeText is what a probe printed, or else its exit code.

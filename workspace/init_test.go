@@ -62,7 +62,7 @@ func TestInit(t *testing.T) {
 	identity := stack.DefaultIdentity(i.w.Backend, "organization", "base")
 	want := func(socket string) string {
 		return `config: {trading-platform:profiles: [], trading-platform:engineApi: "1.41", trading-platform:provider: official,
-			trading-platform:identity: ` + identity + `, trading-platform:engine: {id: HERE, host: "` + socket + `"}}`
+			trading-platform:identity: "` + identity + `", trading-platform:engine: {id: HERE, host: "` + socket + `"}}`
 	}
 	assert.YAMLEq(t, want(os.Getenv("DOCKER_HOST")), read(t, file))
 	info, err := os.Stat(file)
@@ -142,7 +142,7 @@ func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {
 	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
 	assert.Contains(t, read(t, i.log), "stack init base")
 	assert.YAMLEq(t, `config: {trading-platform:profiles: [], trading-platform:provider: official, trading-platform:portOffset: 7, trading-platform:engineApi: "1.41",
-		trading-platform:identity: `+stack.DefaultIdentity(i.w.Backend, "organization", "base")+`, trading-platform:engine: {id: HERE, host: "`+os.Getenv("DOCKER_HOST")+`"}}`,
+		trading-platform:identity: "`+stack.DefaultIdentity(i.w.Backend, "organization", "base")+`", trading-platform:engine: {id: HERE, host: "`+os.Getenv("DOCKER_HOST")+`"}}`,
 		read(t, i.w.StackFile("base")))
 }
 

@@ -4,19 +4,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"strings"
+	"runtime/debug"
 
 	"trading-platform/provider"
 )
 
 func main() {
-	address := ""
-	if n := len(os.Args); n > 1 && !strings.HasPrefix(os.Args[n-1], "-") {
-		address = os.Args[n-1]
-	}
-	if err := provider.Serve(address, os.Stdout); err != nil {
+	// The process lives for one run: collecting garbage rarely makes it start faster.
+	debug.SetGCPercent(400)
+	if err := provider.Serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
