@@ -79,7 +79,7 @@ func TestAFileThatIsCutShortIsRefused(t *testing.T) {
 	path := saved(t)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	for length := range len(whole) {
+	for length := range whole {
 		require.NoError(t, os.WriteFile(path, whole[:length], 0o600))
 		_, err := Open(path)
 		require.ErrorContains(t, err, "is not a complete backup", "%d of %d bytes", length, len(whole))

@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,7 +40,7 @@ func FuzzCheck(f *testing.F) {
 		defer func() { require.NoError(t, os.WriteFile(path, was, 0o600)) }()
 		if err := Check(dir, "test", []string{"localhost"}); err != nil {
 			var list fault.List
-			require.True(t, errors.As(err, &list), "%v", err)
+			require.ErrorAs(t, err, &list)
 			for _, one := range list {
 				assert.True(t, one.Where != "" && one.What != "" && one.Fix != "", "%+v", one)
 			}
