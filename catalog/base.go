@@ -29,7 +29,7 @@ func base() []Service {
 			// A probe that is cut off leaves its psql to the first process. Were that PostgreSQL, it would
 			// take its end for the crash of a session, and restart. The init needs KILL to hand the signal
 			// to stop on to another user's process: without it each stop would be a crash.
-			Init: true, Capabilities: append(slices.Clone(owners), "KILL"),
+			Init: true, Capabilities: append(slices.Clone(rootSetup), "KILL"),
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
 		},
 		{

@@ -36,8 +36,8 @@ var (
 	curl = []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "${probe_url}"}
 )
 
-// owners are the capabilities of a program that starts as root, takes over its folders and goes on as another user.
-var owners = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+// rootSetup are the capabilities of a program that starts as root, takes over its folders and goes on as another user.
+var rootSetup = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
 
 // join puts groups of variables together; of two with one name the later counts,
 // in the place of the earlier.

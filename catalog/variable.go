@@ -58,8 +58,8 @@ func required(name string) Variable {
 	return Variable{Name: name, From: []string{name}, Required: true}
 }
 
-// given is a required variable that only somebody else can give.
-func given(name string) Variable {
+// asked is a required variable that only somebody else can give.
+func asked(name string) Variable {
 	return Variable{Name: name, From: []string{name}, Required: true, Ask: true}
 }
 

@@ -32,7 +32,7 @@ func worker(s Service) Service {
 	// What the platform's worker images do as their own healthcheck, with our timing.
 	s.Probe = Probe{Command: []string{"CMD", "python", "-c",
 		"import os, redis; redis.Redis.from_url(os.environ['REDIS_URL'], socket_timeout=3).ping()"}}
-	s.Capabilities, s.Memory = owners, 2048
+	s.Capabilities, s.Memory = rootSetup, 2048
 	s.Grace = 30 * time.Second // hands its job back
 	return s
 }

@@ -15,9 +15,9 @@ import (
 	"trading-platform/plan"
 )
 
-// Done is the variable by which `platform up` tells the Pulumi program that it has
+// ComparedVariable is the variable by which `platform up` tells the Pulumi program that it has
 // looked: a program cannot see whether its run began with a refresh.
-const Done = "TRADING_PLATFORM_OBSERVED"
+const ComparedVariable = "TRADING_PLATFORM_OBSERVED"
 
 // Findings are the differences between an engine and a stack's state.
 type Findings struct {
@@ -47,8 +47,8 @@ func Name(c container.Summary) string {
 	return strings.TrimPrefix(c.Names[0], "/")
 }
 
-// Look compares. It changes nothing.
-func Look(ctx context.Context, engine client.APIClient, p *plan.Plan, state *State) (*Findings, error) {
+// Compare finds the differences. It changes nothing.
+func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *State) (*Findings, error) {
 	ours := client.Filters{}.Add("label", plan.StackLabel+"="+p.Stack)
 	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
 	if err != nil {

@@ -42,7 +42,7 @@ func look(t *testing.T, e *enginetest.Engine) *observe.Findings {
 	assert.Equal(t, "ours", state.Outputs["identity"])
 	c, err := client.New(client.WithHost(e.Start(t)))
 	require.NoError(t, err)
-	found, err := observe.Look(context.Background(), c, &plan.Plan{Stack: "test", Identity: "ours"}, state)
+	found, err := observe.Compare(context.Background(), c, &plan.Plan{Stack: "test", Identity: "ours"}, state)
 	require.NoError(t, err)
 	return found
 }

@@ -49,7 +49,7 @@ func (r *resolver) build(s catalog.Service) *Build {
 		folder, _ := r.value(s, v)
 		if !filepath.IsLocal(folder) {
 			r.faults.Add(settings.Project+":"+v.From[0], "copy it into the checkout, or build the image with docker build --build-context "+
-				v.Name+"="+folder+" and name it: "+settings.Set(r.set.Stack, "--path images."+s.Name, "<reference>"),
+				v.Name+"="+folder+" and name it: "+settings.SetCommand(r.set.Stack, "--path images."+s.Name, "<reference>"),
 				"%s is not a folder of the checkout, by its path from there", folder)
 		}
 		b.Contexts = append(b.Contexts, Build{

@@ -85,7 +85,7 @@ func (p *Plan) WriteFiles(dir string) error {
 
 // Text writes the plan as a table for people, services in the order in which they start.
 func (p *Plan) Text(w io.Writer) error {
-	fmt.Fprintf(w, "Stack %s: %d services, profiles: %s\n\n", p.Stack, len(p.Services), orNone(p.Profiles))
+	fmt.Fprintf(w, "Stack %s: %d services, profiles: %s\n\n", p.Stack, len(p.Services), orDash(p.Profiles))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SERVICE\tCONTAINER\tIMAGE\tHOST PORTS\tSTARTS AFTER")
 	for _, s := range p.Services {
@@ -93,11 +93,11 @@ func (p *Plan) Text(w io.Writer) error {
 		if n := len(s.Containers); n > 1 {
 			container += fmt.Sprintf(" (%d replicas)", n)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, container, s.Image, portList(s.Ports), orNone(s.After))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, container, s.Image, portList(s.Ports), orDash(s.After))
 	}
 	fmt.Fprintln(t, "\nNETWORK\tNAME\tSUBNET")
 	for _, n := range p.Networks {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Key, n.Name, orNone([]string{n.Subnet}))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Key, n.Name, orDash([]string{n.Subnet}))
 	}
 	fmt.Fprintln(t, "\nVOLUME\tNAME")
 	for _, v := range p.Volumes {
@@ -130,7 +130,7 @@ func (p *Plan) Mermaid(w io.Writer) error {
 	return err
 }
 
-func orNone(words []string) string {
+func orDash(words []string) string {
 	if text := strings.Join(words, ", "); text != "" {
 		return text
 	}
@@ -151,5 +151,5 @@ func portList(ports []Port) string {
 		}
 		parts = append(parts, text)
 	}
-	return orNone(parts)
+	return orDash(parts)
 }

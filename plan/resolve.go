@@ -57,7 +57,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 			r.faults.Add(where, "correct the entry, or declare what it names in catalog/catalog.go", "%s", what)
 		}
 	}
-	r.facts = r.workOutFacts()
+	r.facts = r.resolveFacts()
 	r.networks()
 	r.volumes()
 	services := startOrder(r.enabled())
@@ -66,15 +66,15 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	}
 	r.contracts(services)
 	r.files(services)
-	r.report()
+	r.reportVariables()
 	return r.plan, r.faults.Err()
 }
 
 // httpsPort is where browsers go to nginx, before the offset.
 const httpsPort = 443
 
-// workOutFacts gives the values that catalog.Facts names.
-func (r *resolver) workOutFacts() map[string]string {
+// resolveFacts gives the values that catalog.Facts names.
+func (r *resolver) resolveFacts() map[string]string {
 	address := func(service string) string { s, _ := catalog.Lookup(service); return s.Address() }
 	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
 	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address("postgres"), Path: "/" + db}
@@ -88,7 +88,7 @@ func (r *resolver) workOutFacts() map[string]string {
 	}
 	return map[string]string{
 		"stack":         r.set.Stack,
-		"secured":       strconv.FormatBool(r.securedBy() != ""),
+		"secured":       strconv.FormatBool(r.securedProfile() != ""),
 		"docker_root":   r.set.DockerRoot,
 		"database_url":  database.String(),
 		"redis_url":     redis.String(),
@@ -209,7 +209,7 @@ func (r *resolver) service(s catalog.Service) Service {
 		out.Command, out.Capabilities = []string{"serve"}, nil
 		command = []string{"CMD", "/app/reference", "probe"}
 	}
-	out.Probe = timing(command, s.Probe, r.set.EngineAPI)
+	out.Probe = newProbe(command, s.Probe, r.set.EngineAPI)
 	for replica := range max(1, r.set.Replicas[s.Name]) {
 		name := r.name(s.Name)
 		if replica > 0 {
@@ -248,7 +248,7 @@ func (r *resolver) memory(s catalog.Service, jobs string) int {
 	if err != nil || bytes < 0 {
 		return s.Memory // the service says what is wrong with the value
 	}
-	return min(s.Memory+int(bytes>>20), settings.MostMemory)
+	return min(s.Memory+int(bytes>>20), settings.MaxMemory)
 }
 
 func (r *resolver) ports(s catalog.Service, value func(variable string) string) []Port {
@@ -265,7 +265,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		case p.Guard == "":
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
 		case value(p.Guard) == "":
-			r.faults.Add(settings.Project+":expose", settings.SetSecret(r.set.Stack, p.Guard)+", or take "+s.Name+" out of expose",
+			r.faults.Add(settings.Project+":expose", settings.SetSecretCommand(r.set.Stack, p.Guard)+", or take "+s.Name+" out of expose",
 				"%s has no password in this stack, so it cannot be opened to %s", s.Name, address)
 		default:
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open to whoever reaches %s and knows %s", s.Name, address, p.Guard))
@@ -273,7 +273,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		for i := range max(1, p.Count) {
 			host := p.Host + i + r.set.PortOffset
 			if host > 65535 {
-				r.faults.Add(settings.Project+":portOffset", settings.Set(r.set.Stack, "portOffset", "1000"),
+				r.faults.Add(settings.Project+":portOffset", settings.SetCommand(r.set.Stack, "portOffset", "1000"),
 					"%d puts %s on port %d, past 65535", r.set.PortOffset, s.Name, host)
 				break
 			}
@@ -415,7 +415,7 @@ func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 	if subnet := out.Value(trusted); subnet != "" {
 		var err error
 		if n.TrustedProxies, err = netip.ParsePrefix(subnet); err != nil {
-			r.faults.Add(settings.Project+":"+trusted, settings.Set(r.set.Stack, trusted, "172.28.0.0/24"),
+			r.faults.Add(settings.Project+":"+trusted, settings.SetCommand(r.set.Stack, trusted, "172.28.0.0/24"),
 				"%q is not a subnet, from which %s would believe what a proxy says", subnet, s.Name)
 		}
 	}
@@ -432,13 +432,13 @@ func (s Service) Value(name string) string {
 	return ""
 }
 
-// report turns what was gathered over all services into one fault a variable.
-func (r *resolver) report() {
+// reportVariables turns what was gathered over all services into one fault a variable.
+func (r *resolver) reportVariables() {
 	init := "platform init -s " + r.set.Stack + " makes one up, or: "
 	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
-		fix := settings.Set(r.set.Stack, name, "<value>")
+		fix := settings.SetCommand(r.set.Stack, name, "<value>")
 		if catalog.IsSecret(name, "") {
-			fix = settings.SetSecret(r.set.Stack, name)
+			fix = settings.SetSecretCommand(r.set.Stack, name)
 		}
 		if !r.variables[name].Ask {
 			fix = init + fix
@@ -446,15 +446,15 @@ func (r *resolver) report() {
 		r.plan.Unset = append(r.plan.Unset, r.variables[name])
 		r.faults.Add(settings.Project+":"+name, fix, "required by %s, and not set", strings.Join(r.missing[name], ", "))
 	}
-	why := r.reachable()
+	why := r.whyReachable()
 	if why == "" {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.localOnly)) {
 		services := r.localOnly[name]
-		fix := init + settings.SetSecret(r.set.Stack, name)
+		fix := init + settings.SetSecretCommand(r.set.Stack, name)
 		if v := r.variables[name]; len(v.From) == 0 { // fixed, as those of the dev console are
-			fix = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
+			fix = settings.SetCommand(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
 		} else {
 			r.plan.Unset = append(r.plan.Unset, v)
 		}
@@ -463,8 +463,8 @@ func (r *resolver) report() {
 	}
 }
 
-// securedBy gives the profile that makes the stack a secured one; empty for none.
-func (r *resolver) securedBy() string {
+// securedProfile gives the profile that makes the stack a secured one; empty for none.
+func (r *resolver) securedProfile() string {
 	for _, p := range catalog.Profiles {
 		if p.Secured && slices.Contains(r.set.Profiles, p.Name) {
 			return p.Name
@@ -473,9 +473,9 @@ func (r *resolver) securedBy() string {
 	return ""
 }
 
-// reachable tells why others can reach this stack; empty when nobody can.
-func (r *resolver) reachable() string {
-	if profile := r.securedBy(); profile != "" {
+// whyReachable tells why others can reach this stack; empty when nobody can.
+func (r *resolver) whyReachable() string {
+	if profile := r.securedProfile(); profile != "" {
 		return "profile " + profile + " is for stacks that others reach"
 	}
 	if r.set.BindAddress.IsValid() && !r.set.BindAddress.IsLoopback() {

@@ -99,8 +99,8 @@ func makeFolder(path string, getenv func(string) string) error {
 	return os.Chown(path, uid, gid)
 }
 
-// baseLimit is how long the registries together may take to answer.
-const baseLimit = 30 * time.Second
+// registryTimeout is how long the registries together may take to answer.
+const registryTimeout = 30 * time.Second
 
 // bases finds base images that cannot be had, each with all the services that it
 // stops. Only images that have to be built are looked at: an image that the engine
@@ -116,7 +116,7 @@ func (c *check) bases() {
 			stops[base] = append(stops[base], s.Name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, baseLimit)
+	ctx, cancel := context.WithTimeout(c.ctx, registryTimeout)
 	defer cancel()
 	for _, base := range slices.Sorted(maps.Keys(stops)) {
 		if c.has(base) {

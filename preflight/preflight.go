@@ -63,18 +63,18 @@ func SameEngine(stack string, home, here engines.Ref) error {
 
 // check is one run over one engine.
 type check struct {
-	ctx    context.Context
-	engine client.APIClient
-	plan   *plan.Plan
-	set    *settings.Settings
-	before map[string]string
-	faults fault.List
+	ctx         context.Context
+	engine      client.APIClient
+	plan        *plan.Plan
+	set         *settings.Settings
+	lastVolumes map[string]string
+	faults      fault.List
 }
 
 // Check gives all that is in a stack's way, as a fault.List. before has the names of
 // the volumes that the stack's last run used, by their names in the catalog.
-func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings, before map[string]string) error {
-	c := &check{ctx: ctx, engine: engine, plan: p, set: set, before: before}
+func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings, lastVolumes map[string]string) error {
+	c := &check{ctx: ctx, engine: engine, plan: p, set: set, lastVolumes: lastVolumes}
 	if !c.version() {
 		return c.faults.Err()
 	}
@@ -97,7 +97,9 @@ func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *sett
 	return c.faults.Err()
 }
 
-func (c *check) config(key, value string) string { return settings.Set(c.plan.Stack, key, value) }
+func (c *check) config(key, value string) string {
+	return settings.SetCommand(c.plan.Stack, key, value)
+}
 
 // version compares the engine with what the stack's settings say of it, and tells
 // whether the engine can be asked anything else.

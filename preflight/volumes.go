@@ -55,7 +55,7 @@ func listVolumes(ctx context.Context, engine client.APIClient) (map[string]*volu
 func (c *check) renamed(all map[string]*volume.Volume) {
 	var names, keep, empty []string
 	for _, want := range c.plan.Volumes {
-		old := c.before[want.Key]
+		old := c.lastVolumes[want.Key]
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			if old == "" && all[name].Labels[plan.VolumeLabel] == want.Key && c.plan.Owns(all[name].Labels) {
 				old = name

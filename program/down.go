@@ -15,15 +15,15 @@ import (
 	"trading-platform/plan"
 )
 
-// notDown refuses an up that would change nothing and call a stack up whose
+// checkRunning refuses an up that would change nothing and call a stack up whose
 // containers do not run: Pulumi compares with its state, and looks at the engine
 // only in a refresh. `platform up` has put such things right before it runs Pulumi,
 // and says so.
-func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
-	if host.Getenv(observe.Done) != "" {
+func checkRunning(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
+	if host.Getenv(observe.ComparedVariable) != "" {
 		return nil
 	}
-	if all, err := runs(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
+	if all, err := allRunning(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
 		return err
 	}
 	export, err := host.Export(ctx.Context(), root, fmt.Sprintf("%s/%s/%s", ctx.Organization(), ctx.Project(), ctx.Stack()))
@@ -34,7 +34,7 @@ func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root strin
 	if err != nil {
 		return err
 	}
-	found, err := observe.Look(ctx.Context(), engine, p, state)
+	found, err := observe.Compare(ctx.Context(), engine, p, state)
 	if err != nil {
 		return err
 	}
@@ -53,8 +53,8 @@ func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root strin
 	return fault.List{f}
 }
 
-// runs tells whether all the named containers of a stack run.
-func runs(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
+// allRunning tells whether all the named containers of a stack run.
+func allRunning(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
 	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{
 		Filters: client.Filters{}.Add("label", plan.StackLabel+"="+stack).Add("status", "running", "restarting"),
 	})

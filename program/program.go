@@ -64,7 +64,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if err := faults.Gather(err); err != nil {
 		return err
 	}
-	if err := faults.Gather(sameProvider(last, set)); err != nil {
+	if err := faults.Gather(checkProvider(last, set)); err != nil {
 		return err
 	}
 	home := set.Engine
@@ -85,7 +85,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 		if err := faults.Gather(preflight.Check(ctx.Context(), engine, p, set, last.Volumes)); err != nil {
 			return errors.Join(faults.Err(), err)
 		}
-		if err := faults.Gather(notDown(ctx, host, engine, root, p, last)); err != nil {
+		if err := faults.Gather(checkRunning(ctx, host, engine, root, p, last)); err != nil {
 			return errors.Join(faults.Err(), err)
 		}
 	} else if home.Host == "" {
@@ -114,11 +114,11 @@ func Run(ctx *pulumi.Context, host Host) error {
 			}
 		}
 	}
-	return standUp(ctx, p, home, buildPlatform)
+	return register(ctx, p, home, buildPlatform)
 }
 
-// standUp registers the platform under the provider that the stack is made with.
-func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
+// register registers the platform under the provider that the stack is made with.
+func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
 		version = append(version, pulumi.Version(settings.OfflineVersion))
@@ -192,9 +192,9 @@ func texts(value any) map[string]string {
 	return out
 }
 
-// sameProvider refuses to run a stack with a provider other than the one that made
+// checkProvider refuses to run a stack with a provider other than the one that made
 // it: neither can read the other's state.
-func sameProvider(last outputs, set *settings.Settings) error {
+func checkProvider(last outputs, set *settings.Settings) error {
 	if last.Provider == "" || last.Provider == set.Provider {
 		return nil
 	}
@@ -202,7 +202,7 @@ func sameProvider(last outputs, set *settings.Settings) error {
 		Where: settings.Project + ":provider",
 		What:  fmt.Sprintf("the stack was made with the %s docker provider, and cannot go on with the %s one", last.Provider, set.Provider),
 		Fix: fmt.Sprintf("go back: %s; or move over, keeping the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
-			settings.Set(set.Stack, "provider", last.Provider), settings.Set(set.Stack, "provider", last.Provider), set.Stack,
-			settings.Set(set.Stack, "provider", set.Provider), set.Stack),
+			settings.SetCommand(set.Stack, "provider", last.Provider), settings.SetCommand(set.Stack, "provider", last.Provider), set.Stack,
+			settings.SetCommand(set.Stack, "provider", set.Provider), set.Stack),
 	}}
 }

@@ -68,8 +68,8 @@ type Settings struct {
 	Provider      string                      // provider: Official or Offline
 }
 
-// MostMemory is the largest memory limit in MB: a terabyte.
-const MostMemory = 1 << 20
+// MaxMemory is the largest memory limit in MB: a terabyte.
+const MaxMemory = 1 << 20
 
 // Version is a Docker Engine API version. The zero value is an engine of which
 // nothing is known.
@@ -94,7 +94,7 @@ func Load(src Source) (*Settings, error) {
 		SourceDir:     d.folder("sourceDir"),
 		ServiceEnv:    d.serviceEnv("serviceEnv"),
 		Replicas:      d.numbers("replicas", "worker", scalable(), 1, 99, " (to have none, name it in `disabled`)"),
-		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MostMemory, ""),
+		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MaxMemory, ""),
 		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
 		Expose:        d.names("expose", "service", catalog.Exposable()),
@@ -107,7 +107,7 @@ func Load(src Source) (*Settings, error) {
 		Engine:        d.engine("engine"),
 		IgnoreCompose: d.list("ignoreCompose", "Compose projects", "my-trading"),
 	}
-	s.NginxAddress = d.within("nginxAddress", s.Subnet)
+	s.NginxAddress = d.addressIn("nginxAddress", s.Subnet)
 	s.Variables = d.variables()
 	d.unknown()
 	d.check(s)
@@ -141,13 +141,13 @@ func Path(root, home, path string) string {
 	return filepath.Join(root, path)
 }
 
-// Set gives the `pulumi config set` command for a key, as a fix.
-func Set(stack, key, value string) string {
+// SetCommand gives the `pulumi config set` command for a key, as a fix.
+func SetCommand(stack, key, value string) string {
 	return strings.TrimSpace("pulumi config set -s " + stack + " " + key + " " + value)
 }
 
-// SetSecret gives the command that sets a secret variable. The value is asked
+// SetSecretCommand gives the command that sets a secret variable. The value is asked
 // for, so that it stays out of the shell's history.
-func SetSecret(stack, name string) string {
+func SetSecretCommand(stack, name string) string {
 	return "pulumi config set -s " + stack + " --secret " + name
 }

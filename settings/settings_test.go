@@ -338,9 +338,9 @@ func TestPath(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	assert.Equal(t, "pulumi config set -s dev portOffset 1000", settings.Set("dev", "portOffset", "1000"))
-	assert.Equal(t, "pulumi config set -s dev --path a.b", settings.Set("dev", "--path a.b", ""), "a value that is asked for")
-	assert.Equal(t, "pulumi config set -s dev --secret POSTGRES_PASSWORD", settings.SetSecret("dev", "POSTGRES_PASSWORD"))
+	assert.Equal(t, "pulumi config set -s dev portOffset 1000", settings.SetCommand("dev", "portOffset", "1000"))
+	assert.Equal(t, "pulumi config set -s dev --path a.b", settings.SetCommand("dev", "--path a.b", ""), "a value that is asked for")
+	assert.Equal(t, "pulumi config set -s dev --secret POSTGRES_PASSWORD", settings.SetSecretCommand("dev", "POSTGRES_PASSWORD"))
 }
 
 func TestVersion(t *testing.T) {

@@ -48,7 +48,7 @@ func readCerts(set *settings.Settings) (map[string]string, error) {
 		return nil, fault.List{{
 			Where: settings.Project + ":certsDir",
 			What:  "nginx needs certificates, and the stack names no folder with any",
-			Fix:   "platform init -s " + set.Stack + ", or: " + settings.Set(set.Stack, "certsDir", "<folder>") + " && platform certs -s " + set.Stack,
+			Fix:   "platform init -s " + set.Stack + ", or: " + settings.SetCommand(set.Stack, "certsDir", "<folder>") + " && platform certs -s " + set.Stack,
 		}}
 	}
 	if err := certs.Check(set.CertsDir, set.Stack, set.ServerNames()); err != nil {

@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// lookEvery is the time between two looks at containers that are not healthy yet.
-	lookEvery = 500 * time.Millisecond
-	// patience is how long an unhealthy container may take to recover by itself, as when
+	// pollInterval is the time between two looks at containers that are not healthy yet.
+	pollInterval = 500 * time.Millisecond
+	// recoveryTime is how long an unhealthy container may take to recover by itself, as when
 	// what it needs was just started: three beats of its probe.
-	patience = 45 * time.Second
+	recoveryTime = 45 * time.Second
 )
 
 // awaitHealthy returns when every container of the plan is healthy. One that stays
@@ -35,7 +35,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 		for _, s := range p.Services {
 			for _, name := range s.Containers {
 				found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
-				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < patience {
+				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < recoveryTime {
 					waiting = name + " cannot be looked at: " + err.Error() // as while the engine restarts
 					continue
 				}
@@ -47,7 +47,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 				switch {
 				case state.Running && !state.Paused && (state.Health == nil || state.Health.Status == container.Healthy):
 					continue
-				case again.IsZero() && state.Health != nil && state.Health.Status == container.Unhealthy && time.Since(started) > patience:
+				case again.IsZero() && state.Health != nil && state.Health.Status == container.Unhealthy && time.Since(started) > recoveryTime:
 					r.say(name + " stays unhealthy: restarting it")
 					grace := int(s.Grace.Seconds())
 					if _, err := r.engine.ContainerRestart(ctx, name, client.ContainerRestartOptions{Timeout: &grace}); err != nil {
@@ -56,7 +56,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 					restarted[name] = time.Now()
 				case time.Since(later(started, again)) > s.Probe.WaitTimeout(), !again.IsZero() && state.Health.Status == container.Unhealthy:
 					faults.Add("container "+name, "docker logs "+name+", and when the cause is gone: make up STACK="+r.stack,
-						"%s%s", condition(state), r.lastWords(ctx, name, state))
+						"%s%s", condition(state), r.lastOutput(ctx, name, state))
 					continue
 				}
 				waiting = name + " is " + condition(state)
@@ -71,7 +71,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("interrupted: %s", waiting)
-		case <-time.After(lookEvery):
+		case <-time.After(pollInterval):
 		}
 	}
 }
@@ -90,8 +90,8 @@ func condition(state *container.State) string {
 	return string(state.Status)
 }
 
-// lastWords are the last probe's output and the end of the log.
-func (r *run) lastWords(ctx context.Context, name string, state *container.State) string {
+// lastOutput are the last probe's output and the end of the log.
+func (r *run) lastOutput(ctx context.Context, name string, state *container.State) string {
 	text := ""
 	if state.Health != nil && len(state.Health.Log) > 0 {
 		text += "; its last probe: " + strings.TrimSpace(state.Health.Log[len(state.Health.Log)-1].Output)

@@ -91,13 +91,13 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 		r.say("made a passphrase for the secrets in the state: " + r.passphraseFile())
 	}
 	if exportErr == nil && exists(r.StackFile(r.stack)) {
-		if err := r.Refresh(r.stack); err != nil {
+		if err := r.MergeTracked(r.stack); err != nil {
 			return err
 		}
 	} else if err := r.makeStack(ctx); err != nil {
 		return err
 	}
-	if err := r.closeState(); err != nil {
+	if err := r.restrictState(); err != nil {
 		return err
 	}
 	var err error
@@ -110,10 +110,10 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := r.settle(ctx, file, options); err != nil {
+	if err := r.recordEngine(ctx, file, options); err != nil {
 		return err
 	}
-	if err := r.choose(ctx, r.engine, r.stack, file, r.say); err != nil {
+	if err := r.chooseSettings(ctx, r.engine, r.stack, file, r.say); err != nil {
 		return err
 	}
 	if err := r.makeCerts(r.stack, file, r.say); err != nil {
@@ -122,19 +122,19 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err := r.takeOver(ctx, file); err != nil {
 		return err
 	}
-	more, err := r.unfit(ctx)
+	more, err := r.publicPasswords(ctx)
 	if err != nil {
 		return err
 	}
 	return r.makeSecrets(ctx, r.stack, more, r.say)
 }
 
-// settle records which engine the stack lives on and what tells it from others there,
+// recordEngine records which engine the stack lives on and what tells it from others there,
 // and refuses another engine. The file is saved with the choices that come next.
-func (r *run) settle(ctx context.Context, f stackFile, options InitOptions) error {
+func (r *run) recordEngine(ctx context.Context, f stackFile, options InitOptions) error {
 	home := recorded(f, r.state)
 	if options.MoveEngine && home.ID != r.here.ID {
-		if err := r.leave(ctx, home); err != nil {
+		if err := r.leaveEngine(ctx, home); err != nil {
 			return err
 		}
 	} else if err := preflight.SameEngine(r.stack, home, r.here); err != nil {
@@ -161,9 +161,9 @@ func recorded(f stackFile, state *observe.State) engines.Ref {
 	return engines.Ref{}
 }
 
-// leave empties the state of a stack whose engine is left behind. Where that engine
+// leaveEngine empties the state of a stack whose engine is left behind. Where that engine
 // still answers and runs the stack, it has to be taken down there first.
-func (r *run) leave(ctx context.Context, home engines.Ref) error {
+func (r *run) leaveEngine(ctx context.Context, home engines.Ref) error {
 	if old, err := engines.Open(home.Host, ""); err == nil {
 		defer func() { _ = old.Close() }()
 		same, err := engines.Identify(ctx, old, home.Host)
@@ -247,7 +247,7 @@ func (r *run) makeStack(ctx context.Context) error {
 	}
 	err = w.runCLI(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
 	var failed *cliError
-	if errors.As(err, &failed) && strings.Contains(failed.complaint, "already exists") {
+	if errors.As(err, &failed) && strings.Contains(failed.stderr, "already exists") {
 		// Made by plain pulumi: its salt is in the state, and asking for the config writes it down.
 		cmd := w.command(ctx, "-C", temp, "config", "-s", stack)
 		cmd.Env = append(cmd.Env, "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER=true")
@@ -266,7 +266,7 @@ func (r *run) makeStack(ctx context.Context) error {
 	}
 	r.say("stack " + stack + ": its own settings and secrets lie in " + w.StackFile(stack))
 	if own != nil { // and what the tracked file has gained since then comes over
-		return errors.Join(writeFile(w.StackFile(stack), made), w.Refresh(stack))
+		return errors.Join(writeFile(w.StackFile(stack), made), w.MergeTracked(stack))
 	}
 	return errors.Join(writeFile(w.lastTracked(stack), tracked), writeFile(w.StackFile(stack), made))
 }
@@ -306,10 +306,10 @@ func (f stackFile) config() map[string]any {
 func (f stackFile) get(key string) any        { return f.config()[settings.Project+":"+key] }
 func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+key] = value }
 
-// choose settles, once, which provider and which images the stack is made with,
+// chooseSettings settles, once, which provider and which images the stack is made with,
 // and puts them in place. The engine's API version is written down once as well: a
 // newer one would replace every container, which only the user asks for.
-func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
+func (w *Workspace) chooseSettings(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
 	ping, err := engine.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return err
@@ -318,7 +318,7 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 		f.set("engineApi", ping.APIVersion)
 	} else if known != ping.APIVersion {
 		say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
-			ping.APIVersion, stack, known, settings.Set(stack, "engineApi", "'"+ping.APIVersion+"'")))
+			ping.APIVersion, stack, known, settings.SetCommand(stack, "engineApi", "'"+ping.APIVersion+"'")))
 	}
 	first := f.get("provider") == nil
 	if first {

@@ -8,14 +8,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Refresh takes edits of the tracked stack file over into the stack's own file.
+// MergeTracked takes edits of the tracked stack file over into the stack's own file.
 //
 // It is a merge of three: what the tracked file said last time, what it says now,
 // and the own file. A value that the own file still has from the tracked one
 // follows it; a value that was set there stays. A list follows item by item: what
 // the tracked file disables counts beside what this machine cannot have. A stack without a tracked file
 // has only its own.
-func (w *Workspace) Refresh(stack string) error {
+func (w *Workspace) MergeTracked(stack string) error {
 	own, err := readFile(w.StackFile(stack))
 	if err != nil || own == nil {
 		return err

@@ -101,24 +101,24 @@ func (w *Workspace) output(ctx context.Context, args ...string) ([]byte, error) 
 }
 
 func outputOf(cmd *exec.Cmd, args []string) ([]byte, error) {
-	var complaint strings.Builder
-	cmd.Stderr = &complaint
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, &cliError{args: args, complaint: strings.TrimSpace(complaint.String()), err: err}
+		return nil, &cliError{args: args, stderr: strings.TrimSpace(stderr.String()), err: err}
 	}
 	return out, nil
 }
 
 // cliError is a failed run of the CLI, in the CLI's own words.
 type cliError struct {
-	args      []string
-	complaint string
-	err       error
+	args   []string
+	stderr string
+	err    error
 }
 
 func (e *cliError) Error() string {
-	return "pulumi " + strings.Join(e.args, " ") + ": " + e.err.Error() + "\n" + e.complaint
+	return "pulumi " + strings.Join(e.args, " ") + ": " + e.err.Error() + "\n" + e.stderr
 }
 
 func (e *cliError) Unwrap() error { return e.err }

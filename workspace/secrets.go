@@ -18,9 +18,9 @@ import (
 	"trading-platform/stack"
 )
 
-// unfit gives the secrets whose shipped value does not do on this machine: one that
+// publicPasswords gives the secrets whose shipped value does not do on this machine: one that
 // everyone knows never goes over a database that a secured stack has used.
-func (r *run) unfit(ctx context.Context) ([]catalog.Variable, error) {
+func (r *run) publicPasswords(ctx context.Context) ([]catalog.Variable, error) {
 	p, err := r.plan(r.stack)
 	if err != nil || p == nil {
 		return nil, err
@@ -53,9 +53,9 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog
 		case variable.Initial != "":
 			value = variable.Initial
 		case strings.HasSuffix(variable.Name, "_PASSWORD"):
-			value = base64.URLEncoding.EncodeToString([]byte(Random()))[:32] // fit for a URL and a shell
+			value = base64.URLEncoding.EncodeToString([]byte(RandomSecret()))[:32] // fit for a URL and a shell
 		default:
-			value = Random()
+			value = RandomSecret()
 		}
 		if value == "" {
 			unknown = append(unknown, variable.Name)
@@ -73,9 +73,9 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog
 			" (to see one: pulumi config get -s " + name + " <NAME>)")
 	}
 	for _, variable := range unknown {
-		fix := settings.Set(name, variable, "<value>")
+		fix := settings.SetCommand(name, variable, "<value>")
 		if catalog.IsSecret(variable, "") {
-			fix = settings.SetSecret(name, variable)
+			fix = settings.SetSecretCommand(name, variable)
 		}
 		say("still to be set: " + fix)
 	}

@@ -30,9 +30,9 @@ func (w *Workspace) local(parts ...string) string {
 	return filepath.Join(append([]string{folder, ".pulumi"}, parts...)...)
 }
 
-// closeState keeps others from reading the local state of the project's stacks, which
+// restrictState keeps others from reading the local state of the project's stacks, which
 // Pulumi leaves to the umask: its secrets are only as safe as their passphrase.
-func (w *Workspace) closeState() error {
+func (w *Workspace) restrictState() error {
 	for _, kind := range []string{"stacks", "history", "backups"} {
 		folder := w.local(kind, settings.Project)
 		if folder == "" {

@@ -35,8 +35,8 @@ func (w *Workspace) Preview(ctx context.Context, stack string, args []string, sa
 	return w.prepared(ctx, stack, append([]string{"preview", "--diff"}, args...), say)
 }
 
-// Reread takes over into the state what happened outside of Pulumi.
-func (w *Workspace) Reread(ctx context.Context, stack string, args []string, say func(string)) error {
+// Refresh takes over into the state what happened outside of Pulumi.
+func (w *Workspace) Refresh(ctx context.Context, stack string, args []string, say func(string)) error {
 	return w.prepared(ctx, stack, append([]string{"refresh", "--yes", "--skip-preview"}, args...), say)
 }
 
@@ -46,15 +46,15 @@ func (w *Workspace) prepared(ctx context.Context, stack string, args []string, s
 		return err
 	}
 	defer func() { _ = r.engine.Close() }()
-	return r.act(ctx, args[0], append(args, "-s", stack))
+	return r.runPulumi(ctx, args[0], append(args, "-s", stack))
 }
 
-// lockless is for how long something that the state does not know may belong to a run
+// unlockedWindow is for how long something that the state does not know may belong to a run
 // whose lock is not on this machine.
-const lockless = 15 * time.Minute
+const unlockedWindow = 15 * time.Minute
 
-// acting are the commands of the CLI that act on the engine, by what they do.
-var acting = map[string]string{
+// engineCommands are the commands of the CLI that act on the engine, by what they do.
+var engineCommands = map[string]string{
 	"up": "up", "update": "up", "preview": "preview", "pre": "preview", "refresh": "refresh",
 	"destroy": "destroy", "down": "destroy", "dn": "destroy",
 }
@@ -71,11 +71,11 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 		stack = w.Selected(ctx)
 	}
 	if stack != "" {
-		if err := w.Refresh(stack); err != nil {
+		if err := w.MergeTracked(stack); err != nil {
 			return err
 		}
 	}
-	i := slices.IndexFunc(args, func(a string) bool { return acting[a] != "" })
+	i := slices.IndexFunc(args, func(a string) bool { return engineCommands[a] != "" })
 	help := slices.Contains(args, "--help") || slices.Contains(args, "-h")
 	if i < 0 || stack == "" || help || !exists(w.StackFile(stack)) {
 		return replaceProcess(w.Pulumi, append([]string{"pulumi"}, w.PulumiArgs(stack, args)...), w.Environ())
@@ -85,7 +85,7 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 		return err
 	}
 	defer func() { _ = r.engine.Close() }()
-	return r.act(ctx, acting[args[i]], args)
+	return r.runPulumi(ctx, engineCommands[args[i]], args)
 }
 
 // Engine opens the engine that a stack lives on.
@@ -126,9 +126,9 @@ func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) 
 	return r, nil
 }
 
-// act runs a command of the CLI between what it cannot do itself: before it, the
+// runPulumi runs a command of the CLI between what it cannot do itself: before it, the
 // engine is made to agree with the state; after an up, every service is healthy.
-func (r *run) act(ctx context.Context, command string, args []string) error {
+func (r *run) runPulumi(ctx context.Context, command string, args []string) error {
 	p, err := r.plan(r.stack)
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 		}
 	}
 	if p != nil && command != "refresh" { // else Pulumi's program says what is wrong with the settings
-		found, err := observe.Look(ctx, r.engine, p, r.state)
+		found, err := observe.Compare(ctx, r.engine, p, r.state)
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 		}
 	}
 	if err := r.foreground(ctx, r.PulumiArgs(r.stack, args)); err != nil {
-		r.say(r.next(ctx, command))
+		r.say(r.remedy(ctx, command))
 		return err
 	}
 	if command != "up" || p == nil {
@@ -166,8 +166,8 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 	return r.awaitHealthy(ctx, p)
 }
 
-// next says what to do after a command that Pulumi has told the failure of.
-func (r *run) next(ctx context.Context, command string) string {
+// remedy says what to do after a command that Pulumi has told the failure of.
+func (r *run) remedy(ctx context.Context, command string) string {
 	target := command
 	if command == "destroy" {
 		target = "down"
@@ -196,7 +196,7 @@ func (r *run) wrongPassphrase(ctx context.Context) bool {
 	}
 	var failed *cliError
 	err = r.runCLI(ctx, nil, "config", "set", "-s", r.stack, "--config-file", temp, "--secret", "probe", "none")
-	return errors.As(err, &failed) && strings.Contains(failed.complaint, "incorrect passphrase")
+	return errors.As(err, &failed) && strings.Contains(failed.stderr, "incorrect passphrase")
 }
 
 // converge brings the engine closer to the state: containers that an up takes for
@@ -233,7 +233,7 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 	wanted := func(name string) bool { return up && p.Provider == settings.Offline && p.Has(name) }
 	// Where the lock of a run elsewhere cannot be seen, what is new may be that run's.
 	foreign := func(name string, made time.Time) bool {
-		fresh := r.local() == "" && time.Since(made) < lockless
+		fresh := r.local() == "" && time.Since(made) < unlockedWindow
 		if fresh {
 			r.say(name + " is not in the state and was made just now: left alone, since another run may be at it")
 		}
@@ -285,7 +285,7 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // signal is passed on, and it ends in good order.
 func (w *Workspace) foreground(ctx context.Context, args []string) error {
 	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
-	cmd.Env = append(w.Environ(), observe.Done+"=true")
+	cmd.Env = append(w.Environ(), observe.ComparedVariable+"=true")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	if !terminal {

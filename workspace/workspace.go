@@ -83,9 +83,9 @@ func (w *Workspace) Shim() (path string, err error) {
 // notInNames is what a URL has and a folder's name should not.
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// place is the folder beside the state for what belongs with it: local state can be
+// sharedDir is the folder beside the state for what belongs with it: local state can be
 // read with the passphrase that lies there, whatever PULUMI_HOME says.
-func (w *Workspace) place() string {
+func (w *Workspace) sharedDir() string {
 	home := w.Home
 	if folder := stack.LocalFolder(w.Backend); folder != "" {
 		home = filepath.Join(folder, ".pulumi")
@@ -93,18 +93,18 @@ func (w *Workspace) place() string {
 	return filepath.Join(home, "trading-platform")
 }
 
-// dir is where the stacks of this backend have their files.
-func (w *Workspace) dir() string {
-	return filepath.Join(w.place(), strings.Trim(notInNames.ReplaceAllString(w.Backend, "-"), "-"))
+// stackDir is where the stacks of this backend have their files.
+func (w *Workspace) stackDir() string {
+	return filepath.Join(w.sharedDir(), strings.Trim(notInNames.ReplaceAllString(w.Backend, "-"), "-"))
 }
 
 // StackFile is the stack's own config file, over the tracked one.
 func (w *Workspace) StackFile(stack string) string {
-	return filepath.Join(w.dir(), "Pulumi."+stack+".yaml")
+	return filepath.Join(w.stackDir(), "Pulumi."+stack+".yaml")
 }
 
 // CertsDir is where the stack's certificates lie unless its settings say otherwise.
-func (w *Workspace) CertsDir(stack string) string { return filepath.Join(w.dir(), "certs", stack) }
+func (w *Workspace) CertsDir(stack string) string { return filepath.Join(w.stackDir(), "certs", stack) }
 
 // trackedFile is the stack's file in the clone.
 func (w *Workspace) trackedFile(stack string) string {
@@ -131,7 +131,7 @@ func (w *Workspace) selfManaged() bool {
 }
 
 // passphraseFile is where the generated passphrase lies.
-func (w *Workspace) passphraseFile() string { return filepath.Join(w.place(), "passphrase") }
+func (w *Workspace) passphraseFile() string { return filepath.Join(w.sharedDir(), "passphrase") }
 
 // ensurePassphrase makes a passphrase where the user has none, readable by the owner
 // alone. A stack that exists was encrypted with one that is somewhere else then.
@@ -141,11 +141,11 @@ func (w *Workspace) ensurePassphrase(name string, made bool) error {
 		return nil
 	}
 	if !made {
-		return writeFile(w.passphraseFile(), []byte(Random()))
+		return writeFile(w.passphraseFile(), []byte(RandomSecret()))
 	}
 	find := "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE as when it was made"
 	if old := filepath.Join(w.Home, "trading-platform", "passphrase"); exists(old) {
-		find = fmt.Sprintf("mkdir -p %s && cp -a %s/. %s", shellescape.Quote(w.place()), shellescape.Quote(filepath.Dir(old)), shellescape.Quote(w.place()))
+		find = fmt.Sprintf("mkdir -p %s && cp -a %s/. %s", shellescape.Quote(w.sharedDir()), shellescape.Quote(filepath.Dir(old)), shellescape.Quote(w.sharedDir()))
 	}
 	return fault.List{{
 		Where: "stack " + name,
@@ -164,8 +164,8 @@ func (w *Workspace) SetConfig(stack, key string, value any) error {
 	return w.save(stack, f)
 }
 
-// Random gives 32 random bytes in base64: a password, or a key for AES-256.
-func Random() string {
+// RandomSecret gives 32 random bytes in base64: a password, or a key for AES-256.
+func RandomSecret() string {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails, says its documentation
 	return base64.StdEncoding.EncodeToString(b)

@@ -247,11 +247,11 @@ func TestADamagedState(t *testing.T) {
 }
 
 func TestRandom(t *testing.T) {
-	a, err := base64.StdEncoding.DecodeString(Random())
+	a, err := base64.StdEncoding.DecodeString(RandomSecret())
 	require.NoError(t, err)
 	assert.Len(t, a, 32, "a key for AES-256")
-	first := Random()
-	assert.NotEqual(t, first, Random())
+	first := RandomSecret()
+	assert.NotEqual(t, first, RandomSecret())
 }
 
 func TestWriteFile(t *testing.T) {
@@ -456,8 +456,8 @@ func TestSecretsAreMadeUp(t *testing.T) {
 		assert.NotContains(t, said, value)
 	}
 	assert.Contains(t, said, "made as secrets of stack oauth2: ")
-	assert.Contains(t, said, "still to be set: "+settings.SetSecret("oauth2", "AUTH0_CLIENT_SECRET"))
-	assert.Contains(t, said, "still to be set: "+settings.Set("oauth2", "AUTH0_DOMAIN", "<value>"))
+	assert.Contains(t, said, "still to be set: "+settings.SetSecretCommand("oauth2", "AUTH0_CLIENT_SECRET"))
+	assert.Contains(t, said, "still to be set: "+settings.SetCommand("oauth2", "AUTH0_DOMAIN", "<value>"))
 }
 
 func TestNoSecretIsMadeWhereNoneIsMissing(t *testing.T) {

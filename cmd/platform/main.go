@@ -66,7 +66,7 @@ func root() *cobra.Command {
 		pulumiStep("up", "Bring a stack up; when it ends with 0, every service is healthy", (*workspace.Workspace).Up),
 		pulumiStep("down", "Take a stack down; its volumes and their data stay", (*workspace.Workspace).Down),
 		pulumiStep("preview", "Show what an up would change", (*workspace.Workspace).Preview),
-		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Reread),
+		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Refresh),
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
 		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand(),
 	)
@@ -95,7 +95,7 @@ func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *
 
 // source reads the stack's config as it would be at the next run.
 func (t target) source() (settings.Source, error) {
-	if err := t.Refresh(t.stack); err != nil {
+	if err := t.MergeTracked(t.stack); err != nil {
 		return settings.Source{}, err
 	}
 	return t.Source(t.stack)
