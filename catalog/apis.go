@@ -94,7 +94,7 @@ func apis() []Service {
 	}
 }
 
-// api fills in what the five APIs have in common: profile, image, port, probe.
+// api sets what the APIs have in common: profile, image, port and probe.
 func api(name string, port int, s Service) Service {
 	s.Name, s.Tier, s.Profile, s.App = name, API, "dev", name
 	s.Port, s.Ports = port, []Port{{Host: port, URL: "http"}}

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Page gives docs/services.md: what each service of the catalog is, as a Markdown table. Its
-// first line has the catalog's hash, by which a page of an earlier catalog is told from a wrong one.
+// Page returns the content of docs/services.md: the services of the catalog as Markdown tables. Its
+// first line has a hash of the catalog, which shows whether the page is outdated or was edited by hand.
 func Page() string {
 	var b strings.Builder
 	text, _ := json.Marshal(Services()) // plain data encodes without an error
@@ -33,7 +33,7 @@ func Page() string {
 	return b.String()
 }
 
-// published gives the host's ports.
+// published returns the service's ports on the host.
 func (s Service) published() string {
 	var ports []string
 	for _, p := range s.Ports {
@@ -46,7 +46,7 @@ func (s Service) published() string {
 	return strings.Join(ports, ", ")
 }
 
-// data gives the volumes that the service writes to.
+// data returns the volumes that the service writes to.
 func (s Service) data() string {
 	var volumes []string
 	for _, m := range s.Mounts {

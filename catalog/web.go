@@ -77,7 +77,7 @@ func web() []Service {
 				optional("CSP_REPORT_ONLY", "false"),
 				optional("ENABLE_TEST_ENDPOINTS", "false"),
 			}),
-			// The old stack had it on the edge network alone, where neither postgres nor redis is.
+			// The Compose file had it on the edge network only, which neither postgres nor redis joins.
 			Networks:     []string{DefaultNetwork, EdgeNetwork},
 			After:        []string{"redis", "postgres"},
 			Port:         8001,
@@ -88,7 +88,7 @@ func web() []Service {
 	}
 }
 
-// console fills in what the four variants of the web console have in common.
+// console sets what the variants of the web console have in common.
 func console(name, profile, authType string, s Service) Service {
 	s.Name, s.Tier, s.Profile, s.App = name, Web, profile, "web_console_ng"
 	s.BuildArgs = []Variable{

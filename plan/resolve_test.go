@@ -103,7 +103,7 @@ func TestEverySetOfProfiles(t *testing.T) {
 			if slices.Contains(set, "mtls") && slices.Contains(set, "oauth2") {
 				_, err := settings.Load(settings.Source{Stack: "test", Config: profiles(set...)})
 				require.ErrorContains(t, err, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443")
-				require.ErrorContains(t, err, "give each a stack of its own")
+				require.ErrorContains(t, err, "use two stacks")
 				return
 			}
 			c := profiles(set...)
@@ -931,5 +931,5 @@ func TestAMountOfAnUndeclaredVolumeIsTheCatalogsError(t *testing.T) {
 	require.NoError(t, err)
 	p, err := plan.Resolve(set, nil)
 	require.NotNil(t, p)
-	require.ErrorContains(t, err, "1. catalog/base.go: service redis mounts redisdata, which is no volume of the catalog\n")
+	require.ErrorContains(t, err, "1. catalog/base.go: service redis mounts volume redisdata, which is not in the catalog\n")
 }

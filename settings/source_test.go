@@ -133,7 +133,7 @@ func TestFromFiles(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "Pulumi.yaml"), []byte("config: {portOffset: {default: 5}, namePrefix: {default: a}}"), 0o600))
 	file := filepath.Join(root, "Pulumi.dev.yaml")
 	_, err = settings.FromFiles("dev", root, file)
-	require.EqualError(t, err, "no file "+file+" for stack dev; make one, or name another with -s")
+	require.EqualError(t, err, "stack dev has no file "+file+". Fix: write it, or name another stack with -s")
 
 	require.NoError(t, os.WriteFile(file, []byte("config: {trading-platform:namePrefix: b}"), 0o600))
 	src, err := settings.FromFiles("dev", root, file)

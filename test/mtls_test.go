@@ -171,7 +171,7 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 		require.Error(t, err)
 		assert.Contains(t, out, "server.key: others than its owner can read it")
 		assert.Contains(t, out, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443 and want nginx's fixed address")
-		assert.Contains(t, out, "Fix: give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
+		assert.Contains(t, out, "Fix: use two stacks, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
 	})
 	assert.Empty(t, s.names(), "nothing was made")
 	assert.Empty(t, s.networks())

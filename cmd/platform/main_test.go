@@ -147,14 +147,14 @@ func TestWrongUse(t *testing.T) {
 		args []string
 		want string
 	}{
-		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml for stack prod; make one, or name another with -s"},
+		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it, or name another stack with -s"},
 		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o takes text, json or mermaid, not yaml"},
 		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
 		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
 		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "no stack file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
 		"pulumi without one":       {[]string{"pulumi", "up"}, "there is no pulumi here yet. Fix: make init"},
-		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
-		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
+		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
+		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
 		"all without a diff":       {[]string{"plan", "--all"}, "--all goes with --diff"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestExitCodes(t *testing.T) {
 		stdout, stderr, code := process(t, "plan", "-s", "prod")
 		assert.Equal(t, 1, code)
 		assert.Empty(t, stdout)
-		assert.Regexp(t, `^platform: no file .*/Pulumi\.prod\.yaml for stack prod; make one, or name another with -s\n$`, stderr)
+		assert.Regexp(t, `^platform: stack prod has no file .*/Pulumi\.prod\.yaml\. Fix: write it, or name another stack with -s\n$`, stderr)
 	})
 	t.Run("a stack that is not healthy needs no message", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))

@@ -135,7 +135,7 @@ var branches = map[string]struct {
 		data: []string{"volume trading_platform_redisdata"},
 		prints: []string{
 			"mount /data: volume trading_platform_redisdata → volume redisdata, which is not declared",
-			"newly wrong\n    catalog/base.go: service redis mounts redisdata, which is no volume of the catalog",
+			"newly wrong\n    catalog/base.go: service redis mounts volume redisdata, which is not in the catalog",
 		},
 	},
 	"the reference app": {
