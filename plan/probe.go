@@ -11,21 +11,21 @@ import (
 	"trading-platform/settings"
 )
 
-// The timing of every probe: a try each second until the first success, then one each interval.
+// The timing of every probe: it runs each second until its first success, and every 15 seconds after it.
 const (
 	startInterval = time.Second
 	interval      = 15 * time.Second
 	retries       = 3
-	// Where a failing probe is tried each second, a moment's trouble must not count as much.
+	// A probe that runs each second needs more retries, so that a short failure does not count.
 	startRetries = 5
 )
 
-// newProbe gives a probe its timing.
+// newProbe returns a probe with its timing.
 //
-// Engine API 1.44 (Engine 25) has an interval of its own for the start. Older
-// engines have one interval for both: there the probe runs each second, and one
-// that has succeeded before first sleeps a interval. The mark of that is in /dev/shm,
-// which is the container's own and is new after a restart.
+// Engine API 1.44 (Docker 25) has a start interval. Older engines have only one
+// interval. For them the probe runs each second, and after its first success it sleeps
+// for the longer interval before each check. A file in /dev/shm, which belongs to the
+// container and is empty after a restart, records the success.
 func newProbe(command []string, p catalog.Probe, engine settings.Version) Probe {
 	out := Probe{
 		Test:        command,

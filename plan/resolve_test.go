@@ -174,7 +174,7 @@ func TestAllThatIsMissingComesInOneError(t *testing.T) {
 	got := faults(t, config{
 		"profiles": `["oauth2","workers"]`, "POSTGRES_PASSWORD": "mine", "GF_SECURITY_ADMIN_PASSWORD": "mine",
 	})
-	const init = "platform init -s test makes one up, or: "
+	const init = "platform init -s test generates one, or: "
 	for name, want := range map[string]struct{ by, fix string }{
 		"ALERT_RECIPIENT_HASH_SECRET": {"alert_worker", init + "pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET"},
 		"AUTH0_CLIENT_ID":             {"auth_service", "pulumi config set -s test AUTH0_CLIENT_ID <value>"},
@@ -184,7 +184,7 @@ func TestAllThatIsMissingComesInOneError(t *testing.T) {
 		"WEB_CONSOLE_PASSWORD":        {"web_console_oauth2", init + "pulumi config set -s test --secret WEB_CONSOLE_PASSWORD"},
 		"WEB_CONSOLE_USER":            {"web_console_oauth2", init + "pulumi config set -s test WEB_CONSOLE_USER <value>"},
 	} {
-		assert.Equal(t, fault.Fault{Where: "trading-platform:" + name, What: "required by " + want.by + ", and not set", Fix: want.fix}, got[name])
+		assert.Equal(t, fault.Fault{Where: "trading-platform:" + name, What: "required by " + want.by + ", but not set", Fix: want.fix}, got[name])
 	}
 }
 
@@ -204,7 +204,7 @@ func TestWhatInitMustMake(t *testing.T) {
 }
 
 func TestValuesThatEveryoneKnows(t *testing.T) {
-	const known = " would run with the value that everyone knows, and "
+	const known = " would run with its public default, and "
 	local := config{"profiles": `["dev","workers"]`}.with(map[string]string{
 		"env": `{"WEB_CONSOLE_USER":"admin","WEB_CONSOLE_PASSWORD":"admin","ALERT_RECIPIENT_HASH_SECRET":"local-only-alert-hash-secret"}`,
 	})
@@ -219,19 +219,19 @@ func TestValuesThatEveryoneKnows(t *testing.T) {
 		assert.Equal(t, map[string]fault.Fault{
 			"POSTGRES_PASSWORD": {
 				Where: "trading-platform:POSTGRES_PASSWORD", What: "postgres" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
 			},
 			"GF_SECURITY_ADMIN_PASSWORD": {
 				Where: "trading-platform:GF_SECURITY_ADMIN_PASSWORD", What: "grafana" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
 			},
 			"WEB_CONSOLE_PASSWORD": {
 				Where: "trading-platform:WEB_CONSOLE_PASSWORD", What: "web_console_dev" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
 			},
 			"ALERT_RECIPIENT_HASH_SECRET": {
 				Where: "trading-platform:ALERT_RECIPIENT_HASH_SECRET", What: "alert_worker" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
 			},
 			"HMAC_SIGNING_KEYS": {
 				Where: "trading-platform:HMAC_SIGNING_KEYS", What: "web_console_dev" + why,
@@ -246,7 +246,7 @@ func TestValuesThatEveryoneKnows(t *testing.T) {
 	for _, profile := range []string{"mtls", "oauth2"} {
 		t.Run("are refused with "+profile, func(t *testing.T) {
 			got := faults(t, profiles(profile).with(config{"POSTGRES_PASSWORD": "trader"}))
-			assert.Equal(t, "postgres"+known+"profile "+profile+" is for stacks that others reach", got["POSTGRES_PASSWORD"].What)
+			assert.Equal(t, "postgres"+known+"profile "+profile+" is for stacks that others can reach", got["POSTGRES_PASSWORD"].What)
 			assert.Len(t, got, 1)
 		})
 	}
@@ -282,8 +282,8 @@ func TestExpose(t *testing.T) {
 			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`})
 		assert.Equal(t, map[string]fault.Fault{"expose": {
 			Where: "trading-platform:expose",
-			What:  "redis has no password in this stack, so it cannot be opened to 192.0.2.7",
-			Fix:   "pulumi config set -s test --secret REDIS_PASSWORD, or take redis out of expose",
+			What:  "redis has no password in this stack, so it cannot be exposed on 192.0.2.7",
+			Fix:   "pulumi config set -s test --secret REDIS_PASSWORD, or remove redis from expose",
 		}}, faults(t, c))
 		p := resolve(t, c.with(config{"REDIS_PASSWORD": "p@ss/w%"}))
 		assert.Equal(t, "192.0.2.7", address(p, "redis"))
@@ -369,7 +369,7 @@ func TestABuildContextOutsideOfTheCheckout(t *testing.T) {
 	for name, folder := range map[string]string{"absolute": "/opt/qlib", "beside it": "../qlib"} {
 		t.Run(name, func(t *testing.T) {
 			_, err := plan.Resolve(load(t, profiles("dev").with(config{"sourceDir": t.TempDir(), "env": `{"QLIB_SOURCE_DIR":"` + folder + `"}`})), nil)
-			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n  1. trading-platform:QLIB_SOURCE_DIR: "+folder+" is not a folder of the checkout, by its path from there\n"+
+			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n  1. trading-platform:QLIB_SOURCE_DIR: "+folder+" is not the relative path of a folder in the checkout\n"+
 				"     Fix: copy it into the checkout, or build the image with docker build --build-context qlib_src="+folder+
 				" and name it: pulumi config set -s test --path images.signal_service <reference>")
 		})
@@ -425,17 +425,17 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 
 func TestATrustedProxySubnetThatIsNone(t *testing.T) {
 	got := faults(t, profiles("oauth2").with(config{"TRUSTED_PROXY_SUBNET": "everywhere"}))
-	assert.Equal(t, `"everywhere" is not a subnet, from which nginx_oauth2 would believe what a proxy says`, got["TRUSTED_PROXY_SUBNET"].What)
+	assert.Equal(t, `"everywhere" is not a subnet of proxies that nginx_oauth2 can trust`, got["TRUSTED_PROXY_SUBNET"].What)
 }
 
 func TestAServiceThatCannotDoWithoutADisabledOne(t *testing.T) {
 	got := faults(t, config{"disabled": `["loki_server"]`})
 	assert.Equal(t, fault.Fault{
-		Where: "trading-platform:disabled", What: "loki_server is disabled, and promtail cannot do without it",
-		Fix: "take loki_server out of `disabled`, or put promtail in as well",
+		Where: "trading-platform:disabled", What: "loki_server is disabled, and promtail cannot run without it",
+		Fix: "remove loki_server from `disabled`, or add promtail to it",
 	}, got["disabled"])
 	got = faults(t, profiles("mtls").with(config{"disabled": `["web_console_mtls"]`}))
-	assert.Contains(t, got["disabled"].What, "nginx_mtls cannot do without it")
+	assert.Contains(t, got["disabled"].What, "nginx_mtls cannot run without it")
 }
 
 func TestNamePrefixGoesEverywhere(t *testing.T) {

@@ -60,8 +60,8 @@ func (c *check) securedData(s plan.Service, containers []container.Summary) {
 		return
 	}
 	c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
-		"platform init -s "+c.plan.Stack+" makes one up, or: "+settings.SetSecretCommand(c.plan.Stack, "POSTGRES_PASSWORD"),
-		"the secured stack %s has used the database in volume %s, and this stack would set the password that everyone knows on it",
+		"platform init -s "+c.plan.Stack+" generates one, or: "+settings.SetSecretCommand(c.plan.Stack, "POSTGRES_PASSWORD"),
+		"the secured stack %s has used the database in volume %s, and this stack would set its password to the public default",
 		bytes.TrimSpace(mark), volume)
 }
 

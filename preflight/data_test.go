@@ -149,8 +149,8 @@ func TestADatabaseThatASecuredStackHasUsed(t *testing.T) {
 	t.Run("is given no password that everyone knows", func(t *testing.T) {
 		assert.Equal(t, fault.List{{
 			Where: "trading-platform:POSTGRES_PASSWORD",
-			What:  "the secured stack mtls has used the database in volume " + pgVolume + ", and this stack would set the password that everyone knows on it",
-			Fix:   "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+			What:  "the secured stack mtls has used the database in volume " + pgVolume + ", and this stack would set its password to the public default",
+			Fix:   "platform init -s test generates one, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
 		}}, findings(t, e(), with()))
 	})
 	t.Run("takes any other", func(t *testing.T) {

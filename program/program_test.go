@@ -109,8 +109,8 @@ func TestFourFaultsGiveOneErrorAndNothingIsRegistered(t *testing.T) {
 			require.ErrorContains(t, err, `4 things are wrong, and nothing was changed:
   1. trading-platform:portOfset: no such setting; did you mean portOffset?
      Fix: pulumi config rm -s dev portOfset
-  2. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set
-     Fix: platform init -s dev makes one up, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
+  2. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, but not set
+     Fix: platform init -s dev generates one, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
   3. container trading_platform_redis: taken by something else
      Fix: docker rm -f trading_platform_redis; or pulumi config set -s dev namePrefix <another>
   4. port `+l.Addr().String()+` of grafana: taken by a program on this host

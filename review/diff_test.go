@@ -264,7 +264,7 @@ func TestReportsRead(t *testing.T) {
 		"profiles": `["dev"]`, "retainVolumes": "false", "disabled": `["grafana"]`, "LOG_LEVEL": "DEBUG", "portOffset": "10",
 	})
 	head.of("postgres").Image.Reference = "postgres:17"
-	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, and not set"}
+	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, but not set"}
 	head.Edited = map[string][]string{"apps/reference": {"apps/reference/main.go", "apps/reference/new.go"}}
 	quiet := snapshot(t, nil)
 	// The goldens are of these alone and in this order, whatever else the catalog has by now.

@@ -65,7 +65,7 @@ func TestPasswordsFollowTheSettings(t *testing.T) {
 		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 		require.Error(t, err)
 		assert.Contains(t, out, "POSTGRES_PASSWORD: the secured stack base has used the database in volume "+s.prefix+"_pgdata")
-		assert.Contains(t, out, "platform init -s base makes one up")
+		assert.Contains(t, out, "platform init -s base generates one")
 		assert.Equal(t, ids, s.ids(), "nothing was changed")
 		_, err = s.login(before, "select 1")
 		assert.NoError(t, err)

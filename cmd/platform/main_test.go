@@ -127,8 +127,8 @@ func TestPlanWithFaults(t *testing.T) {
 	tempClone(t)
 	out, err := platform(t, "plan", "-s", "manual")
 	assert.Contains(t, out, fmt.Sprintf("Stack manual: %d services", count("", "manual")))
-	require.ErrorContains(t, err, "trading-platform:WEB_CONSOLE_PASSWORD: required by web_console, and not set")
-	require.ErrorContains(t, err, "Fix: platform init -s manual makes one up, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
+	require.ErrorContains(t, err, "trading-platform:WEB_CONSOLE_PASSWORD: required by web_console, but not set")
+	require.ErrorContains(t, err, "Fix: platform init -s manual generates one, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
 	assert.True(t, strings.HasPrefix(err.Error(), "2 things are wrong"), err.Error())
 }
 
