@@ -40,15 +40,15 @@ func TestData(t *testing.T) {
 		}
 		return fault.List{{
 			Where: "volume " + pgVolume,
-			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was touched",
-			Fix:   upgrade + "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have,
+			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was changed",
+			Fix:   upgrade + "run the version that wrote it: pulumi config set -s test --path images.postgres postgres:" + have,
 		}}
 	}
 	redis := func(image, have string) fault.List {
 		return fault.List{{
 			Where: "volume " + rdVolume,
-			What:  "holds data of Redis " + have + ", newer than the image " + image + "; nothing in it was touched",
-			Fix: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start empty beside it: " +
+			What:  "holds data of Redis " + have + ", newer than the image " + image + "; nothing in it was changed",
+			Fix: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start with an empty volume: " +
 				"pulumi config set -s test --path volumes.redisdata trading_platform_redisdata_new after docker volume create",
 		}}
 	}

@@ -15,10 +15,10 @@ import (
 	"trading-platform/plan"
 )
 
-// checkRunning refuses an up that would change nothing and call a stack up whose
-// containers do not run: Pulumi compares with its state, and looks at the engine
-// only in a refresh. `platform up` has put such things right before it runs Pulumi,
-// and says so.
+// checkRunning returns an error if containers of the state are not running on the
+// engine. Pulumi compares with its state, and with the engine only in a refresh, so that
+// a plain `pulumi up` would succeed without a change. `platform up` has started such
+// containers before it runs Pulumi, and says so by observe.ComparedVariable.
 func checkRunning(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
 	if host.Getenv(observe.ComparedVariable) != "" {
 		return nil
@@ -40,20 +40,20 @@ func checkRunning(ctx *pulumi.Context, host Host, engine client.APIClient, root 
 	}
 	down := found.Down()
 	if len(down) == 0 {
-		return nil // a refresh has taken them out of the state since
+		return nil // a refresh has removed them from the state
 	}
 	f := fault.Fault{
 		Where: "stack " + p.Stack,
-		What:  "the state has these as running, and the engine does not: " + strings.Join(down, ", "),
+		What:  "these run according to the state, but not on the engine: " + strings.Join(down, ", "),
 		Fix:   "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi refresh -s " + p.Stack + ", then pulumi up -s " + p.Stack,
 	}
 	if ctx.DryRun() {
-		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` brings them back; this preview does not show it.", nil)
+		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` starts them again, which this preview does not show.", nil)
 	}
 	return fault.List{f}
 }
 
-// allRunning tells whether all the named containers of a stack run.
+// allRunning reports whether all named containers of a stack are running.
 func allRunning(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
 	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{
 		Filters: client.Filters{}.Add("label", plan.StackLabel+"="+stack).Add("status", "running", "restarting"),
@@ -73,7 +73,7 @@ func allRunning(ctx context.Context, engine client.APIClient, stack string, name
 	return true, nil
 }
 
-// Export runs `pulumi stack export`.
+// Export runs `pulumi stack export`, and returns what it prints.
 func Export(ctx context.Context, root, stack string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "pulumi", "stack", "export", "-s", stack)
 	cmd.Dir = root

@@ -148,9 +148,9 @@ func TestTheProviderIsRemembered(t *testing.T) {
 		"the same, official": {made("official"), "official", ""},
 		"the same, offline":  {made("offline"), "offline", ""},
 		"official, then offline": {made("official"), "offline", `One thing is wrong, and nothing was changed:
-  1. trading-platform:provider: the stack was made with the official docker provider, and cannot go on with the offline one
-     Fix: go back: pulumi config set -s dev provider official; or move over, keeping the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
-		"offline, then official": {made("offline"), "official", `the stack was made with the offline docker provider, and cannot go on with the official one`},
+  1. trading-platform:provider: the stack was made with the official docker provider, and cannot be used with the offline one
+     Fix: keep that provider: pulumi config set -s dev provider official; or change it and keep the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
+		"offline, then official": {made("offline"), "official", `the stack was made with the offline docker provider, and cannot be used with the official one`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{outputs: test.outputs}
@@ -194,7 +194,7 @@ func TestAnUpOfAStackThatIsDownIsRefused(t *testing.T) {
 	config := map[string]string{"portOffset": "17300", "identity": "ours"}
 
 	err := run(t, &monitor{outputs: last, export: export}, false, &enginetest.Engine{}, config)
-	require.ErrorContains(t, err, "stack dev: the state has these as running, and the engine does not: trading_platform_redis")
+	require.ErrorContains(t, err, "stack dev: these run according to the state, but not on the engine: trading_platform_redis")
 	require.ErrorContains(t, err, "make up STACK=dev; or, with pulumi alone: pulumi refresh -s dev, then pulumi up -s dev")
 	require.NoError(t, run(t, &monitor{outputs: last, export: export}, true, &enginetest.Engine{}, config), "a preview warns")
 	require.NoError(t, run(t, &monitor{outputs: last, export: `{"version": 3}`}, false, &enginetest.Engine{}, config), "after a refresh")
@@ -214,7 +214,7 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{outputs: test.outputs}
 			err := run(t, m, false, &enginetest.Engine{}, map[string]string{"portOffset": "17300", "engine": test.config})
-			require.ErrorContains(t, err, "stack dev lives on the engine at tcp://there:2375 (ID THERE)")
+			require.ErrorContains(t, err, "stack dev runs on the engine at tcp://there:2375 (ID THERE)")
 			assert.Empty(t, m.all)
 		})
 	}

@@ -152,7 +152,7 @@ func TestRequiredSecrets(t *testing.T) {
 		assert.Contains(t, out, fix)
 	}
 	assert.Contains(t, out, "required by web_console_oauth2, auth_service, but not set")
-	assert.Contains(t, out, "certsDir: nginx needs certificates, and the stack names no folder with any")
+	assert.Contains(t, out, "certsDir: nginx needs certificates, but the stack has no folder with certificates")
 	assert.Contains(t, out, "Fix: platform init -s oauth2, or: ")
 	assert.Contains(t, out, "postgres would run with its public default, and profile oauth2 is for stacks that others can reach")
 

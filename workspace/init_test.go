@@ -95,7 +95,7 @@ func TestInit(t *testing.T) {
 		before := read(t, file)
 		t.Setenv("DOCKER_HOST", (&enginetest.Engine{ID: "ELSEWHERE"}).Start(t))
 		err := i.w.Init(context.Background(), "base", InitOptions{}, func(string) {})
-		require.ErrorContains(t, err, "stack base lives on the engine at ")
+		require.ErrorContains(t, err, "stack base runs on the engine at ")
 		require.ErrorContains(t, err, "(ID ELSEWHERE)")
 		assert.Equal(t, before, read(t, file))
 		require.NoError(t, i.w.Init(context.Background(), "base", InitOptions{MoveEngine: true}, func(string) {}))
