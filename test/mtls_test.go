@@ -196,7 +196,7 @@ func TestMakeUpOfASecuredStack(t *testing.T) {
 	file, err := os.ReadFile(place)
 	require.NoError(t, err)
 	for _, name := range []string{"POSTGRES_PASSWORD", "WEB_CONSOLE_PASSWORD"} {
-		assert.Regexp(t, `made as secrets of stack mtls: .*`+name, out)
+		assert.Regexp(t, `generated secrets of stack mtls: .*`+name, out)
 		assert.Regexp(t, `trading-platform:`+name+`:\n\s+secure: v1:`, string(file), "encrypted")
 	}
 	password := s.inspectEnv("postgres")["POSTGRES_PASSWORD"]
@@ -217,7 +217,7 @@ func TestMakeUpOfASecuredStack(t *testing.T) {
 
 	before := s.ids()
 	out = runIn(t, s.dir, env, "make", "up", "STACK=mtls")
-	assert.NotContains(t, out, "made as secrets")
+	assert.NotContains(t, out, "generated secrets")
 	assert.NotContains(t, out, "certificates in")
 	assert.Equal(t, before, s.ids(), "a second run makes nothing anew")
 	after, err := os.ReadFile(place)

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// pollInterval is the time between two looks at containers that are not healthy yet.
+	// pollInterval is the time between two checks of containers that are not healthy yet.
 	pollInterval = 500 * time.Millisecond
-	// recoveryTime is how long an unhealthy container may take to recover by itself, as when
-	// what it needs was just started: three beats of its probe.
+	// recoveryTime is how long an unhealthy container has to recover by itself, for example
+	// because a service that it needs was just started: three intervals of its probe.
 	recoveryTime = 45 * time.Second
 )
 
-// awaitHealthy returns when every container of the plan is healthy. One that stays
-// unhealthy is restarted once. What does not recover is told with its last words.
+// awaitHealthy returns when every container of the plan is healthy. It restarts one that
+// stays unhealthy once. The error has the last output of those that do not recover.
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
 	for {
@@ -36,11 +36,11 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 			for _, name := range s.Containers {
 				found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < recoveryTime {
-					waiting = name + " cannot be looked at: " + err.Error() // as while the engine restarts
+					waiting = name + " cannot be inspected: " + err.Error() // for example while the engine restarts
 					continue
 				}
 				if err != nil {
-					return fmt.Errorf("container %s: %w. Fix: `docker info` must work, then `make up STACK=%s` goes on from here", name, err, r.stack)
+					return fmt.Errorf("container %s: %w. Fix: make sure that `docker info` works, then run `make up STACK=%s` to continue", name, err, r.stack)
 				}
 				answered = time.Now()
 				state, again := found.Container.State, restarted[name]
@@ -90,7 +90,7 @@ func condition(state *container.State) string {
 	return string(state.Status)
 }
 
-// lastOutput are the last probe's output and the end of the log.
+// lastOutput returns the output of the last probe and the end of the container's log.
 func (r *run) lastOutput(ctx context.Context, name string, state *container.State) string {
 	text := ""
 	if state.Health != nil && len(state.Health.Log) > 0 {

@@ -39,11 +39,11 @@ func TestWhatAnotherRunMayJustHaveMadeIsLeftAlone(t *testing.T) {
 			err = r.converge(context.Background(), &plan.Plan{Provider: settings.Official}, found, true)
 			if test.removed {
 				require.ErrorContains(t, err, "container x_redis: ", "the stand-in for an engine stops nothing")
-				assert.Contains(t, said, "x_redis was left behind by a run that was cut short: removing it")
+				assert.Contains(t, said, "x_redis was left behind by an interrupted run: removing it")
 				return
 			}
 			require.NoError(t, err)
-			assert.Contains(t, said, "x_redis is not in the state and was made just now: left alone")
+			assert.Contains(t, said, "x_redis is not in the state and is new: it is kept")
 		})
 	}
 }

@@ -221,8 +221,8 @@ func TestADamagedState(t *testing.T) {
 	for name, test := range map[string]struct{ state, copied, want, said string }{
 		"whole":                           {`{"version": 3}`, `{"version": 2}`, `{"version": 3}`, ""},
 		"cut short":                       {`{"versi`, `{"version": 2}`, `{"version": 2}`, "Pulumi's last copy takes its place"},
-		"cut short, and the copy as well": {`{"versi`, `{"v`, "", "is made anew from the engine"},
-		"emptied, and there is no copy":   {"", "", "", "is made anew from the engine"},
+		"cut short, and the copy as well": {`{"versi`, `{"v`, "", "is rebuilt from the engine"},
+		"emptied, and there is no copy":   {"", "", "", "is rebuilt from the engine"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := clone(t)
@@ -357,7 +357,7 @@ func TestInitOfAnUnknownStack(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	write(t, filepath.Join(w.Root, "Pulumi.base.yaml"), "")
 	err := w.Init(context.Background(), "prod", InitOptions{}, func(string) {})
-	require.EqualError(t, err, "no stack file Pulumi.prod.yaml; stacks here: base, dev (a new one is a copy of one of them)")
+	require.EqualError(t, err, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, or copy the file of one of them")
 }
 
 func TestInitWithoutAnEngine(t *testing.T) {
@@ -455,9 +455,9 @@ func TestSecretsAreMadeUp(t *testing.T) {
 	for _, value := range []string{values["POSTGRES_PASSWORD"], values["SESSION_ENCRYPTION_KEY"]} {
 		assert.NotContains(t, said, value)
 	}
-	assert.Contains(t, said, "made as secrets of stack oauth2: ")
-	assert.Contains(t, said, "still to be set: "+settings.SetSecretCommand("oauth2", "AUTH0_CLIENT_SECRET"))
-	assert.Contains(t, said, "still to be set: "+settings.SetCommand("oauth2", "AUTH0_DOMAIN", "<value>"))
+	assert.Contains(t, said, "generated secrets of stack oauth2: ")
+	assert.Contains(t, said, "you still have to set: "+settings.SetSecretCommand("oauth2", "AUTH0_CLIENT_SECRET"))
+	assert.Contains(t, said, "you still have to set: "+settings.SetCommand("oauth2", "AUTH0_DOMAIN", "<value>"))
 }
 
 func TestNoSecretIsMadeWhereNoneIsMissing(t *testing.T) {
