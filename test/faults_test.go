@@ -263,7 +263,7 @@ func ended(signal, how string, end func(*running), says, then []string) (faults 
 
 func runnerFaults() []fault {
 	return slices.Concat(
-		ended("runner ended by TERM", "kill -TERM of platform", func(r *running) { _ = r.cmd.Process.Signal(syscall.SIGTERM) }, []string{"interrupted. Fix: `make"}, nil),
+		ended("runner ended by TERM", "kill -TERM of platform", func(r *running) { _ = r.cmd.Process.Signal(syscall.SIGTERM) }, []string{"interrupted. Fix: run `make"}, nil),
 		ended("runner ended by KILL", "kill -KILL of platform and of all that it started", (*running).killAll, nil,
 			[]string{"cleared the lock of a run that was killed"}),
 		[]fault{

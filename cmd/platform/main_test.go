@@ -148,14 +148,14 @@ func TestWrongUse(t *testing.T) {
 		want string
 	}{
 		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it, or name another stack with -s"},
-		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o takes text, json or mermaid, not yaml"},
+		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o must be text, json or mermaid, not yaml"},
 		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
 		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
 		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, manual, mtls, oauth2, workers"},
 		"pulumi without one":       {[]string{"pulumi", "up"}, "there is no pulumi here yet. Fix: make init"},
 		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
 		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
-		"all without a diff":       {[]string{"plan", "--all"}, "--all goes with --diff"},
+		"all without a diff":       {[]string{"plan", "--all"}, "--all needs --diff"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tempClone(t)
@@ -172,7 +172,7 @@ func TestOutsideOfAClone(t *testing.T) {
 	for _, args := range [][]string{{"plan"}, {"init"}, {"doctor"}, {"status"}, {"env"}, {"pulumi", "up"}} {
 		_, err := platform(t, args...)
 		require.ErrorContains(t, err, "no Pulumi.yaml in ", args)
-		require.ErrorContains(t, err, "or above it; run this in a clone of the project")
+		require.ErrorContains(t, err, "or above it. Fix: run this command in a clone of the project")
 	}
 }
 
@@ -185,7 +185,7 @@ func TestDoctor(t *testing.T) {
 		t.Chdir(filepath.Join(dir, "apps"))
 		out, err := platform(t, "doctor", "-s", "mine")
 		require.NoError(t, err)
-		assert.Equal(t, fmt.Sprintf("Nothing stands in the way of stack mine (%d services).\n", count("", "dev")), out)
+		assert.Equal(t, fmt.Sprintf("No problems found for stack mine (%d services).\n", count("", "dev")), out)
 	})
 	t.Run("faults of the settings, the plan and the engine together", func(t *testing.T) {
 		dir := tempClone(t)
