@@ -128,7 +128,7 @@ type Service struct {
 	Certs []string
 
 	Networks []string // the networks joined, each with the service's name as its alias
-	// Proxy gives the service the stack's fixed nginx address on the edge network.
+	// Proxy returns the service the stack's fixed nginx address on the edge network.
 	Proxy bool
 
 	After   []string // services that must be healthy before this one starts

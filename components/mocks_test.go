@@ -54,7 +54,7 @@ func (m *monitor) Call(pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	return resource.PropertyMap{}, nil
 }
 
-// of gives what was registered of a type, by name.
+// of returns what was registered of a type, by name.
 func (m *monitor) of(token string) map[string]pulumi.MockResourceArgs {
 	out := map[string]pulumi.MockResourceArgs{}
 	for _, r := range m.all {
@@ -65,7 +65,7 @@ func (m *monitor) of(token string) map[string]pulumi.MockResourceArgs {
 	return out
 }
 
-// nameOf gives the name at the end of a URN.
+// nameOf returns the name at the end of a URN.
 func nameOf(urn string) string { return urn[strings.LastIndex(urn, "::")+2:] }
 
 // own are the variables that every profile together needs where others can reach it.

@@ -38,7 +38,7 @@ func TestPromtoolAcceptsTheConfiguration(t *testing.T) {
 	}
 }
 
-// rendered gives a folder with Prometheus' files as its container has them.
+// rendered returns a folder with Prometheus' files as its container has them.
 func rendered(t *testing.T) string {
 	t.Helper()
 	files, err := Files("prometheus", full())

@@ -34,7 +34,7 @@ var own = catalogtest.Required(map[string]string{
 
 type config map[string]string
 
-// with gives the config with others over it.
+// with returns the config with others over it.
 func (c config) with(others ...map[string]string) config {
 	out := maps.Clone(c)
 	for _, o := range others {
@@ -43,7 +43,7 @@ func (c config) with(others ...map[string]string) config {
 	return out
 }
 
-// profiles gives the config of a stack with these profiles and all the variables that they need.
+// profiles returns the config of a stack with these profiles and all the variables that they need.
 func profiles(names ...string) config {
 	list, _ := json.Marshal(names)
 	return config{"profiles": string(list)}.with(own)
@@ -155,7 +155,7 @@ func waitsFor(p *plan.Plan, s plan.Service, name string) bool {
 	})
 }
 
-// faults gives the faults of a stack that cannot be, by where they are.
+// faults returns the faults of a stack that cannot be, by where they are.
 func faults(t *testing.T, c config) map[string]fault.Fault {
 	t.Helper()
 	p, err := plan.Resolve(load(t, c), nil)

@@ -201,7 +201,7 @@ func (w *Workspace) Stacks() []string {
 
 // EnsurePulumi builds the Pulumi CLI and its language host if the machine has none.
 func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
-	if w.Pulumi != "" && w.Own {
+	if w.Pulumi != "" && w.Installed {
 		return nil
 	}
 	if w.Pulumi == "" {
@@ -212,7 +212,7 @@ func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("building pulumi failed: %w. Fix: correct what is reported above, or install pulumi: https://www.pulumi.com/docs/install", err)
 	}
-	w.Pulumi, w.Own = w.findPulumi()
+	w.Pulumi, w.Installed = w.findPulumi()
 	return nil
 }
 
@@ -346,7 +346,7 @@ func (w *Workspace) chooseSettings(ctx context.Context, engine *client.Client, s
 
 // ChooseProvider chooses the official plugin if the user's own Pulumi can install it.
 func (w *Workspace) ChooseProvider(ctx context.Context, say func(string)) string {
-	if !w.Own {
+	if !w.Installed {
 		say("provider: offline, because this machine has no Pulumi of its own")
 		return settings.Offline
 	}

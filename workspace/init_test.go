@@ -28,7 +28,7 @@ func newInit(t *testing.T, script string) *initialised {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
 	i := &initialised{w: clone(t), log: filepath.Join(t.TempDir(), "log")}
-	i.w.Root, i.w.Own = root, true
+	i.w.Root, i.w.Installed = root, true
 	// It has a stack from its init on.
 	made := filepath.Join(t.TempDir(), "made")
 	i.w.Pulumi = executable(t, t.TempDir(), `echo "$@" >> `+i.log+"\n"+script+`

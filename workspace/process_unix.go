@@ -12,7 +12,7 @@ import (
 // replaceProcess replaces this process by a program. It returns only if that fails.
 func replaceProcess(path string, args, env []string) error { return syscall.Exec(path, args, env) }
 
-// ownGroup gives a command a process group of its own, so that a signal to this process's group does not reach it.
+// ownGroup puts a command into a new process group, so that signals to this process's group do not reach it.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
 // interrupt asks a process to shut down.

@@ -70,7 +70,7 @@ func (w *Workspace) Environ() []string {
 	}
 	// `go run` caches the linked program, so that a run without an edit takes 1.3 s instead of 3.4 s.
 	add("PULUMI_GO_USE_RUN", "true")
-	if !w.Own {
+	if !w.Installed {
 		// A machine that had to build its CLI cannot download anything else either, so do not wait for it.
 		add("PULUMI_SKIP_UPDATE_CHECK", "true")
 		add("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")

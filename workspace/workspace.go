@@ -34,8 +34,8 @@ type Workspace struct {
 	Backend string
 	// Pulumi is the path of the CLI; empty until it is built.
 	Pulumi string
-	// Own says that the CLI is the user's, not one that `make` built.
-	Own bool
+	// Installed says that the user has installed the CLI; otherwise `make` has built it.
+	Installed bool
 }
 
 // Open finds the backend and the CLI of this machine. It changes nothing.
@@ -45,12 +45,12 @@ func Open(root string) (*Workspace, error) {
 		return nil, err
 	}
 	w := &Workspace{Root: root, Home: home, Backend: stack.Backend(os.Getenv, home)}
-	w.Pulumi, w.Own = w.findPulumi()
+	w.Pulumi, w.Installed = w.findPulumi()
 	return w, nil
 }
 
 // findPulumi searches PATH, without our own shim, and then the folder that tools/build writes to.
-func (w *Workspace) findPulumi() (path string, own bool) {
+func (w *Workspace) findPulumi() (path string, installed bool) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if dir == w.ShimDir() || dir == filepath.Join(w.Root, "tools", "bin") {
 			continue

@@ -97,18 +97,18 @@ func TestWhichPulumi(t *testing.T) {
 	}
 	w := open(t.TempDir())
 	assert.Empty(t, w.Pulumi, "none yet")
-	assert.False(t, w.Own)
+	assert.False(t, w.Installed)
 
 	built := executable(t, filepath.Join(root, "tools", "bin"), "")
 	shim := executable(t, filepath.Join(root, "bin", "shim"), "")
 	w = open(filepath.Dir(shim), filepath.Dir(built))
 	assert.Equal(t, built, w.Pulumi, "never our own shim, which would run itself")
-	assert.False(t, w.Own)
+	assert.False(t, w.Installed)
 
 	own := executable(t, t.TempDir(), "")
 	w = open(filepath.Dir(shim), filepath.Dir(built), filepath.Dir(own))
 	assert.Equal(t, own, w.Pulumi)
-	assert.True(t, w.Own)
+	assert.True(t, w.Installed)
 }
 
 func TestFilesOfBackendsDoNotMeet(t *testing.T) {
@@ -337,7 +337,7 @@ func TestEnviron(t *testing.T) {
 	})
 	t.Run("what the user has set stays", func(t *testing.T) {
 		w := clone(t)
-		w.Pulumi, w.Own = "/usr/bin/pulumi", true
+		w.Pulumi, w.Installed = "/usr/bin/pulumi", true
 		t.Setenv("PULUMI_BACKEND_URL", "s3://mine")
 		t.Setenv("PULUMI_CONFIG_PASSPHRASE", "")
 		got := environ(w)
@@ -376,7 +376,7 @@ func TestInitWithAPulumiThatFails(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.yaml"), "name: trading-platform")
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
-	w.Pulumi, w.Own = executable(t, t.TempDir(), "echo 'the backend is away' >&2\nexit 3"), true
+	w.Pulumi, w.Installed = executable(t, t.TempDir(), "echo 'the backend is away' >&2\nexit 3"), true
 	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})
 	require.ErrorContains(t, err, "stack export -s dev: exit status 3\nthe backend is away")
 }
