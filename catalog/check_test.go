@@ -15,7 +15,7 @@ func TestCheckFindsNothingWrongWithTheCatalog(t *testing.T) {
 	require.NoError(t, catalog.Check(catalog.Services()))
 }
 
-// sound is a service that Check has nothing to say about.
+// sound is a service without mistakes.
 func sound(name string, after ...string) catalog.Service {
 	return catalog.Service{
 		Name: name, Image: "example:1", After: after,

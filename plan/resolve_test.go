@@ -23,8 +23,8 @@ import (
 	"trading-platform/settings"
 )
 
-// own are variables that a stack which others reach can run with: every required
-// one, and one in the place of each local-only one.
+// own are variables that a stack which others can reach can run with: every required one,
+// and one in place of each public default.
 var own = catalogtest.Required(map[string]string{
 	"POSTGRES_PASSWORD": "pg-canary", "GF_SECURITY_ADMIN_PASSWORD": "grafana-canary",
 	"WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "console-canary",
@@ -121,7 +121,7 @@ func TestEverySetOfProfiles(t *testing.T) {
 				started[s.Name] = true
 				assert.NotEmpty(t, s.Probe.Test, "%s has no probe", s.Name)
 				for _, e := range s.Env {
-					// Whoever talks to a database waits for it, alone or through others.
+					// A service that uses a database waits for it, directly or through others.
 					if e.Name == "DATABASE_URL" {
 						assert.True(t, waitsFor(p, s, "postgres"), "%s does not wait for postgres", s.Name)
 					}
@@ -155,7 +155,7 @@ func waitsFor(p *plan.Plan, s plan.Service, name string) bool {
 	})
 }
 
-// faults returns the faults of a stack that cannot be, by where they are.
+// faults returns the faults of an invalid stack, by their place.
 func faults(t *testing.T, c config) map[string]fault.Fault {
 	t.Helper()
 	p, err := plan.Resolve(load(t, c), nil)
@@ -170,7 +170,7 @@ func faults(t *testing.T, c config) map[string]fault.Fault {
 	return out
 }
 
-func TestAllThatIsMissingComesInOneError(t *testing.T) {
+func TestAllMissingVariablesAreInOneError(t *testing.T) {
 	got := faults(t, config{
 		"profiles": `["oauth2","workers"]`, "POSTGRES_PASSWORD": "mine", "GF_SECURITY_ADMIN_PASSWORD": "mine",
 	})
@@ -188,7 +188,7 @@ func TestAllThatIsMissingComesInOneError(t *testing.T) {
 	}
 }
 
-func TestWhatInitMustMake(t *testing.T) {
+func TestVariablesThatInitMustSet(t *testing.T) {
 	p, err := plan.Resolve(load(t, config{"profiles": `["oauth2"]`}), nil)
 	var names []string
 	for _, v := range p.Unset {
@@ -203,7 +203,7 @@ func TestWhatInitMustMake(t *testing.T) {
 	assert.Empty(t, resolve(t, config{}).Unset)
 }
 
-func TestValuesThatEveryoneKnows(t *testing.T) {
+func TestPublicDefaultsAreRefused(t *testing.T) {
 	const known = " would run with its public default, and "
 	local := config{"profiles": `["dev","workers"]`}.with(map[string]string{
 		"env": `{"WEB_CONSOLE_USER":"admin","WEB_CONSOLE_PASSWORD":"admin","ALERT_RECIPIENT_HASH_SECRET":"local-only-alert-hash-secret"}`,
@@ -326,7 +326,7 @@ func TestExpose(t *testing.T) {
 	})
 }
 
-func TestPortOffsetGoesEverywhere(t *testing.T) {
+func TestPortOffsetIsUsedEverywhere(t *testing.T) {
 	p := resolve(t, profiles("dev", "oauth2").with(config{
 		"portOffset": "1000",
 		"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
@@ -389,7 +389,7 @@ func TestAPortPast65535(t *testing.T) {
 	require.NoError(t, err, "the largest that settings let through fits")
 }
 
-func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
+func TestSubnetAndNginxAddressAreUsedEverywhere(t *testing.T) {
 	for name, test := range map[string]struct {
 		config                  config
 		subnet, address, around string
@@ -423,12 +423,12 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 	}
 }
 
-func TestATrustedProxySubnetThatIsNone(t *testing.T) {
+func TestInvalidTrustedProxySubnet(t *testing.T) {
 	got := faults(t, profiles("oauth2").with(config{"TRUSTED_PROXY_SUBNET": "everywhere"}))
 	assert.Equal(t, `"everywhere" is not a subnet of proxies that nginx_oauth2 can trust`, got["TRUSTED_PROXY_SUBNET"].What)
 }
 
-func TestAServiceThatCannotDoWithoutADisabledOne(t *testing.T) {
+func TestAServiceThatNeedsADisabledOne(t *testing.T) {
 	got := faults(t, config{"disabled": `["loki_server"]`})
 	assert.Equal(t, fault.Fault{
 		Where: "trading-platform:disabled", What: "loki_server is disabled, and promtail cannot run without it",
@@ -438,7 +438,7 @@ func TestAServiceThatCannotDoWithoutADisabledOne(t *testing.T) {
 	assert.Contains(t, got["disabled"].What, "nginx_mtls cannot run without it")
 }
 
-func TestNamePrefixGoesEverywhere(t *testing.T) {
+func TestNamePrefixIsUsedEverywhere(t *testing.T) {
 	p := resolve(t, profiles("dev").with(config{"namePrefix": "Blue"}))
 	for _, s := range p.Services {
 		assert.Equal(t, []string{"Blue_" + s.Name}, s.Containers)
@@ -622,8 +622,8 @@ func TestDatabaseURL(t *testing.T) {
 	})
 }
 
-// A dotenv file's addresses are for the host.
-func TestADotenvFileDoesNotReachWhatIsFixed(t *testing.T) {
+// The addresses in a dotenv file are those for programs on the host.
+func TestADotenvFileDoesNotOverrideFixedVariables(t *testing.T) {
 	file := filepath.Join(t.TempDir(), ".env")
 	require.NoError(t, os.WriteFile(file, []byte(`
 DATABASE_URL=postgresql://localhost/x
@@ -680,7 +680,7 @@ func TestServiceEnv(t *testing.T) {
 		"a required variable cannot be emptied")
 }
 
-func TestSecrecy(t *testing.T) {
+func TestWhichVariablesAreSecret(t *testing.T) {
 	resolved := func(c config, secret ...string) *plan.Plan {
 		p, err := plan.Resolve(load(t, c, secret...), nil)
 		require.NoError(t, err)
@@ -811,7 +811,7 @@ func TestProbeTiming(t *testing.T) {
 				assert.Equal(t, "[ -e /dev/shm/healthy ] && sleep 15; "+
 					"if "+ping+"; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi", redis.Test[1])
 				assert.Equal(t, second(1), postgres.Interval)
-				assert.Equal(t, second(30), postgres.Timeout, "the beat that is slept is not the probe's")
+				assert.Equal(t, second(30), postgres.Timeout, "the sleep does not count towards the probe's timeout")
 				assert.Equal(t, second(18), redis.Timeout)
 				assert.Zero(t, postgres.StartInterval)
 				assert.Equal(t, 300*time.Second+5*(31*time.Second)+30*time.Second, postgres.WaitTimeout())
@@ -843,7 +843,7 @@ func TestProbeTiming(t *testing.T) {
 		assert.Equal(t, "WHERE true ", mark(profiles("mtls")))
 		assert.Equal(t, "WHERE true ", mark(profiles("oauth2")))
 	})
-	t.Run("every probe has a try, a beat and an end", func(t *testing.T) {
+	t.Run("every probe has an interval, a timeout and retries", func(t *testing.T) {
 		for _, s := range resolve(t, profiles("dev", "workers", "oauth2", "manual").with(config{
 			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
 		})).Services {
@@ -923,7 +923,7 @@ func TestResolveChangesNeitherSettingsNorCatalog(t *testing.T) {
 	assert.Equal(t, []string{"postgres", "redis"}, s.After)
 }
 
-func TestAMountOfAnUndeclaredVolumeIsTheCatalogsError(t *testing.T) {
+func TestAMountOfAnUndeclaredVolumeIsReported(t *testing.T) {
 	declared := catalog.Volumes
 	t.Cleanup(func() { catalog.Volumes = declared })
 	catalog.Volumes = slices.DeleteFunc(slices.Clone(declared), func(v catalog.Volume) bool { return v.Name == "redisdata" })

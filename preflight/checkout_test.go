@@ -27,7 +27,7 @@ func checkout(t *testing.T, dockerfiles map[string]string) (dir string, config m
 	return dir, with(map[string]string{"profiles": `["workers"]`, "env": `{"ALERT_RECIPIENT_HASH_SECRET":"x"}`, "sourceDir": dir})
 }
 
-func TestACheckoutThatIsNotFull(t *testing.T) {
+func TestAnIncompleteCheckout(t *testing.T) {
 	dir, config := checkout(t, nil)
 	missing := func(app, service string) fault.Fault {
 		return fault.Fault{

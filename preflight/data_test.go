@@ -14,7 +14,7 @@ import (
 	"trading-platform/preflight"
 )
 
-// dump is how a Redis dump of a version begins.
+// dump returns the start of an RDB file of a Redis version.
 func dump(version string) string {
 	return "REDIS0011\xfa\x09redis-ver\x06" + version + "\xfa\x0aredis-bits\xc0\x40"
 }
@@ -108,7 +108,7 @@ func TestData(t *testing.T) {
 	}
 }
 
-func TestDataThatCannotBeLookedAt(t *testing.T) {
+func TestDataThatCannotBeRead(t *testing.T) {
 	files := map[string]map[string]string{pgVolume: {"PG_VERSION": "15"}}
 	t.Run("no image to look with", func(t *testing.T) {
 		assert.Empty(t, findings(t, &enginetest.Engine{Files: files, Volumes: []volume.Volume{{Name: pgVolume}}}, with()))

@@ -86,11 +86,11 @@ func project(name string) map[string]string {
 	return map[string]string{"com.docker.compose.project": name}
 }
 
-func TestAnEmptyEngineHasNothingInTheWay(t *testing.T) {
+func TestAnEmptyEngineHasNoFaults(t *testing.T) {
 	assert.NoError(t, check(t, &enginetest.Engine{}, with()))
 }
 
-func TestWhatTheStackItselfHoldsIsNoFinding(t *testing.T) {
+func TestObjectsOfTheStackItselfAreNoFaults(t *testing.T) {
 	mine := stack("test")
 	e := &enginetest.Engine{
 		Containers: []container.Summary{
@@ -160,7 +160,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-func TestAnEngineThatFailsIsNoFinding(t *testing.T) {
+func TestAnEngineThatFailsIsAnError(t *testing.T) {
 	for path, want := range map[string]string{
 		"/containers/json": "asking the engine for its containers: ",
 		"/networks":        "asking the engine for its networks: ",
@@ -262,7 +262,7 @@ func TestPorts(t *testing.T) {
 	t.Run("a program's", func(t *testing.T) {
 		l := enginetest.Listen(t)
 		number := l.Addr().(*net.TCPAddr).Port
-		// Grafana's port is moved onto the listener's.
+		// The offset makes Grafana's port the same as the listener's.
 		config := map[string]string{"portOffset": strconv.Itoa(number - 3000)}
 		assert.Equal(t, finding("port "+l.Addr().String()+" of grafana", "a program on this host", number), findings(t, &enginetest.Engine{}, config))
 	})
@@ -390,7 +390,7 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 	}
 }
 
-func TestAllFindingsComeAtOnce(t *testing.T) {
+func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 	e := &enginetest.Engine{
 		Containers: []container.Summary{running("trading_platform_redis", nil), running("other", nil, port("127.0.0.1", 20300))},
 		Networks:   []network.Summary{net4("vpn", "172.28.0.0/16", nil)},
@@ -449,7 +449,7 @@ func TestSameEngine(t *testing.T) {
 	require.ErrorContains(t, err, "platform init -s dev --move-engine")
 }
 
-func TestAStackOfThisNameThatIsAnothers(t *testing.T) {
+func TestAnotherStackOfTheSameName(t *testing.T) {
 	labels := map[string]string{"trading-platform.stack": "test", "trading-platform.id": "theirs"}
 	e := &enginetest.Engine{Containers: []container.Summary{running("trading_platform_redis", labels)}}
 	found := findings(t, e, with(map[string]string{"identity": "ours"}))

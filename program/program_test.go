@@ -25,7 +25,7 @@ import (
 	"trading-platform/program"
 )
 
-// monitor stands in for the Pulumi engine.
+// monitor is a fake Pulumi engine.
 type monitor struct {
 	mu      sync.Mutex
 	all     []pulumi.MockResourceArgs
@@ -60,7 +60,7 @@ func (m *monitor) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	return resource.PropertyMap{"name": args.Args["name"], "outputs": resource.NewObjectProperty(m.outputs)}, failure
 }
 
-// run runs the program with a config on an engine; on none where that is nil.
+// run runs the program with a config on an engine, or without an engine if it is nil.
 func run(t *testing.T, m *monitor, preview bool, e *enginetest.Engine, config map[string]string) error {
 	t.Helper()
 	text := map[string]string{}
@@ -120,8 +120,8 @@ func TestFourFaultsGiveOneErrorAndNothingIsRegistered(t *testing.T) {
 	}
 }
 
-// A wrong value in one place must not keep the rest from being looked at.
-func TestMalformedSettingsDoNotHideTheEnginesFindings(t *testing.T) {
+// An invalid value must not prevent the other checks.
+func TestMalformedSettingsDoNotHideFaultsOfTheEngine(t *testing.T) {
 	m := &monitor{}
 	e := &enginetest.Engine{Containers: []container.Summary{{ID: "x", Names: []string{"/trading_platform_redis"}}}}
 	err := run(t, m, false, e, map[string]string{
@@ -184,7 +184,7 @@ func TestTheProviderIsRemembered(t *testing.T) {
 	})
 }
 
-// A state that says that everything runs keeps `pulumi up` from looking at the engine.
+// If everything runs according to the state, `pulumi up` does not check the engine.
 func TestAnUpOfAStackThatIsDownIsRefused(t *testing.T) {
 	last := resource.PropertyMap{"containers": resource.NewProperty([]resource.PropertyValue{resource.NewProperty("trading_platform_redis")})}
 	export := `{"version": 3, "deployment": {"resources": [
@@ -229,8 +229,8 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 	assert.Fail(t, "no provider")
 }
 
-// A preview touches nothing, the checkout neither.
-func TestFoldersOfTheCheckoutAreMadeOnUpAlone(t *testing.T) {
+// A preview changes nothing, not even in the checkout.
+func TestFoldersOfTheCheckoutAreCreatedOnlyByUp(t *testing.T) {
 	for name, preview := range map[string]bool{"preview": true, "up": false} {
 		t.Run(name, func(t *testing.T) {
 			checkout := t.TempDir()
@@ -247,7 +247,7 @@ func TestFoldersOfTheCheckoutAreMadeOnUpAlone(t *testing.T) {
 	}
 }
 
-func TestTheProgramStandsTheStackUp(t *testing.T) {
+func TestTheProgramRegistersTheStack(t *testing.T) {
 	for name, preview := range map[string]bool{"preview": true, "up": false} {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{}
@@ -267,7 +267,7 @@ func TestTheProgramStandsTheStackUp(t *testing.T) {
 	}
 }
 
-// An image is built where the engine is, which can be another machine than this.
+// An image is built on the engine's host, which can be another machine.
 func TestBuildsAreForTheEnginesArchitecture(t *testing.T) {
 	t.Chdir("..") // where the reference app's Dockerfile is
 	for name, test := range map[string]struct {
@@ -295,14 +295,14 @@ func TestBuildsAreForTheEnginesArchitecture(t *testing.T) {
 	}
 }
 
-// Where the engine cannot be asked, the provider says what is wrong.
-func TestAnEngineThatDoesNotAnswerIsTheProvidersToReport(t *testing.T) {
+// If the engine does not answer, the provider reports the cause.
+func TestAnEngineThatDoesNotAnswerIsLeftToTheProvider(t *testing.T) {
 	m := &monitor{}
 	require.NoError(t, run(t, m, true, nil, nil))
 	assert.NotEmpty(t, m.all)
 }
 
-func TestAnEngineThatFailsOnTheWayStopsTheRun(t *testing.T) {
+func TestAnEngineThatFailsDuringThePreflightStopsTheRun(t *testing.T) {
 	m := &monitor{}
 	err := run(t, m, false, &enginetest.Engine{Broken: []string{"/networks"}}, map[string]string{"portOffset": "17300"})
 	require.ErrorContains(t, err, "asking the engine for its networks: ")

@@ -15,7 +15,7 @@ import (
 	"trading-platform/settings"
 )
 
-// load loads a stack named dev with this config alone.
+// load loads a stack named dev with only this config.
 func load(config map[string]string, secret ...string) (*settings.Settings, error) {
 	src := settings.Source{Stack: "dev", Root: "/clone", Config: config, Secret: map[string]bool{}}
 	for _, key := range secret {
@@ -228,7 +228,7 @@ func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
      Fix: pulumi config set -s dev retainVolumes true`)
 }
 
-// What comes after settings must be able to work with what a wrong value leaves.
+// The checks that follow must work with the default that replaces an invalid value.
 func TestAWrongValueLeavesTheDefault(t *testing.T) {
 	s, err := load(map[string]string{"bindAddress": "x", "subnet": "x", "nginxAddress": "x", "retainVolumes": "x"})
 	require.Error(t, err)
@@ -255,7 +255,7 @@ func TestSecrets(t *testing.T) {
 	assert.Equal(t, map[string]settings.Value{
 		"POSTGRES_PASSWORD": {Text: "one", Secret: true},
 		"POSTGRES_USER":     {Text: "two"},
-		// Pulumi only tells that something in the map is secret, so all of it is.
+		// Pulumi only says that something in the map is secret, so all of it is treated as secret.
 		"LOG_LEVEL":            {Text: "DEBUG", Secret: true},
 		"WEB_CONSOLE_PASSWORD": {Text: "three", Secret: true},
 	}, s.Variables)
@@ -272,7 +272,7 @@ func envFile(t *testing.T, text string) string {
 func TestWhereAVariableComesFrom(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "the process environment is never read")
 	file := envFile(t, `
-# a dotenv file of someone's, with what is no business of this stack
+# a user's dotenv file, with variables that no service uses
 LOG_LEVEL=from-file
 STRATEGY_ID="quoted, with a # sign"
 export DRY_RUN=false
@@ -353,8 +353,8 @@ func TestVersion(t *testing.T) {
 	assert.False(t, settings.Version{}.AtLeast(1, 40), "of an unknown engine nothing is taken for granted")
 }
 
-// The list of names in a fix is the whole list.
-func TestAnUnknownServiceNamesAllThatThereAre(t *testing.T) {
+// The fix lists all names.
+func TestTheFixOfAnUnknownServiceListsAllServices(t *testing.T) {
 	_, err := load(map[string]string{"disabled": `["x"]`})
 	var faults fault.List
 	require.ErrorAs(t, err, &faults)

@@ -17,7 +17,7 @@ func source(config map[string]string) settings.Source {
 	return settings.Source{Stack: "mtls", Root: "/clone", Config: config}
 }
 
-// secured is a config of the mtls stack that lacks its certificates alone.
+// secured is a config of the mtls stack that lacks only its certificates.
 func secured() map[string]string {
 	return map[string]string{
 		"profiles": `["mtls"]`, "POSTGRES_PASSWORD": "a", "GF_SECURITY_ADMIN_PASSWORD": "b", "WEB_CONSOLE_USER": "c", "WEB_CONSOLE_PASSWORD": "d",

@@ -15,8 +15,8 @@ import (
 	"trading-platform/stack"
 )
 
-// initialised runs init of a stack of this very clone with a CLI of the test's own,
-// which writes its arguments down and then runs a script.
+// initialised runs init of a stack of this clone with a fake CLI, which records its
+// arguments and then runs a script.
 type initialised struct {
 	w    *Workspace
 	log  string
@@ -29,7 +29,7 @@ func newInit(t *testing.T, script string) *initialised {
 	require.NoError(t, err)
 	i := &initialised{w: clone(t), log: filepath.Join(t.TempDir(), "log")}
 	i.w.Root, i.w.Installed = root, true
-	// It has a stack from its init on.
+	// The stack exists from its init on.
 	made := filepath.Join(t.TempDir(), "made")
 	i.w.Pulumi = executable(t, t.TempDir(), `echo "$@" >> `+i.log+"\n"+script+`
 case "$*" in
@@ -126,7 +126,7 @@ func TestInitOfASecuredStackMakesItsCertificatesAndSecrets(t *testing.T) {
 	}
 }
 
-func TestInitMakesNoClientCertificateThatNobodyAsksFor(t *testing.T) {
+func TestInitMakesClientCertificatesOnlyForProfilesThatNeedThem(t *testing.T) {
 	i := newInit(t, "")
 	require.NoError(t, i.run(t, "oauth2", &enginetest.Engine{Registry: true}))
 	assert.FileExists(t, filepath.Join(i.w.CertsDir("oauth2"), "server.crt"))
@@ -146,8 +146,8 @@ func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {
 		read(t, i.w.StackFile("base")))
 }
 
-// Stacks of one machine share a plugin's folder, and one's init may replace the plugin while another's up runs.
-func TestAPluginIsThereWhileItIsReplaced(t *testing.T) {
+// The stacks of one machine share a plugin's folder, and the init of one may replace the plugin during the up of another.
+func TestAPluginIsReplacedAtomically(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plugins", "resource-docker-v1", "pulumi-resource-docker")
 	require.NoError(t, replacePlugin(path, []byte("one")))
 	replaced := make(chan error, 1)

@@ -16,9 +16,9 @@ import (
 	"trading-platform/settings"
 )
 
-// A run on another machine locks a stack in a bucket where this one cannot see it, and
-// what that run has just made is in no state yet.
-func TestWhatAnotherRunMayJustHaveMadeIsLeftAlone(t *testing.T) {
+// This machine cannot see the lock of a run on another machine if the state is in a bucket,
+// and objects that such a run has just created are not in the state yet.
+func TestNewObjectsOfAnotherRunAreKept(t *testing.T) {
 	for name, test := range map[string]struct {
 		backend string
 		made    time.Time

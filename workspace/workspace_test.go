@@ -17,7 +17,7 @@ import (
 	"trading-platform/settings"
 )
 
-// bare takes out of the environment what would lead to the machine's own Pulumi.
+// bare removes the variables by which the machine's own Pulumi would be found.
 func bare(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{
@@ -54,7 +54,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// executable puts a program called pulumi into a folder.
+// executable writes a script named pulumi into a folder.
 func executable(t *testing.T, dir, script string) string {
 	t.Helper()
 	path := filepath.Join(dir, "pulumi")
@@ -86,7 +86,7 @@ func TestBackend(t *testing.T) {
 	}
 }
 
-func TestWhichPulumi(t *testing.T) {
+func TestFindPulumi(t *testing.T) {
 	bare(t)
 	root := t.TempDir()
 	open := func(path ...string) *Workspace {
@@ -111,7 +111,7 @@ func TestWhichPulumi(t *testing.T) {
 	assert.True(t, w.Installed)
 }
 
-func TestFilesOfBackendsDoNotMeet(t *testing.T) {
+func TestBackendsHaveSeparateFiles(t *testing.T) {
 	w := clone(t)
 	w.Backend = "file:///states"
 	assert.Equal(t, "/states/.pulumi/trading-platform/file-states/Pulumi.dev.yaml", w.StackFile("dev"), "beside the state, whatever PULUMI_HOME says")
@@ -172,7 +172,7 @@ func TestPassphrase(t *testing.T) {
 	}
 }
 
-// A new passphrase beside a state that another has encrypted would lock the user out.
+// With a new passphrase the user could not decrypt a state that was encrypted with another.
 func TestAPassphraseThatIsElsewhere(t *testing.T) {
 	w := clone(t)
 	err := w.ensurePassphrase("dev", true)
@@ -246,7 +246,7 @@ func TestADamagedState(t *testing.T) {
 	}
 }
 
-func TestRandom(t *testing.T) {
+func TestRandomSecret(t *testing.T) {
 	a, err := base64.StdEncoding.DecodeString(RandomSecret())
 	require.NoError(t, err)
 	assert.Len(t, a, 32, "a key for AES-256")
@@ -412,7 +412,7 @@ func TestAirgapIsRemembered(t *testing.T) {
 	}
 }
 
-// secretsOf runs makeSecrets with a CLI that writes down what it is told, and gives that and what was said.
+// secretsOf runs makeSecrets with a fake CLI that records its input, and returns that and the messages.
 func secretsOf(t *testing.T, config string) (told, said string) {
 	t.Helper()
 	w := clone(t)
@@ -435,7 +435,7 @@ func secretsOf(t *testing.T, config string) (told, said string) {
 	return told, strings.Join(lines, "\n")
 }
 
-func TestSecretsAreMadeUp(t *testing.T) {
+func TestSecretsAreGenerated(t *testing.T) {
 	told, said := secretsOf(t, "config: {trading-platform:profiles: [oauth2]}")
 	values := map[string]string{}
 	for _, line := range strings.Split(strings.TrimSpace(told), "\n") {
@@ -460,7 +460,7 @@ func TestSecretsAreMadeUp(t *testing.T) {
 	assert.Contains(t, said, "you still have to set: "+settings.SetCommand("oauth2", "AUTH0_DOMAIN", "<value>"))
 }
 
-func TestNoSecretIsMadeWhereNoneIsMissing(t *testing.T) {
+func TestNoSecretIsGeneratedIfNoneIsMissing(t *testing.T) {
 	told, said := secretsOf(t, "config: {trading-platform:profiles: []}")
 	assert.Empty(t, told)
 	assert.Empty(t, said)

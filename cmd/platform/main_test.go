@@ -22,7 +22,7 @@ import (
 	"trading-platform/fault"
 )
 
-// count returns how many services some profiles bring; the empty one is the base.
+// count returns the number of services in some profiles; the empty one is the base.
 func count(profiles ...string) int {
 	n := 0
 	for _, s := range catalog.Services() {
@@ -58,7 +58,7 @@ func tempClone(t *testing.T) string {
 	return dir
 }
 
-// platform runs the command, and gives what it printed.
+// platform runs the command, and returns its output.
 func platform(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := root()
@@ -122,7 +122,7 @@ func list(t *testing.T, dir string) []string {
 	return out
 }
 
-// What is wrong with a stack comes after its plan, as far as that goes.
+// A stack with faults has a plan as well, and the faults are printed after it.
 func TestPlanWithFaults(t *testing.T) {
 	tempClone(t)
 	out, err := platform(t, "plan", "-s", "manual")
@@ -142,7 +142,7 @@ func TestPlanShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestWrongUse(t *testing.T) {
+func TestInvalidArguments(t *testing.T) {
 	for name, test := range map[string]struct {
 		args []string
 		want string
@@ -274,7 +274,7 @@ func TestEnv(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "export PATH="+dir+"/bin/shim:"+dir+"/bin:\"$PATH\"\n", out)
 
-	// The shim hands its arguments on as they are.
+	// The shim passes its arguments on unchanged.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "bin", "platform"), []byte("#!/bin/sh\nfor a in \"$@\"; do echo \"<$a>\"; done\n"), 0o700))
 	t.Setenv("PATH", path)
 	got, err := exec.Command(filepath.Join(dir, "bin", "shim", "pulumi"), "config", "set", "a b", "c\"d").Output()
@@ -282,8 +282,8 @@ func TestEnv(t *testing.T) {
 	assert.Equal(t, "<pulumi>\n<config>\n<set>\n<a b>\n<c\"d>\n", string(got))
 }
 
-// TestMain lets a test run this very program as a command of its own, which the
-// commands that hand the process over, or end it, need.
+// TestMain lets tests run this program as a separate process, which commands that replace
+// or end their process need.
 func TestMain(m *testing.M) {
 	if os.Getenv("PLATFORM_TEST_RUN") != "" {
 		os.Exit(run())
@@ -291,7 +291,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// process runs the program as a process, and gives its outputs and its exit code.
+// process runs the program as a process, and returns its output and its exit code.
 func process(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	self, err := os.Executable()
@@ -331,7 +331,7 @@ func TestExitCodes(t *testing.T) {
 	assert.Equal(t, "exit code 3", exitCode(3).Error())
 }
 
-// The process becomes pulumi's, with the stack's own file brought up to date.
+// The process is replaced by pulumi, after the stack's own file is updated.
 func TestPulumi(t *testing.T) {
 	dir := tempClone(t)
 	bin := t.TempDir()
