@@ -274,7 +274,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 			host := p.Host + i + r.set.PortOffset
 			if host > 65535 {
 				r.faults.Add(settings.Project+":portOffset", settings.SetCommand(r.set.Stack, "portOffset", "1000"),
-					"%d puts %s on port %d, past 65535", r.set.PortOffset, s.Name, host)
+					"%d puts %s on port %d, which is above 65535", r.set.PortOffset, s.Name, host)
 				break
 			}
 			port := Port{Address: address.String(), Host: host, Container: p.Container + i}

@@ -380,7 +380,7 @@ func TestAPortPast65535(t *testing.T) {
 	set := load(t, config{"profiles": `["dev"]`, "portOffset": "50000"}.with(own))
 	set.PortOffset = 60000 // more than settings let through
 	p, err := plan.Resolve(set, nil)
-	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, past 65535\n     Fix: pulumi config set -s test portOffset 1000")
+	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, which is above 65535\n     Fix: pulumi config set -s test portOffset 1000")
 	assert.Empty(t, service(t, p, "prometheus").Ports)
 	assert.NotContains(t, content(t, p, "web_console_dev", "contract.json"), `"prometheus": "http://127`)
 

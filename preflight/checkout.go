@@ -127,7 +127,7 @@ func (c *check) bases() {
 		if err == nil || cerrdefs.IsUnauthorized(err) || cerrdefs.IsPermissionDenied(err) {
 			continue
 		}
-		c.faults.Add("image "+base, "docker pull "+base+" must work; or name finished images: "+c.config("--path images."+stops[base][0], "<reference>"),
+		c.faults.Add("image "+base, "docker pull "+base+" must work; or name built images: "+c.config("--path images."+stops[base][0], "<reference>"),
 			"is not available, and %s would be built from it: %v", strings.Join(stops[base], ", "), err)
 	}
 }

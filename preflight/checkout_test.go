@@ -71,7 +71,7 @@ func TestBaseImages(t *testing.T) {
 	failing := func(base, services, first, cause string) fault.Fault {
 		return fault.Fault{
 			Where: "image " + base, What: "is not available, and " + services + " would be built from it: " + cause,
-			Fix: "docker pull " + base + " must work; or name finished images: pulumi config set -s test --path images." + first + " <reference>",
+			Fix: "docker pull " + base + " must work; or name built images: pulumi config set -s test --path images." + first + " <reference>",
 		}
 	}
 	const away = "Error response from daemon: the test's engine does not know GET /distribution/"

@@ -181,7 +181,7 @@ func (c *check) ports(containers []container.Summary) {
 			continue // between two starts the engine keeps the port, but no container shows it
 		}
 		for _, p := range s.Ports {
-			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none past 65535
+			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none above 65535
 			holder, mine := c.holder(containers, address)
 			switch {
 			case mine, c.named(holder): // names has already reported a container with this name
