@@ -325,7 +325,7 @@ func stateFaults() []fault {
 					require.NoError(l.t, os.Remove(file))
 				}
 			}),
-			says: []string{"its own settings and secrets lie in"},
+			says: []string{"its own settings and secrets are in"},
 		},
 		{
 			name: "wrong passphrase", how: "PULUMI_CONFIG_PASSPHRASE set to another",
