@@ -16,9 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// databases is the smallest stack: what a test of one behaviour needs of the base.
-var databases = map[string]any{"disabled": []string{"grafana", "prometheus", "loki_server", "promtail"}}
-
 func TestASecondRunChangesNothing(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "base", nil)

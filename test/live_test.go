@@ -1,4 +1,4 @@
-//go:build live
+//go:build live || official
 
 package test
 
@@ -59,7 +59,7 @@ func newLive(t testing.TB, clone string, config map[string]any) *live {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(l.file(), text, 0o600))
 	l.configure(l.place())
-	l.configure(map[string]any{"provider": settings.Offline, "images": images()})
+	l.configure(map[string]any{"provider": provider, "images": images()})
 	l.configure(databases)
 	l.configure(config)
 	l.env = append(environ(shared), "PULUMI_BACKEND_URL=file://"+l.backend)
