@@ -13,6 +13,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+
+	engines "trading-platform/engine"
 )
 
 // remoteImageArgs are docker.RemoteImage's inputs. An id is the image's id.
@@ -95,16 +97,12 @@ func (remoteImageType) find(ctx context.Context, c call, args remoteImageArgs) (
 
 func pull(ctx context.Context, c call, args remoteImageArgs) error {
 	fail := func(err error) error {
-		registry := "its registry"
-		if named, parseErr := reference.ParseNormalizedNamed(args.Name); parseErr == nil {
-			registry = reference.Domain(named)
-		}
-		if !c.run.first(registry + err.Error()) {
+		registry := engines.Registry(args.Name)
+		fix := engines.PullFix(args.Name, err.Error())
+		if !c.run.first(registry + fix) {
 			return fmt.Errorf("image %s could not be pulled from %s for the same cause", args.Name, registry)
 		}
-		return fmt.Errorf("image %s could not be pulled from %s: %w\n"+
-			"Fix: name another image for the service (`images.<service>` in the stack's settings), "+
-			"or, where no registry can be reached, make the images here with `platform init`", args.Name, registry, err)
+		return fmt.Errorf("image %s could not be pulled from %s: %w\nFix: %s", args.Name, registry, err, fix)
 	}
 	platforms, err := parsePlatform(args.Platform)
 	if err != nil {

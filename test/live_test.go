@@ -77,6 +77,14 @@ func newLive(t testing.TB, clone string, config map[string]any) *live {
 	return l
 }
 
+// moveTo has the stack live on an engine of the test's own.
+func (l *live) moveTo(e *ownEngine) {
+	l.t.Helper()
+	l.engine, l.host, l.daemon = e.client, e.host(), e
+	l.env = append(l.env, "DOCKER_HOST="+e.host())
+	l.configure(map[string]any{"dockerRoot": filepath.Join(e.dir, "data")})
+}
+
 // fill puts rows into the databases, and remembers what they then hold.
 func (l *live) fill() {
 	l.t.Helper()
