@@ -35,10 +35,11 @@ func linkOfficial(folder string) error {
 	if err != nil {
 		return fmt.Errorf("the official docker plugin %[1]s is neither among Pulumi's plugins nor on PATH.\nFix: pulumi plugin install resource docker %[1]s", version)
 	}
+	folder = filepath.Join(folder, "resource-docker-v"+workspace.OfficialVersion)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
-	return os.Symlink(filepath.Dir(found), filepath.Join(folder, "resource-docker-v"+workspace.OfficialVersion))
+	return os.Symlink(found, filepath.Join(folder, filepath.Base(found)))
 }
 
 // TestStacks takes every stack through its life with Pulumi's own docker plugin.

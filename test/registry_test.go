@@ -95,21 +95,15 @@ func newRegistry(t *testing.T) *registry {
 func (r *registry) serve(name string, command []string, config string) {
 	r.t.Helper()
 	file := filepath.Join(r.dir, name+".yml")
-	config = "version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: " + filepath.Join(r.dir, "images") + "}}\n" + config
+	config = "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: " + filepath.Join(r.dir, "images") + "}}\n" + config
 	require.NoError(r.t, os.WriteFile(file, []byte(config), 0o600))
 	command = append(command, filepath.Join(r.dir, "registry"), "serve", file)
 	cmd := exec.Command(command[0], command[1:]...)
-	log, err := os.Create(filepath.Join(r.dir, name+".log"))
-	require.NoError(r.t, err)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, log, log
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	cmd.Dir, cmd.Env = r.dir, append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	require.NoError(r.t, cmd.Start())
 	r.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		if text, err := os.ReadFile(log.Name()); r.t.Failed() && err == nil {
-			r.t.Logf("registry %s:\n%s", name, text)
-		}
 	})
 }
 
@@ -187,7 +181,7 @@ func TestRegistry(t *testing.T) {
 	up := l.platform("up")
 	require.NoError(t, up.err, up.out)
 
-	r.build(mirror+"/cut/redis:1", "RUN head -c 1000000 /dev/urandom >/large")
+	r.build(mirror+"/cut/redis:cut", "RUN head -c 1000000 /dev/urandom >/large")
 	r.foreign("foreign")
 	for name, fault := range map[string]struct {
 		images map[string]any
@@ -195,14 +189,14 @@ func TestRegistry(t *testing.T) {
 		fix    string
 	}{
 		"no such tag": {
-			map[string]any{"redis": mirror + "/library/redis:8", "postgres": mirror + "/library/postgres:17"},
+			map[string]any{"redis": mirror + "/library/redis:missing", "postgres": mirror + "/library/postgres:missing"},
 			"manifest unknown", "name an image that " + mirror + " has (`images.<service>` in the stack's settings)",
 		},
 		"cut in the middle": {
-			map[string]any{"redis": mirror + "/cut/redis:1"}, "", "docker pull " + mirror + "/cut/redis:1 shows what stands in its way",
+			map[string]any{"redis": mirror + "/cut/redis:cut"}, "", "docker pull " + mirror + "/cut/redis:cut shows what stands in its way",
 		},
 		"a login is wanted": {
-			map[string]any{"redis": locked + "/library/redis:7-alpine", "postgres": locked + "/library/postgres:16"},
+			map[string]any{"redis": locked + "/library/redis:7-alpine", "postgres": locked + "/library/postgres:missing"},
 			"no basic auth credentials", "docker login " + locked,
 		},
 		"another kind of processor": {
@@ -210,7 +204,7 @@ func TestRegistry(t *testing.T) {
 			"no matching manifest for linux/", "name an image that is built for the engine's kind of processor",
 		},
 		"nothing answers": {
-			map[string]any{"redis": "127.0.0.1:1/redis:7", "postgres": "127.0.0.1:1/postgres:16"},
+			map[string]any{"redis": "127.0.0.1:1/redis:missing", "postgres": "127.0.0.1:1/postgres:missing"},
 			"connection refused", "see to the way from the engine to 127.0.0.1:1",
 		},
 	} {
@@ -246,7 +240,7 @@ func TestRegistry(t *testing.T) {
 	})
 	t.Run("a tag that moved", func(t *testing.T) {
 		l.t = t
-		moved := mirror + "/moved/redis:1"
+		moved := mirror + "/library/redis:moving"
 		r.build(moved, "LABEL edition=first")
 		l.configure(map[string]any{"images": map[string]any{"redis": moved}})
 		up := l.platform("up")
