@@ -89,11 +89,30 @@ func (s *stack) logins() map[string]any {
 			"certsDir": makeCerts(s.t, time.Now()), "nginxAddress": netip.AddrFrom4(nginx).String(),
 			"env": with(secrets, map[string]any{
 				"AUTH0_DOMAIN": "https://login.example", "AUTH0_CLIENT_ID": "console", "AUTH0_CLIENT_SECRET": "only-in-this-test",
-				"OAUTH2_ALLOWED_SUBS": "alice", "SESSION_ENCRYPTION_KEY": base64.StdEncoding.EncodeToString(make([]byte, 32)),
+				"OAUTH2_ALLOWED_SUBS": "alice", "SESSION_ENCRYPTION_KEY": base64.StdEncoding.EncodeToString([]byte("thirty-two bytes of this one test"[:32])),
 			}),
 		}
 	}
 	return nil
+}
+
+// TestWhatThePluginLeavesOut shows what `platform up` adds to the plugin's errors.
+func TestWhatThePluginLeavesOut(t *testing.T) {
+	t.Parallel()
+	l := newLive(t, prepareClone(t), map[string]any{"disabled": []string{"grafana", "prometheus"}})
+	exits := testImage(t, "exits", references["promtail"], `ENTRYPOINT ["sh", "-c", "echo could not read the frobnicator; exit 3"]`)
+	l.configure(map[string]any{"images": merged(images(), "promtail", exits)})
+	up := l.platform("up")
+	require.Error(t, up.err)
+	assert.Contains(t, up.out, "failed to be in healthy state", "the plugin")
+	assert.Equal(t, 1, strings.Count(up.out, "platform: "+l.prefix+"_promtail is restarting"), up.out)
+	assert.Contains(t, up.out, "could not read the frobnicator", "the end of its log")
+	assert.Contains(t, up.out, "Fix: docker logs "+l.prefix+"_promtail")
+
+	home := t.TempDir() // whose Pulumi has no plugins
+	up = l.platform("up", "PULUMI_HOME="+home)
+	require.Error(t, up.err)
+	assert.Contains(t, up.out, "the official docker plugin is not on this machine. Fix: pulumi plugin install resource docker "+workspace.OfficialVersion)
 }
 
 // TestWithoutThePlugin shows what the suite says on a machine that has no official plugin.

@@ -28,6 +28,7 @@ import (
 
 	"trading-platform/catalog"
 	"trading-platform/certs"
+	"trading-platform/settings"
 )
 
 const (
@@ -185,27 +186,29 @@ func TestRegistry(t *testing.T) {
 	r.foreign("foreign")
 	for name, fault := range map[string]struct {
 		images map[string]any
-		says   string // the engine; nothing of what the official plugin keeps to itself
+		says   string // the engine
 		fix    string
+		hidden bool // the official plugin keeps what the engine says to itself
 	}{
 		"no such tag": {
 			map[string]any{"redis": mirror + "/library/redis:missing", "postgres": mirror + "/library/postgres:missing"},
-			"manifest unknown", "name an image that " + mirror + " has (`images.<service>` in the stack's settings)",
+			"manifest unknown", "name an image that " + mirror + " has (`images.<service>` in the stack's settings)", false,
 		},
 		"cut in the middle": {
-			map[string]any{"redis": mirror + "/cut/redis:cut"}, "", "docker pull " + mirror + "/cut/redis:cut shows what stands in its way",
+			map[string]any{"redis": mirror + "/cut/redis:cut"},
+			"unexpected EOF", "docker pull " + mirror + "/cut/redis:cut shows what stands in its way", true,
 		},
 		"a login is wanted": {
 			map[string]any{"redis": locked + "/library/redis:7-alpine", "postgres": locked + "/library/postgres:missing"},
-			"no basic auth credentials", "docker login " + locked,
+			"no basic auth credentials", "docker login " + locked, false,
 		},
 		"another kind of processor": {
 			map[string]any{"redis": mirror + "/library/redis:foreign"},
-			"no matching manifest for linux/", "name an image that is built for the engine's kind of processor",
+			"no matching manifest for linux/", "name an image that is built for the engine's kind of processor", true,
 		},
 		"nothing answers": {
 			map[string]any{"redis": "127.0.0.1:1/redis:missing", "postgres": "127.0.0.1:1/postgres:missing"},
-			"connection refused", "see to the way from the engine to 127.0.0.1:1",
+			"connection refused", "see to the way from the engine to 127.0.0.1:1", false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -214,6 +217,9 @@ func TestRegistry(t *testing.T) {
 			l.configure(map[string]any{"images": fault.images})
 			up := l.platform("up")
 			require.Error(t, up.err)
+			if fault.hidden && provider == settings.Official {
+				fault.says, fault.fix = "unable to find or pull image", fmt.Sprintf("docker pull %s shows what stands in its way", fault.images["redis"])
+			}
 			assert.Contains(t, up.out, fault.says)
 			told := up.out[strings.LastIndex(up.out, "Diagnostics:"):] // what comes before is the progress
 			assert.Equal(t, 1, strings.Count(told, "Fix: "+fault.fix), told)

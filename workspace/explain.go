@@ -44,10 +44,13 @@ func (r *run) explain(ctx context.Context, p *plan.Plan, events []byte) {
 	said := map[string]bool{}
 	for _, m := range pluginPull.FindAllSubmatch(bytes.ReplaceAll(events, []byte(`\n`), []byte("\n")), -1) {
 		image, cause := string(m[1]), string(m[2])
-		if line := engine.Registry(image) + " gave no image. Fix: " + engine.PullFix(image, cause); !said[line] {
+		if line := "no image could be pulled from " + engine.Registry(image) + ". Fix: " + engine.PullFix(image, cause); !said[line] {
 			said[line] = true
 			r.say(line)
 		}
+	}
+	if bytes.Contains(events, []byte("no resource plugin 'pulumi-resource-docker' found")) {
+		r.say("the official docker plugin is not on this machine. Fix: pulumi plugin install resource docker " + OfficialVersion)
 	}
 	if !pluginWait.Match(events) {
 		return
