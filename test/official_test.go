@@ -102,7 +102,8 @@ func TestWhatThePluginLeavesOut(t *testing.T) {
 	l := newLive(t, prepareClone(t), map[string]any{"disabled": []string{"grafana", "prometheus"}})
 	exits := testImage(t, "exits", references["promtail"], `ENTRYPOINT ["sh", "-c", "echo could not read the frobnicator; exit 3"]`)
 	l.configure(map[string]any{"images": merged(images(), "promtail", exits)})
-	up := l.platform("up")
+	first := l.start("up")
+	up := said{err: <-first.done, out: first.out.String()} // the plugin waits longer than a command may that does not hang
 	require.Error(t, up.err)
 	assert.Contains(t, up.out, "failed to be in healthy state", "the plugin")
 	assert.Equal(t, 1, strings.Count(up.out, "platform: "+l.prefix+"_promtail is restarting"), up.out)
