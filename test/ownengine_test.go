@@ -37,7 +37,7 @@ func newOwnEngine(t *testing.T, config map[string]any) *ownEngine {
 	e := &ownEngine{t: t, dir: t.TempDir(), netns: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
 	info, err := engine.Info(t.Context(), client.InfoOptions{})
 	require.NoError(t, err)
-	config = with(config, map[string]any{"storage-driver": info.Info.Driver})
+	config = with(map[string]any{"storage-driver": info.Info.Driver}, config)
 	if strings.HasPrefix(info.Info.ServerVersion, "20.") { // its ID is that of a key, by default of one key for all engines of a host
 		config["deprecated-key-path"] = filepath.Join(e.dir, "key.json")
 	}
