@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config"
 	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -119,13 +121,16 @@ func Run(ctx *pulumi.Context, host Host) error {
 
 // standUp registers the platform under the provider that the stack is made with.
 func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
+	// The address is spelt out, so that it stands in the state and destroy, which runs no
+	// program, goes to the same engine whatever DOCKER_HOST says then.
+	args := &docker.ProviderArgs{Host: pulumi.String(engine.Host)}
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
 		version = append(version, pulumi.Version(settings.OfflineVersion))
+	} else if found := logins(p); len(found) > 0 {
+		args.RegistryAuth = found
 	}
-	// The address is spelt out, so that it stands in the state and destroy, which runs no
-	// program, goes to the same engine whatever DOCKER_HOST says then.
-	provider, err := docker.NewProvider(ctx, "docker", &docker.ProviderArgs{Host: pulumi.String(engine.Host)}, version...)
+	provider, err := docker.NewProvider(ctx, "docker", args, version...)
 	if err != nil {
 		return err
 	}
@@ -140,6 +145,29 @@ func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfor
 	ctx.Export("identity", pulumi.String(p.Identity))
 	ctx.Export("engine", pulumi.ToStringMap(map[string]string{"id": engine.ID, "host": engine.Host}))
 	return nil
+}
+
+// logins names, for each registry that a plan's images come from, the file in which `docker login` keeps its password: the
+// official plugin does not look there by itself. No password gets into the state.
+func logins(p *plan.Plan) docker.ProviderRegistryAuthArray {
+	file, err := config.Load(engines.ConfigDir())
+	if err != nil {
+		return nil // the registry will say that it wants a login
+	}
+	var found docker.ProviderRegistryAuthArray
+	seen := map[string]bool{}
+	for _, s := range p.Services {
+		named, err := reference.ParseNormalizedNamed(s.Image.Reference)
+		if err != nil || s.Image.Build != nil || seen[reference.Domain(named)] {
+			continue
+		}
+		registry := reference.Domain(named)
+		seen[registry] = true
+		if login, err := file.GetAuthConfig(registry); err == nil && login.Username != "" {
+			found = append(found, docker.ProviderRegistryAuthArgs{Address: pulumi.String(registry), ConfigFile: pulumi.String(file.GetFilename())})
+		}
+	}
+	return found
 }
 
 // outputs are what the stack's last run remembers for the next.

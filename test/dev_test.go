@@ -189,16 +189,6 @@ USER 1000
 ENTRYPOINT ["/app/reference", "serve"]`
 }
 
-// assertAllHealthy asserts that the stack consists of these services, all healthy.
-func assertAllHealthy(t *testing.T, s *stack, services ...string) {
-	t.Helper()
-	require.NotEmpty(t, services)
-	assert.ElementsMatch(t, services, s.names())
-	for _, name := range services {
-		assert.Equal(t, "healthy", s.health(name), name)
-	}
-}
-
 // hostPorts gives the ports that a service publishes, as they are without the stack's offset.
 func (s *stack) hostPorts(service string) []int {
 	s.t.Helper()

@@ -156,7 +156,7 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 			args = append(args, "--refresh")
 		}
 	}
-	if err := r.foreground(ctx, r.PulumiArgs(r.stack, args)); err != nil {
+	if err := r.explained(ctx, p, r.PulumiArgs(r.stack, args)); err != nil {
 		r.say(r.next(ctx, command))
 		return err
 	}
@@ -283,9 +283,9 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // foreground runs the CLI for the user to see. At a terminal Ctrl-C reaches the CLI
 // by itself, and a second one would have it drop its state; in all other cases the
 // signal is passed on, and it ends in good order.
-func (w *Workspace) foreground(ctx context.Context, args []string) error {
+func (w *Workspace) foreground(ctx context.Context, args []string, env ...string) error {
 	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
-	cmd.Env = append(w.Environ(), observe.Done+"=true")
+	cmd.Env = slices.Concat(w.Environ(), []string{observe.Done + "=true"}, env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	if !terminal {
