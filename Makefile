@@ -5,7 +5,7 @@ ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live lint
+.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,10 +56,13 @@ unit: ## run the tests that need no engine, and list those that do
 live: ## run the tests that need an engine; RUN=TestDevStack runs the one of that name
 	go test -tags live -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test/... ./tools
 
+live-official: ## run every stack and the registry's tests through Pulumi's own docker plugin, which must be on this machine; RUN= as for live
+	go test -tags official -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test
+
 lint:
 	tools/build golangci-lint
 	tools/build actionlint
-	go vet -tags live ./...
+	go vet -tags live,official ./...
 	tools/bin/actionlint
 	tools/bin/golangci-lint run ./...
 	cd apps/reference && go vet ./... && ../../tools/bin/golangci-lint run ./...

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/config"
 	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -119,13 +121,16 @@ func Run(ctx *pulumi.Context, host Host) error {
 
 // register registers the provider that the stack uses, and the platform with it.
 func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
+	// The address is set explicitly, so that it is in the state: destroy does not run the
+	// program, and must use the same engine even if DOCKER_HOST has changed.
+	args := &docker.ProviderArgs{Host: pulumi.String(engine.Host)}
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
 		version = append(version, pulumi.Version(settings.OfflineVersion))
+	} else if found := logins(p); len(found) > 0 {
+		args.RegistryAuth = found
 	}
-	// The address is set explicitly, so that it is in the state: destroy does not run the
-	// program, and must use the same engine even if DOCKER_HOST has changed.
-	provider, err := docker.NewProvider(ctx, "docker", &docker.ProviderArgs{Host: pulumi.String(engine.Host)}, version...)
+	provider, err := docker.NewProvider(ctx, "docker", args, version...)
 	if err != nil {
 		return err
 	}
@@ -140,6 +145,29 @@ func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfo
 	ctx.Export("identity", pulumi.String(p.Identity))
 	ctx.Export("engine", pulumi.ToStringMap(map[string]string{"id": engine.ID, "host": engine.Host}))
 	return nil
+}
+
+// logins returns, for each registry of a plan's images, the file in which `docker login` stores the password. The
+// official plugin does not look there itself. The state has only the file's path, and no password.
+func logins(p *plan.Plan) docker.ProviderRegistryAuthArray {
+	file, err := config.Load(engines.ConfigDir())
+	if err != nil {
+		return nil // the registry reports that it needs a login
+	}
+	var found docker.ProviderRegistryAuthArray
+	seen := map[string]bool{}
+	for _, s := range p.Services {
+		named, err := reference.ParseNormalizedNamed(s.Image.Reference)
+		if err != nil || s.Image.Build != nil || seen[reference.Domain(named)] {
+			continue
+		}
+		registry := reference.Domain(named)
+		seen[registry] = true
+		if login, err := file.GetAuthConfig(registry); err == nil && login.Username != "" {
+			found = append(found, docker.ProviderRegistryAuthArgs{Address: pulumi.String(registry), ConfigFile: pulumi.String(file.GetFilename())})
+		}
+	}
+	return found
 }
 
 // outputs are those outputs of the stack's last run that the next run needs.

@@ -135,6 +135,25 @@ func TestMalformedSettingsDoNotHideFaultsOfTheEngine(t *testing.T) {
 	assert.Empty(t, m.all)
 }
 
+// The official plugin asks no registry with a password unless it is told in which file one is.
+func TestTheOfficialProviderKnowsTheLogins(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths": {"registry.example": {"auth": "cmVhZGVyOmNhbmFyeQ=="}}}`), 0o600))
+	t.Setenv("DOCKER_CONFIG", dir)
+	for provider, want := range map[string]string{
+		"official": `[{"address":"registry.example","configFile":"` + dir + `/config.json"}]`,
+		"offline":  "null",
+	} {
+		m := &monitor{}
+		require.NoError(t, run(t, m, false, nil, map[string]string{"provider": provider, "images": `{"redis": "registry.example/redis:7", "postgres": "other.example/postgres:16"}`}))
+		i := slices.IndexFunc(m.all, func(r pulumi.MockResourceArgs) bool { return r.TypeToken == "pulumi:providers:docker" })
+		require.GreaterOrEqual(t, i, 0)
+		logins, err := json.Marshal(m.all[i].Inputs["registryAuth"].Mappable())
+		require.NoError(t, err)
+		assert.JSONEq(t, want, string(logins), "the file, and nothing of what is in it")
+	}
+}
+
 func TestTheProviderIsRemembered(t *testing.T) {
 	made := func(provider string) resource.PropertyMap {
 		return resource.PropertyMap{"provider": resource.NewStringProperty(provider)}

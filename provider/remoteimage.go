@@ -12,6 +12,8 @@ import (
 	"github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/pulumi/pulumi-go-provider/infer"
+
+	engines "trading-platform/engine"
 )
 
 // RemoteImageArgs are docker.RemoteImage's inputs.
@@ -99,16 +101,12 @@ func findImage(ctx context.Context, c call, args RemoteImageArgs) (RemoteImageSt
 
 func pull(ctx context.Context, c call, args RemoteImageArgs) error {
 	fail := func(err error) error {
-		registry := "its registry"
-		if named, parseErr := reference.ParseNormalizedNamed(args.Name); parseErr == nil {
-			registry = reference.Domain(named)
-		}
-		if !c.first(registry + err.Error()) {
+		registry := engines.Registry(args.Name)
+		fix := engines.PullFix(args.Name, err.Error())
+		if !c.first(registry + fix) {
 			return fmt.Errorf("image %s could not be pulled from %s for the same cause", args.Name, registry)
 		}
-		return fmt.Errorf("image %s could not be pulled from %s: %w\n"+
-			"Fix: name another image for the service (`images.<service>` in the stack's settings), "+
-			"or, where no registry can be reached, make the images here with `platform init`", args.Name, registry, err)
+		return fmt.Errorf("image %s could not be pulled from %s: %w\nFix: %s", args.Name, registry, err, fix)
 	}
 	platforms, err := parsePlatform(args.Platform)
 	if err != nil {

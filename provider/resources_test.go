@@ -91,7 +91,7 @@ func TestRemoteImage(t *testing.T) {
 		t.Parallel()
 		_, err := create(&fakeEngine{images: map[string]string{}, pullErr: errEngine})
 		for _, want := range []string{
-			"image registry.example.com/app:1 could not be pulled from registry.example.com: engine says no", "`images.<service>`", "`platform init`",
+			"image registry.example.com/app:1 could not be pulled from registry.example.com: engine says no", "Fix: docker pull registry.example.com/app:1",
 		} {
 			require.ErrorContains(t, err, want)
 		}

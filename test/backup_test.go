@@ -390,7 +390,7 @@ func withManifest(t *testing.T, file, key string, value any) []byte {
 }
 
 // oldPostgres gives an image of PostgreSQL 13, from Debian 11. It stays on the engine: to make it takes the better part of a minute.
-func oldPostgres(t *testing.T) string {
+func oldPostgres(t *testing.T) string { //nolint:unparam // the name of the image that it makes
 	t.Helper()
 	const tag = "trading-platform-test/postgres:13"
 	if _, err := engine.ImageInspect(t.Context(), tag); err == nil {

@@ -108,26 +108,6 @@ func cleanMachine(t *testing.T) []string {
 	return append(env, "PULUMI_HOME="+t.TempDir(), "PULUMI_BACKEND_URL=file://"+t.TempDir())
 }
 
-// runIn runs a command that must succeed, and gives what it printed.
-func runIn(t testing.TB, dir string, env []string, command ...string) string {
-	t.Helper()
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Dir, cmd.Env = dir, env
-	// The command is looked for where the environment says.
-	for _, e := range env {
-		if path, ok := strings.CutPrefix(e, "PATH="); ok {
-			for _, d := range filepath.SplitList(path) {
-				if _, err := os.Stat(filepath.Join(d, command[0])); err == nil {
-					cmd.Path, cmd.Err = filepath.Join(d, command[0]), nil
-				}
-			}
-		}
-	}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s\n%s", strings.Join(command, " "), out)
-	return string(out)
-}
-
 // ownFile finds, in what make printed, where the stack's own config file lies.
 func ownFile(t *testing.T, printed string) string {
 	t.Helper()

@@ -449,10 +449,10 @@ func diskFaults() []fault {
 
 func restartLive(t *testing.T, clone string) *live {
 	t.Helper()
-	own := newOwnEngine(t, references["postgres"], references["redis"])
+	own := newOwnEngine(t, nil)
+	own.load(references["postgres"], references["redis"])
 	l := newLive(t, clone, nil)
-	l.engine, l.host, l.daemon = own.client, own.host(), own
-	l.env = append(l.env, "DOCKER_HOST="+own.host())
+	l.moveTo(own)
 	return l
 }
 

@@ -1,4 +1,4 @@
-//go:build live
+//go:build live || official
 
 // Package test drives the program on a real engine with the real pulumi command,
 // the way a person does. Every stack here has names, an identity, ports and a subnet of
@@ -39,6 +39,9 @@ var (
 	references map[string]string // air-gap images by key
 )
 
+// The provider that this run's stacks are made with, and how its plugin gets into a folder. With the tag official it is Pulumi's own.
+var provider, installPlugin = settings.Offline, installOffline
+
 func TestMain(m *testing.M) {
 	code, err := run(m)
 	if err != nil {
@@ -57,6 +60,9 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(shared) }()
+	if err := installPlugin(filepath.Join(shared, "pulumi-home", "plugins")); err != nil {
+		return 0, err
+	}
 	if engine, err = client.New(client.FromEnv); err != nil {
 		return 0, err
 	}
@@ -76,15 +82,6 @@ func run(m *testing.M) (int, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("tools/build pulumi: %w\n%s", err, out)
 	}
-	// Where init puts it, and as init builds it, so that no test's init replaces it.
-	here, err := workspace.Open(root)
-	if err != nil {
-		return 0, err
-	}
-	plugin := filepath.Join(shared, "pulumi-home", "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
-	if err := here.BuildProvider(context.Background(), plugin, settings.OfflineVersion); err != nil {
-		return 0, err
-	}
 	ctx := context.Background()
 	stranger, err := plantBystander(ctx)
 	defer func() {
@@ -97,6 +94,15 @@ func run(m *testing.M) (int, error) {
 	}
 	code := m.Run()
 	return code, stranger.check(ctx, say)
+}
+
+// installOffline builds the offline provider where init puts it, and as init builds it, so that no test's init replaces it.
+func installOffline(plugins string) error {
+	here, err := workspace.Open(root)
+	if err != nil {
+		return err
+	}
+	return here.BuildProvider(context.Background(), filepath.Join(plugins, "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker"), settings.OfflineVersion)
 }
 
 // environ is the environment of a machine whose Pulumi keeps everything in home.
@@ -138,7 +144,7 @@ func newStack(t testing.TB, name string, config map[string]any) *stack {
 	s := newPlace(t, name, t.TempDir())
 	s.useProgram(root)
 	s.configure(s.place())
-	s.configure(map[string]any{"provider": settings.Offline, "images": images(), "disabled": []string{"grafana"}})
+	s.configure(map[string]any{"provider": provider, "images": images(), "disabled": []string{"grafana"}})
 	s.configure(config)
 	s.pulumi("stack", "init", name)
 	t.Cleanup(s.remove)

@@ -1,14 +1,20 @@
-//go:build live
+//go:build live || official
 
 package test
 
 import (
 	"context"
 	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"trading-platform/catalog/catalogtest"
+	"trading-platform/certs"
+	"trading-platform/settings"
 
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
@@ -93,4 +99,78 @@ func cloneOfCheckout(t testing.TB) string {
 	out, err := copyAll.CombinedOutput()
 	require.NoError(t, err, string(out))
 	return dir
+}
+
+// databases is the smallest stack: what a test of one behaviour needs of the base.
+var databases = map[string]any{"disabled": catalogtest.BaseWithout("postgres", "redis")}
+
+// secrets are what `platform init` makes up for a secured stack.
+var secrets = func() map[string]any {
+	values := map[string]any{}
+	for name, value := range catalogtest.Required(map[string]string{
+		"POSTGRES_PASSWORD": "only-in-this-test", "GF_SECURITY_ADMIN_PASSWORD": "only-in-this-test",
+		"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "only-in-this-test",
+	}) {
+		values[name] = value
+	}
+	return values
+}()
+
+// with is a map with another laid over it.
+func with(m, over map[string]any) map[string]any {
+	m = maps.Clone(m)
+	maps.Copy(m, over)
+	return m
+}
+
+// makeCerts makes a folder of certificates as `platform certs` does.
+func makeCerts(t testing.TB, now time.Time, clients ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	ensureCerts(t, dir, now, clients...)
+	return dir
+}
+
+func ensureCerts(t testing.TB, dir string, now time.Time, clients ...string) {
+	t.Helper()
+	_, err := certs.Ensure(dir, certs.Options{
+		Stack: "test", Names: []string{settings.PublicHost, "localhost", "127.0.0.1"}, Clients: clients, Now: now,
+	})
+	require.NoError(t, err)
+}
+
+// runIn runs a command that must succeed, and gives what it printed.
+func runIn(t testing.TB, dir string, env []string, command ...string) string {
+	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir, cmd.Env = dir, env
+	// The command is looked for where the environment says.
+	for _, e := range env {
+		if path, ok := strings.CutPrefix(e, "PATH="); ok {
+			for _, d := range filepath.SplitList(path) {
+				if _, err := os.Stat(filepath.Join(d, command[0])); err == nil {
+					cmd.Path, cmd.Err = filepath.Join(d, command[0]), nil
+				}
+			}
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s\n%s", strings.Join(command, " "), out)
+	return string(out)
+}
+
+// assertAllHealthy asserts that the stack consists of these services, all healthy.
+func assertAllHealthy(t *testing.T, s *stack, services ...string) {
+	t.Helper()
+	require.NotEmpty(t, services)
+	assert.ElementsMatch(t, services, s.names())
+	for _, name := range services {
+		assert.Equal(t, "healthy", s.health(name), name)
+	}
+}
+
+// assertHealthy asserts that the stack consists of the containers of its plan, all healthy.
+func assertHealthy(t *testing.T, s *stack) {
+	t.Helper()
+	assertAllHealthy(t, s, s.services()...)
 }

@@ -18,9 +18,6 @@ import (
 	"trading-platform/catalog/catalogtest"
 )
 
-// databases is the smallest stack: what a test of one behaviour needs of the base.
-var databases = map[string]any{"disabled": catalogtest.BaseWithout("postgres", "redis")}
-
 func TestASecondRunChangesNothing(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "base", nil)

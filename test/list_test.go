@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without the tag `live` this is the only test here. It prints the others, and fails for one that would run where no engine is.
+// Without the tags `live` and `official` this is the only test here. It prints the others, and fails for one that would run where no engine is.
 func TestLiveTests(t *testing.T) {
-	fmt.Println("The live tests, which need a Docker engine: make live, or make live RUN=<name> for one of them.")
+	fmt.Println("The live tests, which need a Docker engine: make live, or make live RUN=<name> for one of them (of official_test.go: make live-official).")
 	for _, pattern := range []string{"*_test.go", "preview/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
@@ -24,7 +24,7 @@ func TestLiveTests(t *testing.T) {
 		for _, path := range files {
 			untagged, err := build.Default.MatchFile(filepath.Split(path))
 			require.NoError(t, err)
-			assert.Equal(t, path == "list_test.go", untagged, "%s: its first line is to be //go:build live", path)
+			assert.Equal(t, path == "list_test.go", untagged, "%s: its first line is to be //go:build live, official or both", path)
 			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 			require.NoError(t, err)
 			var names []string

@@ -1,4 +1,4 @@
-//go:build live
+//go:build live || official
 
 package test
 
@@ -59,7 +59,7 @@ func newLive(t testing.TB, clone string, config map[string]any) *live {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(l.file(), text, 0o600))
 	l.configure(l.place())
-	l.configure(map[string]any{"provider": settings.Offline, "images": images()})
+	l.configure(map[string]any{"provider": provider, "images": images()})
 	l.configure(databases)
 	l.configure(config)
 	l.env = append(environ(shared), "PULUMI_BACKEND_URL=file://"+l.backend)
@@ -75,6 +75,14 @@ func newLive(t testing.TB, clone string, config map[string]any) *live {
 		l.sweep()
 	})
 	return l
+}
+
+// moveTo has the stack live on an engine of the test's own.
+func (l *live) moveTo(e *ownEngine) {
+	l.t.Helper()
+	l.engine, l.host, l.daemon = e.client, e.host(), e
+	l.env = append(l.env, "DOCKER_HOST="+e.host())
+	l.configure(map[string]any{"dockerRoot": filepath.Join(e.dir, "data")})
 }
 
 // fill puts rows into the databases, and remembers what they then hold.

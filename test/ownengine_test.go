@@ -1,13 +1,16 @@
-//go:build live
+//go:build live || official
 
 package test
 
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // ownEngine is a Docker engine of a test's own, which it may restart. It has a network namespace of its own: in the host's
@@ -27,12 +31,13 @@ type ownEngine struct {
 	process *exec.Cmd
 }
 
-func newOwnEngine(t *testing.T, references ...string) *ownEngine {
+// newOwnEngine starts an engine that holds nothing. config is laid over its daemon.json.
+func newOwnEngine(t *testing.T, config map[string]any) *ownEngine {
 	t.Helper()
-	e := &ownEngine{t: t, dir: t.TempDir(), netns: runID}
+	e := &ownEngine{t: t, dir: t.TempDir(), netns: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
 	info, err := engine.Info(t.Context(), client.InfoOptions{})
 	require.NoError(t, err)
-	config := map[string]string{"storage-driver": info.Info.Driver}
+	config = with(map[string]any{"storage-driver": info.Info.Driver}, config)
 	if strings.HasPrefix(info.Info.ServerVersion, "20.") { // its ID is that of a key, by default of one key for all engines of a host
 		config["deprecated-key-path"] = filepath.Join(e.dir, "key.json")
 	}
@@ -46,9 +51,44 @@ func newOwnEngine(t *testing.T, references ...string) *ownEngine {
 	require.NoError(t, err)
 	e.start()
 	t.Cleanup(e.stop)
-	load := "docker save " + strings.Join(references, " ") + " | docker -H " + e.host() + " load"
-	runIn(t, e.dir, nil, "sh", "-c", load)
 	return e
+}
+
+// load copies images from the engine that all tests share.
+func (e *ownEngine) load(references ...string) {
+	e.t.Helper()
+	runIn(e.t, e.dir, nil, "sh", "-c", "docker save "+strings.Join(references, " ")+" | docker -H "+e.host()+" load")
+}
+
+// docker runs a docker command that must succeed.
+func (e *ownEngine) docker(arguments ...string) string {
+	e.t.Helper()
+	out, err := docker(append([]string{"-H", e.host()}, arguments...)...)
+	require.NoError(e.t, err)
+	return out
+}
+
+// listen opens a port in the engine's network namespace.
+func (e *ownEngine) listen(address string) net.Listener {
+	e.t.Helper()
+	var listener net.Listener
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and not unlocked: the thread ends with this function, and nothing else runs in the namespace
+		var namespace *os.File
+		if namespace, err = os.Open("/run/netns/" + e.netns); err != nil {
+			return
+		}
+		defer func() { _ = namespace.Close() }()
+		if err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err == nil {
+			listener, err = net.Listen("tcp", address)
+		}
+	}()
+	<-done
+	require.NoError(e.t, err)
+	return listener
 }
 
 func (e *ownEngine) host() string { return "unix://" + filepath.Join(e.dir, "docker.sock") }
@@ -61,6 +101,7 @@ func (e *ownEngine) start() {
 	e.process = exec.Command("nsenter", "--net=/run/netns/"+e.netns, "dockerd", "--config-file", filepath.Join(e.dir, "daemon.json"),
 		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"), "--pidfile", filepath.Join(e.dir, "pid"), "-H", e.host())
 	e.process.Stdout, e.process.Stderr = log, log
+	e.process.Env = append(os.Environ(), "SSL_CERT_FILE="+filepath.Join(e.dir, "ca.crt")) // the authority that it trusts, where a test puts one
 	require.NoError(e.t, e.process.Start())
 	require.Eventually(e.t, func() bool {
 		_, err := e.client.Ping(context.Background(), client.PingOptions{})

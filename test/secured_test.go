@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -24,45 +23,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"trading-platform/catalog/catalogtest"
-	"trading-platform/certs"
 	"trading-platform/settings"
 )
-
-// secrets are what `platform init` makes up for a secured stack.
-var secrets = func() map[string]any {
-	values := map[string]any{}
-	for name, value := range catalogtest.Required(map[string]string{
-		"POSTGRES_PASSWORD": "only-in-this-test", "GF_SECURITY_ADMIN_PASSWORD": "only-in-this-test",
-		"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "only-in-this-test",
-	}) {
-		values[name] = value
-	}
-	return values
-}()
-
-// with is a map with another laid over it.
-func with(m, over map[string]any) map[string]any {
-	m = maps.Clone(m)
-	maps.Copy(m, over)
-	return m
-}
-
-// makeCerts makes a folder of certificates as `platform certs` does.
-func makeCerts(t *testing.T, now time.Time, clients ...string) string {
-	t.Helper()
-	dir := t.TempDir()
-	ensureCerts(t, dir, now, clients...)
-	return dir
-}
-
-func ensureCerts(t *testing.T, dir string, now time.Time, clients ...string) {
-	t.Helper()
-	_, err := certs.Ensure(dir, certs.Options{
-		Stack: "test", Names: []string{settings.PublicHost, "localhost", "127.0.0.1"}, Clients: clients, Now: now,
-	})
-	require.NoError(t, err)
-}
 
 // clientCert reads a client certificate and its key.
 func clientCert(t *testing.T, dir, name string) *tls.Certificate {
@@ -163,12 +125,6 @@ func (s *stack) fromInside(t *testing.T, network, host string, port int, path st
 		"-c", `exec 3<>"/dev/tcp/$0/$1" && printf %s "$2" >&3 && cat <&3`, host, strconv.Itoa(port), request+"\r\n").CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
-}
-
-// assertHealthy asserts that the stack consists of the containers of its plan, all healthy.
-func assertHealthy(t *testing.T, s *stack) {
-	t.Helper()
-	assertAllHealthy(t, s, s.services()...)
 }
 
 // assertGuarded asserts what nginx owes the site in either mode. c is a client that is let in.

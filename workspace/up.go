@@ -157,7 +157,7 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 			args = append(args, "--refresh")
 		}
 	}
-	if err := r.foreground(ctx, r.PulumiArgs(r.stack, args)); err != nil {
+	if err := r.explained(ctx, p, r.PulumiArgs(r.stack, args)); err != nil {
 		r.say(r.remedy(ctx, command))
 		return err
 	}
@@ -284,9 +284,9 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // foreground runs the CLI with this process's standard streams. At a terminal the CLI
 // receives Ctrl-C itself, and a second interrupt would make it lose its state; in all
 // other cases the signal is passed on, and the CLI shuts down.
-func (w *Workspace) foreground(ctx context.Context, args []string) error {
+func (w *Workspace) foreground(ctx context.Context, args []string, env ...string) error {
 	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
-	cmd.Env = append(w.Environ(), observe.ComparedVariable+"=true")
+	cmd.Env = slices.Concat(w.Environ(), []string{observe.ComparedVariable + "=true"}, env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	if !terminal {
