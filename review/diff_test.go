@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"reflect"
 	"slices"
 	"strings"
@@ -284,7 +285,10 @@ func TestReportsRead(t *testing.T) {
 	var text, markdown strings.Builder
 	require.NoError(t, report.Text(&text))
 	require.NoError(t, report.Markdown(&markdown))
+	// How many lines stand before a changed one depends on how many services the catalog has.
+	position := regexp.MustCompile(`@@ [-+,0-9 ]+ @@`)
 	for name, got := range map[string]string{"report.txt": text.String(), "report.md": markdown.String()} {
+		got = position.ReplaceAllString(got, "@@ … @@")
 		golden := filepath.Join("testdata", name)
 		if *update {
 			require.NoError(t, os.MkdirAll("testdata", 0o755))
