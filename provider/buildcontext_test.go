@@ -81,7 +81,8 @@ func TestContextHashChangesWithTheBuild(t *testing.T) {
 
 func TestContextHashIsOfTheFilesAlone(t *testing.T) {
 	t.Parallel()
-	assert.Equal(t, hashOf(t, checkout(t, contextFiles), ""), hashOf(t, checkout(t, contextFiles), ""))
+	first, second := checkout(t, contextFiles), checkout(t, contextFiles)
+	assert.Equal(t, hashOf(t, first, ""), hashOf(t, second, ""))
 }
 
 func TestDockerfilesOwnIgnoreFileWins(t *testing.T) {

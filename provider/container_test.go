@@ -277,7 +277,7 @@ func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
 		"port taken": {
 			engine: &fakeEngine{
 				inspect:  []container.InspectResponse{created},
-				startErr: fmt.Errorf("Bind for 127.0.0.1:5433 failed: port is already allocated"),
+				startErr: errors.New("Bind for 127.0.0.1:5433 failed: port is already allocated"),
 			},
 			want: []string{"container stack_db: Bind for 127.0.0.1:5433", "portOffset"}, removed: 1,
 		},

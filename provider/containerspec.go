@@ -3,6 +3,7 @@ package provider
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -169,7 +170,7 @@ func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string)
 		}
 		binding := network.PortBinding{}
 		if p.External != 0 {
-			binding.HostPort = fmt.Sprint(p.External)
+			binding.HostPort = strconv.Itoa(p.External)
 		}
 		if p.IP != "" {
 			address, err := netip.ParseAddr(p.IP)

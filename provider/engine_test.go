@@ -29,7 +29,7 @@ func TestRegistryLogin(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(directory, "docker-credential-fake"), []byte(
 		`#!/bin/sh
 read domain; echo '{"ServerURL":"'$domain'","Username":"helper","Secret":"for '$domain'"}'
-`), 0o700)) //nolint:gosec // it is run
+`), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(directory, "config.json"), []byte(
 		`{"auths":{"https://index.docker.io/v1/":{"auth":"aHVidXNlcjpodWJwYXNz"},"r.example.com":{"auth":"dXNlcjpwYXNzd29yZA=="}},`+
 			`"credHelpers":{"h.example.com":"fake","gone.example.com":"none"}}`), 0o600))

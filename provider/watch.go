@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	state := found.State
 	down := !state.Running && !state.Restarting
 	if (down || state.Restarting) && w.lastExit == "" {
-		w.lastExit = fmt.Sprint(state.ExitCode)
+		w.lastExit = strconv.Itoa(state.ExitCode)
 	}
 	switch {
 	case down && !orTrue(w.args.MustRun) && state.ExitCode == 0:
@@ -231,7 +232,7 @@ func (w *watch) unfinished(what string) error {
 // logs are the last lines of the container's log, indented, without its secrets.
 func (w *watch) logs(ctx context.Context) string {
 	stream, err := w.c.engine.ContainerLogs(ctx, w.id, client.ContainerLogsOptions{
-		ShowStdout: true, ShowStderr: true, Tail: fmt.Sprint(logLines),
+		ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines),
 	})
 	if err != nil {
 		return "its log cannot be read: " + err.Error()

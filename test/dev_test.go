@@ -139,7 +139,7 @@ func testJobFromTheConsole(t *testing.T, s *stack, trace string) {
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
 	browser := &http.Client{Jar: jar}
-	submit := func(path string, form url.Values) string {
+	submit := func(path string, form url.Values) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url(8080, path), strings.NewReader(form.Encode()))
 		require.NoError(t, err)
 		request.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "X-Request-Id": {trace}}
@@ -149,7 +149,6 @@ func testJobFromTheConsole(t *testing.T, s *stack, trace string) {
 		page, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, response.StatusCode, string(page))
-		return string(page)
 	}
 	submit("/login", url.Values{"username": {"admin"}, "password": {"admin"}})
 	submit("/jobs", url.Values{"queue": {"backtest_normal"}, "text": {"margin call"}})
