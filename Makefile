@@ -1,5 +1,5 @@
-# The stack's everyday commands. Each is a plain pulumi or platform command, with
-# what a clean machine lacks put in place first.
+# The everyday commands for a stack. Each is a plain pulumi or platform command that
+# first installs what a clean machine lacks.
 STACK ?= dev
 ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
@@ -15,19 +15,19 @@ platform:
 	@[ -x bin/platform ] || echo "building bin/platform, once (about a minute)" >&2
 	@go build -o bin/platform ./cmd/platform
 
-init: platform ## put in place what the stack needs on this machine
+init: platform ## install and generate what the stack needs on this machine
 	@bin/platform init -s $(STACK)
 
-up: platform ## bring the stack up, every service healthy
+up: platform ## start the stack and wait until every service is healthy
 	@bin/platform up -s $(STACK) $(PASS)
 
 preview: platform ## show what an up would change
 	@bin/platform preview -s $(STACK) $(PASS)
 
-preview-all: platform ## preview every stack from nothing, as a pull request does; leaves nothing behind
+preview-all: platform ## preview every stack as if it did not exist yet, as a pull request does; leaves nothing behind
 	@bin/platform preview-all $(ARGS)
 
-refresh: platform ## take over into the state what happened outside of pulumi
+refresh: platform ## record in the state what changed outside of pulumi
 	@bin/platform refresh -s $(STACK) $(PASS)
 
 down: platform ## take the stack down; its volumes and their data stay
@@ -36,27 +36,27 @@ down: platform ## take the stack down; its volumes and their data stay
 plan: platform ## print what the stack consists of
 	@bin/platform plan -s $(STACK) $(ARGS)
 
-doctor: platform ## find what would keep the stack from coming up
+doctor: platform ## list everything that would keep the stack from coming up
 	@bin/platform doctor -s $(STACK)
 
-status: platform ## show how the stack's containers are doing
+status: platform ## show the state of the stack's containers
 	@bin/platform status -s $(STACK)
 
-env: platform ## print what a shell needs for plain pulumi commands: eval "$$(make -s env)"
+env: platform ## print the environment for plain pulumi commands: eval "$$(make -s env)"
 	@bin/platform env
 
 test: lint unit live ## run every test: vet, lint, unit tests, and the live ones on this machine's engine
 
-unit: ## run the tests that need no engine, and list those that do
-	go generate ./catalog # docs/services.md follows the catalog
+unit: ## run the tests that need no engine, list those that need one, and update docs/services.md
+	go generate ./catalog # writes docs/services.md
 	go test -race ./...
 	cd apps/reference && go test -race ./...
 	@cd test && go test
 
-live: ## run the tests that need an engine; RUN=TestDevStack runs the one of that name
+live: ## run the tests that need an engine; RUN=TestDevStack runs only the test of that name
 	go test -tags live -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test/... ./tools
 
-live-official: ## run every stack and the registry's tests through Pulumi's own docker plugin, which must be on this machine; RUN= as for live
+live-official: ## run every stack and the registry's tests through Pulumi's own docker plugin, which must be installed; RUN= as for live
 	go test -tags official -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test
 
 lint:

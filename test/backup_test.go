@@ -238,7 +238,8 @@ func TestComposeAndBack(t *testing.T) {
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, prepareClone(t), nil)
-	l.configure(map[string]any{"images": merged(images(), "postgres", oldPostgres(t))})
+	makeOldPostgres(t)
+	l.configure(map[string]any{"images": merged(images(), "postgres", oldPostgres)})
 	l.must("up")
 	l.fill()
 	l.sql("create role reader login password 'md5 at the time'")
@@ -389,12 +390,14 @@ func withManifest(t *testing.T, file, key string, value any) []byte {
 	return out.Bytes()
 }
 
-// oldPostgres gives an image of PostgreSQL 13, from Debian 11. It stays on the engine: to make it takes the better part of a minute.
-func oldPostgres(t *testing.T) string { //nolint:unparam // the name of the image that it makes
+// oldPostgres is an image of PostgreSQL 13.
+const oldPostgres = "trading-platform-test/postgres:13"
+
+// makeOldPostgres builds oldPostgres from Debian 11. The image stays on the engine, because building it takes most of a minute.
+func makeOldPostgres(t *testing.T) {
 	t.Helper()
-	const tag = "trading-platform-test/postgres:13"
-	if _, err := engine.ImageInspect(t.Context(), tag); err == nil {
-		return tag
+	if _, err := engine.ImageInspect(t.Context(), oldPostgres); err == nil {
+		return
 	}
 	dir := t.TempDir()
 	build := exec.Command("sh", "-euc", `
@@ -406,16 +409,15 @@ func oldPostgres(t *testing.T) string { //nolint:unparam // the name of the imag
 			--customize-hook='chmod 755 "$1/usr/local/bin/docker-entrypoint.sh" && mkdir -p "$1/docker-entrypoint-initdb.d"' \
 			bullseye root.tar 'deb http://deb.debian.org/debian bullseye main'
 		docker import root.tar "$1"`,
-		root, tag+"-files")
+		root, oldPostgres+"-files")
 	build.Dir = dir
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
-	buildImage(t, tag, `FROM `+tag+`-files
+	buildImage(t, oldPostgres, `FROM `+oldPostgres+`-files
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/13/bin LANG=en_US.utf8 PG_MAJOR=13 PGDATA=/var/lib/postgresql/data
 ENTRYPOINT ["docker-entrypoint.sh"]
 CMD ["postgres"]
 STOPSIGNAL SIGINT
 VOLUME /var/lib/postgresql/data
 `)
-	return tag
 }
