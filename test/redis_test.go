@@ -6,12 +6,15 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog"
 )
 
 // outside gives an address of this host that is not loopback.
@@ -33,9 +36,10 @@ func TestRedisOpenedToOthers(t *testing.T) {
 	t.Parallel()
 	const password = `it's "%$HOME` + "`" + ` \ é;x#`
 	address := outside(t)
+	services := []string{"postgres", "redis", "execution_gateway", "model_registry", "backtest_worker_dev"}
 	s := newStack(t, "dev", map[string]any{
 		"bindAddress": address, "expose": []string{"redis", "model_registry"},
-		"disabled": []string{"grafana", "prometheus", "loki_server", "promtail", "signal_service", "market_data_service", "orchestrator", "web_console_dev"},
+		"disabled": slices.DeleteFunc(catalog.ServiceNames(), func(name string) bool { return slices.Contains(services, name) }),
 		"env":      map[string]any{"POSTGRES_PASSWORD": "only-in-this-test"},
 	})
 	out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
@@ -46,7 +50,7 @@ func TestRedisOpenedToOthers(t *testing.T) {
 	out = s.up()
 	assert.Contains(t, out, "redis is open to whoever reaches "+address+" and knows REDIS_PASSWORD")
 	assert.Contains(t, out, "model_registry is open without a login to whoever reaches "+address)
-	assertAllHealthy(t, s, "postgres", "redis", "execution_gateway", "model_registry", "backtest_worker_dev")
+	assertAllHealthy(t, s, services...)
 	s.unchanged("right after up")
 
 	redis := func(auth, at string) string {

@@ -14,6 +14,11 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"trading-platform/catalog"
+	"trading-platform/plan"
+	"trading-platform/settings"
+	resolver "trading-platform/stack"
 )
 
 // TestSourceDir runs the dev profile from a checkout of the platform.
@@ -22,7 +27,6 @@ func TestSourceDir(t *testing.T) {
 	checkout := newCheckout(t)
 	s := newStack(t, "dev", map[string]any{"sourceDir": checkout.dir})
 	s.configure(map[string]any{"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin", "WEB_CONSOLE_UID": 1001}})
-	apps := []string{"execution_gateway", "signal_service", "market_data_service", "model_registry", "orchestrator", "backtest_worker", "web_console_ng"}
 
 	t.Run("what the checkout lacks is one error, before anything is made", func(t *testing.T) {
 		s := s.in(t)
@@ -55,7 +59,7 @@ func TestSourceDir(t *testing.T) {
 	t.Run("a preview builds nothing", func(t *testing.T) {
 		s := s.in(t)
 		s.pulumi("preview", "-s", s.name, "--non-interactive")
-		for _, app := range apps {
+		for _, app := range checkout.apps {
 			assert.Empty(t, s.builtImage(app))
 		}
 		assert.NoDirExists(t, checkout.path("notebooks"), "and makes no folder")
@@ -80,7 +84,7 @@ func TestSourceDir(t *testing.T) {
 		assert.Equal(t, "-m apps.backtest_worker.entrypoint", s.exec("backtest_worker_dev", "cat", "/tmp/run-by"), "the catalog's command")
 		assert.Equal(t, "-m apps.orchestrator.main", s.exec("orchestrator", "cat", "/tmp/run-by"), "the image's own")
 		assert.Equal(t, "1001:1000", s.exec("web_console_dev", "sh", "-c", "echo $(id -u):$(id -g)"), "build arguments APP_UID and APP_GID")
-		assert.Equal(t, "placeholder", s.exec("signal_service", "cat", "/opt/qlib/version"), "from the build context qlib_src")
+		assert.Equal(t, "placeholder", s.exec("signal_service", "cat", "/opt/qlib_src/version"), "from the build context qlib_src")
 	})
 	t.Run("folders of the checkout are mounted", func(t *testing.T) {
 		s := s.in(t)
@@ -122,7 +126,7 @@ func TestSourceDir(t *testing.T) {
 		checkout.write("apps/signal_service/qlib_placeholder/version", "the real one\n")
 		s.up()
 		assert.Equal(t, []string{"signal_service"}, s.replaced(before), "an edit of its further build context")
-		assert.Equal(t, "the real one", s.exec("signal_service", "cat", "/opt/qlib/version"))
+		assert.Equal(t, "the real one", s.exec("signal_service", "cat", "/opt/qlib_src/version"))
 		s.unchanged("after the edits")
 	})
 	t.Run("an edit of what is ignored changes nothing", func(t *testing.T) {
@@ -158,7 +162,7 @@ func TestSourceDir(t *testing.T) {
 		checkout.write("apps/signal_service/version", "2\n")
 		s.up()
 		assert.Equal(t, "2", s.exec("signal_service", "cat", "/app/version"))
-		assert.Equal(t, "the real one", s.exec("signal_service", "cat", "/opt/qlib/version"))
+		assert.Equal(t, "the real one", s.exec("signal_service", "cat", "/opt/qlib_src/version"))
 	})
 }
 
@@ -173,24 +177,49 @@ func (s *stack) builtImage(app string) string {
 	return images.Items[0].ID
 }
 
-// checkout is a copy of testdata/checkout that a test may edit.
+// checkout is a checkout of the platform that a test may edit: testdata/checkout, and an app
+// for each that the catalog builds for the stack dev. An app is the reference app with the
+// contract of its service, probed and run as the platform's own images are.
 type checkout struct {
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	apps []string
 }
 
 func newCheckout(t *testing.T) *checkout {
 	t.Helper()
 	c := &checkout{t: t, dir: t.TempDir()}
 	require.NoError(t, os.CopyFS(c.dir, os.DirFS("testdata/checkout")))
-	dockerfiles, err := filepath.Glob(c.path("apps/*/Dockerfile"))
+	src, err := settings.FromFiles("dev", root, filepath.Join(root, "Pulumi.dev.yaml"))
 	require.NoError(t, err)
-	for _, path := range dockerfiles {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		require.Contains(t, string(text), "THE_TESTS_BASE", path)
-		require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "THE_TESTS_BASE", references["reference"])), 0o600))
+	p, _, err := resolver.Resolve(src)
+	require.NoError(t, err)
+	for _, s := range p.Services {
+		entry, _ := catalog.Lookup(s.Name)
+		i := slices.IndexFunc(s.Files, func(f plan.File) bool { return f.Path == "/app/contract.json" })
+		if entry.App == "" || i < 0 {
+			continue
+		}
+		folder := "apps/" + entry.App + "/"
+		require.NoError(t, os.MkdirAll(c.path(folder), 0o755))
+		c.write(folder+"contract.json", s.Files[i].Content)
+		c.write(folder+"version", "1\n")
+		dockerfile := []string{"FROM " + references["reference"]}
+		for _, v := range entry.BuildContexts {
+			dockerfile = append(dockerfile, "COPY --from="+v.Name+" . /opt/"+v.Name)
+		}
+		dockerfile = append(dockerfile, "COPY libs/stand_in/ /usr/local/bin/", "COPY "+folder+"contract.json "+folder+"version /app/")
+		for _, v := range entry.BuildArgs {
+			dockerfile = append(dockerfile, "ARG "+v.Name+"=65534")
+		}
+		if len(entry.BuildArgs) > 0 {
+			dockerfile = append(dockerfile, "USER ${APP_UID}:${APP_GID}")
+		}
+		dockerfile = append(dockerfile, "ENTRYPOINT []", `CMD ["python", "-m", "apps.`+entry.App+`.main"]`)
+		c.write(folder+"Dockerfile", strings.Join(dockerfile, "\n")+"\n")
+		c.apps = append(c.apps, entry.App)
 	}
+	require.NotEmpty(t, c.apps)
 	return c
 }
 
