@@ -67,7 +67,7 @@ type Report struct {
 	Files []File // in the order of writing; empty when nothing had to be done
 }
 
-// String gives the report as lines for the user, without a newline at the end.
+// String returns the report as lines for the user, without a newline at the end.
 func (r Report) String() string {
 	if len(r.Files) == 0 {
 		return "certificates in " + r.Dir + " are good: nothing to do"
@@ -157,7 +157,7 @@ func (f File) write(path string) error {
 	return maybe.WriteFile(path, f.content, f.mode)
 }
 
-// path gives the place of a file by its slash-separated name.
+// path returns the place of a file by its slash-separated name.
 func (i *inspection) path(name string) string { return filepath.Join(i.dir, filepath.FromSlash(name)) }
 
 // fix is the command that makes the certificates of the stack.

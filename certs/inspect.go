@@ -178,7 +178,7 @@ func (i *inspection) inspectClient(name string) {
 	i.add(File{Name: base + ".p12", Why: why, content: content, mode: 0o600})
 }
 
-// password gives the password in a file, which is made if it is missing and stays the same through renewals.
+// password returns the password in a file, which is made if it is missing and stays the same through renewals.
 func (i *inspection) password(name string) string {
 	password := strings.TrimSpace(string(i.readFile(name)))
 	if password == "" || i.Force {

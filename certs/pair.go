@@ -52,7 +52,7 @@ func (i *inspection) read(name string) *pair {
 	return p
 }
 
-// readFile gives a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
+// readFile returns a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
 func (i *inspection) readFile(name string) []byte {
 	content, err := os.ReadFile(i.path(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -169,7 +169,7 @@ func caTemplate() *x509.Certificate {
 	}
 }
 
-// leafTemplate gives a certificate for one use, with its first name as the common name. A server's names are listed in
+// leafTemplate returns a certificate for one use, with its first name as the common name. A server's names are listed in
 // it, because that is where clients look for them.
 func leafTemplate(use x509.ExtKeyUsage, names ...string) *x509.Certificate {
 	template := &x509.Certificate{

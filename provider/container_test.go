@@ -54,7 +54,7 @@ func reason(t *testing.T, partial *p.InitializationFailed) string {
 	return partial.Reasons[0]
 }
 
-// has tells whether a map is recorded under the first key that has the second.
+// has reports whether a map is recorded under the first key that has the second.
 func has(recorded property.Map, key, inner string) bool {
 	v := recorded.Get(key)
 	return v.IsMap() && !v.AsMap().Get(inner).IsNull()

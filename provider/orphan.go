@@ -34,7 +34,7 @@ func withHash(labels []label, parts ...any) map[string]string {
 	return all
 }
 
-// isOurs tells whether an existing object belongs to the stack of the wanted labels.
+// isOurs reports whether an existing object belongs to the stack of the wanted labels.
 // Older versions set no identity: their objects go by the stack's name.
 func isOurs(existing map[string]string, wanted []label) bool {
 	want := labelMap(wanted)

@@ -244,7 +244,7 @@ func (d *provider) begin(ctx context.Context, urn resource.URN, state property.M
 		recorded, d.engine.DaemonHost(), d.engineID)
 }
 
-// first tells whether this is the first message about the cause. What stops many
+// first reports whether this is the first message about the cause. What stops many
 // resources is explained in full once.
 func (d *provider) first(cause string) bool {
 	_, told := d.told.LoadOrStore(cause, true)

@@ -18,7 +18,7 @@ type upload struct {
 	File          string `pulumi:"file"`
 	Content       string `pulumi:"content,optional"`
 	ContentBase64 string `pulumi:"contentBase64,optional"`
-	// Executable gives mode 0755 instead of 0644. Permissions, in octal, wins over it.
+	// Executable returns mode 0755 instead of 0644. Permissions, in octal, wins over it.
 	Executable  bool   `pulumi:"executable,optional"`
 	Permissions string `pulumi:"permissions,optional"`
 }

@@ -155,7 +155,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	return false, nil
 }
 
-// unhealthy tells whether probes failed. An engine calls a container unhealthy that is
+// unhealthy reports whether probes failed. An engine calls a container unhealthy that is
 // stopped or paused, too.
 func unhealthy(state *container.State) bool {
 	health := state.Health

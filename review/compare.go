@@ -45,7 +45,7 @@ func Read(text []byte, files fs.FS) (*Snapshot, error) {
 	return s, nil
 }
 
-// Compare gives what changes in a stack. A nil snapshot stands for a revision that
+// Compare returns what changes in a stack. A nil snapshot stands for a revision that
 // has no such stack.
 func Compare(stack string, base, head *Snapshot) Stack {
 	if head == nil {
@@ -108,7 +108,7 @@ func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
 	return all
 }
 
-// compareParts gives the changed values of a part, and of a service also the containers that come and go.
+// compareParts returns the changed values of a part, and of a service also the containers that come and go.
 func compareParts(was, is part) Item {
 	item := Item{What: cmp.Or(is.what, was.what), Name: cmp.Or(is.name, was.name), Kind: Changed}
 	if was.what == "" {
@@ -138,7 +138,7 @@ func compareParts(was, is part) Item {
 	return item
 }
 
-// toldOfNew tells whether a field is mentioned of a new service, which has all of them.
+// toldOfNew reports whether a field is mentioned of a new service, which has all of them.
 func toldOfNew(field string) bool {
 	word, _, _ := strings.Cut(field, " ")
 	return field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, word)
@@ -147,7 +147,7 @@ func toldOfNew(field string) bool {
 // hidden stands for the value of a secret; a value that is not there stays so.
 func hidden(value string) string { return when(value != "", settings.Hidden) }
 
-// waiting gives the services that start after the named one, directly or through
+// waiting returns the services that start after the named one, directly or through
 // others, in the order in which they start.
 func (s *Snapshot) waiting(name string) []string {
 	waits := map[string]bool{name: true}
@@ -160,7 +160,7 @@ func (s *Snapshot) waiting(name string) []string {
 	return names
 }
 
-// without gives what is in all and not in others.
+// without returns what is in all and not in others.
 func without(all, others []string) []string {
 	var out []string
 	for _, one := range all {

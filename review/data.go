@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// dataConsequences gives what a change means for data: of volumes and where they are
+// dataConsequences returns what a change means for data: of volumes and where they are
 // mounted, and of the databases' images and variables.
 func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	say := func(subject, what string, args ...any) {
@@ -56,7 +56,7 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	return out
 }
 
-// mounts gives the services that mount a volume, in the order in which they start, and where they do.
+// mounts returns the services that mount a volume, in the order in which they start, and where they do.
 func (s *Snapshot) mounts(volume string) (services []string, at map[string]string) {
 	at = map[string]string{}
 	for _, o := range s.Services {

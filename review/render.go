@@ -99,7 +99,7 @@ func fence(fence, text string) string {
 // longestDiff is how many lines of one file's difference are shown.
 const longestDiff = 80
 
-// hunks gives a unified diff's lines without the names of the files; nil for none.
+// hunks returns a unified diff's lines without the names of the files; nil for none.
 func hunks(unified string) []string {
 	if unified == "" {
 		return nil
@@ -111,7 +111,7 @@ func hunks(unified string) []string {
 	return each(lines, func(line string) string { return line + strings.Repeat(" ", max(0, 1-len(line))) })
 }
 
-// sides gives a change's values before and after, each in a style.
+// sides returns a change's values before and after, each in a style.
 func (c Change) sides(before, after func(string) string) string {
 	was, is := focus(c.Before, c.After)
 	if c.Secret && was != "" && is != "" {

@@ -27,7 +27,7 @@ type Stack struct {
 	Items []Item `json:"items,omitempty"`
 }
 
-// items gives the stack's items of one sort.
+// items returns the stack's items of one sort.
 func (s Stack) items(what string) []Item {
 	return slices.DeleteFunc(slices.Clone(s.Items), func(i Item) bool { return i.What != what })
 }
@@ -84,7 +84,7 @@ func (r Report) ExitCode() int {
 	return 0
 }
 
-// changed gives the stacks in which something changes.
+// changed returns the stacks in which something changes.
 func (r Report) changed() []Stack {
 	return slices.DeleteFunc(slices.Clone(r.Stacks), func(s Stack) bool { return s.Kind == Same })
 }

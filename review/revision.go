@@ -25,7 +25,7 @@ import (
 // shows in no plan.
 var unplanned = []string{"components", "program", "provider", "main.go", "go.mod"}
 
-// Diff gives what changes from a git revision to the checkout as it is, edits that are
+// Diff returns what changes from a git revision to the checkout as it is, edits that are
 // not committed included. Each side's plans come from its own code, because the catalog
 // is Go code, and from its own tracked stack files; this machine's settings of a stack
 // count on neither. With no stack it compares every stack that either side has a file of.

@@ -40,7 +40,7 @@ func (r Report) view() view {
 	return v
 }
 
-// merge gives the items of one sort, once for all the stacks that they are the same in.
+// merge returns the items of one sort, once for all the stacks that they are the same in.
 func (r Report) merge(what string) (all []said) {
 	at := map[string]int{}
 	for _, stack := range r.changed() {
@@ -97,7 +97,7 @@ func (s *said) finish() {
 	s.Text = strings.TrimPrefix(cmp.Or(s.Text, "no container is touched"), "; ")
 }
 
-// title gives a sign for what happened, and the name in a style.
+// title returns a sign for what happened, and the name in a style.
 func (s said) title(minus string, quote func(string) string) string {
 	title := map[Kind]string{Added: "+", Removed: minus, Changed: "~"}[s.Kind]
 	if s.What != "service" {
@@ -152,7 +152,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// each gives a value for each one of a list.
+// each returns a value for each one of a list.
 func each[T, V any](list []T, value func(T) V) (out []V) {
 	for _, one := range list {
 		out = append(out, value(one))

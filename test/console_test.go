@@ -270,7 +270,7 @@ func (b *browser) keys(keys ...string) {
 	}
 }
 
-// text gives what an expression says.
+// text returns what an expression says.
 func (b *browser) text(expression string) string {
 	b.t.Helper()
 	return get(b, chromedp.Evaluate[string](expression))
@@ -286,7 +286,7 @@ func (b *browser) shows(element, want string, within time.Duration) {
 	}, within, 200*time.Millisecond)
 }
 
-// elsewhere gives the addresses asked for that do not begin with the prefix.
+// elsewhere returns the addresses asked for that do not begin with the prefix.
 func (b *browser) elsewhere(prefix string) []string {
 	b.log.mu.Lock()
 	defer b.log.mu.Unlock()

@@ -96,14 +96,14 @@ func (m *monitor) ask(ctx context.Context) {
 	}
 }
 
-// known gives the states.
+// known returns the states.
 func (m *monitor) known() map[string]state {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.states)
 }
 
-// allHealthy tells whether every service answers well.
+// allHealthy reports whether every service answers well.
 func (m *monitor) allHealthy() bool {
 	for _, s := range m.known() {
 		if s.State != healthy {

@@ -46,7 +46,7 @@ func (m *metrics) handler() http.Handler {
 
 type traceKey struct{}
 
-// withTrace gives a context the trace id that its log lines and jobs carry.
+// withTrace returns a context the trace id that its log lines and jobs carry.
 func withTrace(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, traceKey{}, id)
 }
@@ -170,7 +170,7 @@ func (s *service) protect(next http.Handler) http.Handler {
 	})
 }
 
-// inside tells whether a path is for the stack's own services.
+// inside reports whether a path is for the stack's own services.
 func (s *service) inside(path string) bool {
 	return path == "/metrics" || path == "/health" || path == "/readyz" || path == s.readiness()
 }

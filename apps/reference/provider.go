@@ -123,7 +123,7 @@ func (p *provider) verify(ctx context.Context, token *oauth2.Token) (t tokens, e
 	return t, nil
 }
 
-// refused tells whether the provider, or its answer, says no: asking again cannot help.
+// refused reports whether the provider, or its answer, says no: asking again cannot help.
 func refused(err error) bool {
 	var answer *oauth2.RetrieveError
 	return errors.As(err, &answer) && answer.Response.StatusCode < 500 || errors.Is(err, errBadToken)

@@ -38,7 +38,7 @@ func enqueue(ctx context.Context, rdb *redis.Client, queue string, j job) error 
 	return rdb.XAdd(ctx, &redis.XAddArgs{Stream: queue, Values: []string{"job", string(payload)}}).Err()
 }
 
-// take gives the next job of the first queue that has one; nil when all are empty.
+// take returns the next job of the first queue that has one; nil when all are empty.
 func (q *queues) take(ctx context.Context) (*entry, error) {
 	for _, name := range q.names {
 		found, err := q.takeFrom(ctx, name)

@@ -64,7 +64,7 @@ func newSharedSessions(s *service) (sessions, error) {
 	return m, nil
 }
 
-// load gives the session that a request's cookie names, or an empty one.
+// load returns the session that a request's cookie names, or an empty one.
 func (m sessions) load(r *http.Request) (context.Context, error) {
 	token := ""
 	if cookie, err := r.Cookie(m.Cookie.Name); err == nil {
@@ -105,7 +105,7 @@ func (m sessions) touch(ctx context.Context) error {
 	return m.store.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), left).Err()
 }
 
-// refreshDue tells whether the session's token should be renewed.
+// refreshDue reports whether the session's token should be renewed.
 func (m sessions) refreshDue(ctx context.Context) bool {
 	return m.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(m.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
 }

@@ -14,13 +14,13 @@ import (
 
 // store is what the services keep in PostgreSQL.
 type store interface {
-	// check tells whether the database answers and has the table, which it makes where it is missing.
+	// check reports whether the database answers and has the table, which it makes where it is missing.
 	check(context.Context) error
 	// start records that a worker has taken a job, and gives the number of attempts so far; 0 means that the job has ended before.
 	start(context.Context, jobRow) (attempts int, err error)
 	// finish records how a job ended; false means that another worker was first.
 	finish(context.Context, jobRow) (bool, error)
-	// jobs gives the newest jobs.
+	// jobs returns the newest jobs.
 	jobs(ctx context.Context, limit int) ([]jobRow, error)
 }
 

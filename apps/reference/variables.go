@@ -137,7 +137,7 @@ func addressesOf(text string) (list addresses, err error) {
 	return list, nil
 }
 
-// holds tells whether a TCP peer ("address:port") is one of the addresses.
+// holds reports whether a TCP peer ("address:port") is one of the addresses.
 func (a addresses) holds(peer string) bool {
 	ap, err := netip.ParseAddrPort(peer)
 	return err == nil && slices.Contains(a, ap.Addr().Unmap())

@@ -25,7 +25,7 @@ import (
 
 func main() { os.Exit(run()) }
 
-// run gives the exit code.
+// run returns the exit code.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -80,7 +80,7 @@ type target struct {
 	stack string
 }
 
-// stackCommand gives a command about one stack.
+// stackCommand returns a command about one stack.
 func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *cobra.Command {
 	stack := cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

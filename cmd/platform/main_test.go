@@ -22,7 +22,7 @@ import (
 	"trading-platform/fault"
 )
 
-// count gives how many services some profiles bring; the empty one is the base.
+// count returns how many services some profiles bring; the empty one is the base.
 func count(profiles ...string) int {
 	n := 0
 	for _, s := range catalog.Services() {

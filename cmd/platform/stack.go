@@ -17,7 +17,7 @@ import (
 	"trading-platform/workspace"
 )
 
-// pulumiStep gives a command that is init, the pulumi command of its name, and what
+// pulumiStep returns a command that is init, the pulumi command of its name, and what
 // Pulumi cannot do itself.
 func pulumiStep(use, short string, step func(w *workspace.Workspace, ctx context.Context, stack string, args []string, say func(string)) error) *cobra.Command {
 	return stackCommand(&cobra.Command{Use: use + " [flags] [-- arguments for pulumi]", Short: short}, func(t target, args []string) error {

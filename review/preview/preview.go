@@ -150,7 +150,7 @@ func (p *previews) setUp(ctx context.Context) error {
 	return errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(ctx, binary, settings.OfflineVersion))
 }
 
-// configure gives a stack's config: the tracked one, less what belongs to a machine or
+// configure returns a stack's config: the tracked one, less what belongs to a machine or
 // a person, with secrets and certificates of its own.
 func (p *previews) configure(name string) (settings.Source, error) {
 	src, err := settings.FromFiles(name, p.w.Root, filepath.Join(p.w.Root, "Pulumi."+name+".yaml"))
