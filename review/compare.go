@@ -17,7 +17,7 @@ import (
 // Snapshot is one stack at one revision.
 type Snapshot struct {
 	plan.Plan
-	Faults []string // what the revision finds wrong with the stack, one line each
+	Faults []string // the faults of the stack at this revision, one line each
 	// Edited lists, by folder that an image is built from, the files in it that
 	// differ between the revisions. It is set on the head alone.
 	Edited map[string][]string
@@ -61,7 +61,7 @@ func Compare(stack string, base, head *Snapshot) Stack {
 		switch {
 		case item.What == "settings" && out.Kind == Added, len(item.Changes)+len(item.Created)+len(item.Deleted) == 0:
 			continue
-		case item.What == "settings": // each by itself, because stacks may share some of them
+		case item.What == "settings": // one by one, because stacks may share some of them
 			for _, c := range item.Changes {
 				out.Items = append(out.Items, Item{What: item.What, Kind: Changed, Changes: []Change{c}})
 			}
@@ -91,7 +91,7 @@ func Compare(stack string, base, head *Snapshot) Stack {
 // pair is one thing at both revisions; the zero value stands for one that does not exist.
 type pair[T any] struct{ was, is T }
 
-// match puts together what has the same ID: all of is in its order, then what is only in was.
+// match pairs what has the same ID: first everything in is, in its order, then what is only in was.
 func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
 	at := map[string]int{}
 	for _, t := range is {
@@ -138,13 +138,13 @@ func compareParts(was, is part) Item {
 	return item
 }
 
-// toldOfNew reports whether a field is mentioned of a new service, which has all of them.
+// toldOfNew reports whether a field of a new service is mentioned, although all of its fields are new.
 func toldOfNew(field string) bool {
 	word, _, _ := strings.Cut(field, " ")
 	return field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, word)
 }
 
-// hidden stands for the value of a secret; a value that is not there stays so.
+// hidden replaces the value of a secret; a missing value stays missing.
 func hidden(value string) string { return when(value != "", settings.Hidden) }
 
 // waiting returns the services that start after the named one, directly or through

@@ -13,7 +13,7 @@ import (
 //go:embed report.txt.tmpl report.md.tmpl
 var templates embed.FS
 
-// longestComment is the number of bytes that a comment of a pull request can have, with room to spare.
+// longestComment is the number of bytes of a comment on a pull request, below the limit of GitHub.
 const longestComment = 60000
 
 // Text writes the report for a terminal, in colour where w is one and NO_COLOR is not set.
@@ -72,7 +72,7 @@ func (r Report) write(w io.Writer, name string, funcs template.FuncMap) error {
 	return t.Execute(w, r.view())
 }
 
-// escaper takes the meaning from what would be Markdown, a mention or a tag in a sentence.
+// escaper escapes what would be Markdown, a mention or a tag in a sentence.
 var escaper = strings.NewReplacer(
 	"\\", "\\\\", "`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]",
 	"<", "&lt;", ">", "&gt;", "#", "\\#", "|", "\\|", "@", "@\u200b", "\n", " ",
@@ -88,7 +88,7 @@ func code(value string) string {
 	return quote + value + quote
 }
 
-// fence makes a fence longer until the text does not end it.
+// fence puts a text into a code block, with a fence longer than any in the text.
 func fence(fence, text string) string {
 	for strings.Contains(text, fence) {
 		fence += "`"
@@ -128,10 +128,10 @@ func (c Change) sides(before, after func(string) string) string {
 	return before(was) + " → " + after(is)
 }
 
-// longest is how long a value may be before what both sides share is cut away.
+// longest is the length from which on values are shortened by what both sides have in common.
 const longest = 72
 
-// focus cuts two long values down to where they begin to differ, with some of what is around.
+// focus shortens two long values to the place where they begin to differ, with some context.
 func focus(before, after string) (string, string) {
 	if max(len(before), len(after)) <= longest {
 		return before, after

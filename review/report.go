@@ -1,6 +1,6 @@
-// Package review tells what a change of the project does to its stacks before it
-// reaches one: it compares the plans of two git revisions, which needs no engine. Its
-// folder preview holds the other half, a preview of every stack.
+// Package review reports what a change of the project does to its stacks before it
+// reaches one. It compares the plans of two git revisions, which needs no engine. The
+// command in its folder preview runs a preview of every stack.
 package review
 
 import (
@@ -50,7 +50,7 @@ type Change struct {
 	After  string `json:"after,omitempty"`  // empty: the field is gone
 	Secret bool   `json:"secret,omitempty"`
 	Diff   string `json:"diff,omitempty"` // of a file, in unified form
-	// InPlace changes do not replace the container.
+	// InPlace says that the change does not replace the container.
 	InPlace bool `json:"inPlace,omitempty"`
 }
 

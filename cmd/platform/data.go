@@ -16,7 +16,7 @@ import (
 )
 
 // withData opens the stack's engine and settings for work on its data. A stack with a
-// fault is refused: its volumes may be others than those that the settings seem to name.
+// fault is refused, because its volumes may differ from those that the settings seem to name.
 func (t target) withData(work func(*backup.Stack) error) error {
 	p, _, err := t.resolve()
 	if err != nil {

@@ -35,7 +35,7 @@ func run() int {
 	switch {
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &child) && errors.Unwrap(err) == nil: // pulumi's, which has said why
+	case errors.As(err, &child) && errors.Unwrap(err) == nil: // an exit code of pulumi, which has printed the reason
 		return max(1, child.ExitCode())
 	case err != nil:
 		say(err.Error())
@@ -49,7 +49,7 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// say tells the user what is going on, apart from a command's output.
+// say shows progress to the user, separate from a command's output.
 func say(line string) { fmt.Fprintln(os.Stderr, "platform: "+line) }
 
 func root() *cobra.Command {

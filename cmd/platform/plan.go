@@ -85,7 +85,7 @@ func (t target) printDiff(ref, format string) error {
 func previewAllCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "preview-all",
-		Short: "Run a real preview of every stack, from nothing, and leave nothing behind; needs an engine",
+		Short: "Preview every stack as if it did not exist yet, and leave nothing behind; needs an engine",
 		Long: `Run pulumi preview of every stack that has a file here, as if none of it existed yet.
 
 State, secrets and certificates are made up for the run and deleted after it. Running
@@ -101,7 +101,7 @@ has set for a stack does not count.`,
 		}
 		ok, err := review.PreviewAll(cmd.Context(), w.Root, *verbose, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		if err == nil && !ok {
-			return exitCode(1) // it has said why
+			return exitCode(1) // its output says why
 		}
 		return err
 	}

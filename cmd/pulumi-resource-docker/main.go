@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	// The process lives for one run: collecting garbage rarely makes it start faster.
+	// The process lives for one run, and it starts faster when garbage is collected rarely.
 	debug.SetGCPercent(400)
 	if err := provider.Serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
