@@ -269,7 +269,7 @@ func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
 	}{
 		"name taken": {
 			engine: &fakeEngine{orphan: &container.InspectResponse{Name: "/stack_db", Config: &container.Config{}}},
-			want:   []string{"container stack_db: the name is taken", "docker rm -f stack_db", "namePrefix"},
+			want:   []string{"container stack_db: the name is used", "docker rm -f stack_db", "namePrefix"},
 		},
 		"image gone": {
 			engine: &fakeEngine{createErr: cerrdefs.ErrNotFound}, want: []string{"`pulumi refresh`"},
