@@ -72,7 +72,7 @@ func (p *Plan) WriteFiles(dir string) error {
 				continue
 			}
 			path := filepath.Join(dir, s.Name, f.Path)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // no secret in it
 				return err
 			}
 			if err := os.WriteFile(path, []byte(f.Content), 0o644); err != nil { //nolint:gosec // no secret in it

@@ -108,7 +108,7 @@ func TestConsole(t *testing.T) {
 		t.Logf("shown %.1f s after docker stop began", time.Since(began).Seconds())
 		affected := "Affected: backtest_worker_dev, execution_gateway, market_data_service, orchestrator, signal_service, web_console_dev."
 		b.shows("#summary", affected, 5*time.Second)
-		b.shows("#service-execution_gateway .state", "for want of redis", 15*time.Second)
+		b.shows("#service-execution_gateway .state", "because of redis", 15*time.Second)
 		keepShot(t, "console-redis-down", get(b, chromedp.CaptureScreenshot()))
 		assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="model_registry"]').dataset.state`), "who does not need it")
 		assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="postgres"]').dataset.state`))

@@ -73,7 +73,7 @@ func (w *Workspace) ShimDir() string { return filepath.Join(w.Root, "bin", "shim
 func (w *Workspace) Shim() (path string, err error) {
 	bin := filepath.Join(w.Root, "bin")
 	shim := fmt.Sprintf("#!/bin/sh\nexec %s pulumi \"$@\"\n", shellescape.Quote(filepath.Join(bin, "platform")))
-	if err := os.MkdirAll(w.ShimDir(), 0o755); err != nil {
+	if err := os.MkdirAll(w.ShimDir(), 0o755); err != nil { //nolint:gosec // it holds a command and no secret
 		return "", err
 	}
 	err = os.WriteFile(filepath.Join(w.ShimDir(), "pulumi"), []byte(shim), 0o755) //nolint:gosec // a command

@@ -169,7 +169,7 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	for _, task := range s.background {
 		work.Go(func() { task(ctx) })
 	}
-	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
+	s.log.Info("started: this is the reference app, which runs in the place of this service and does not trade", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
 	select {
 	case err := <-failed:
 		return err
