@@ -115,11 +115,11 @@ func (s *Stack) fits(ctx context.Context, m Manifest) error {
 			return err
 		}
 		if have != "" && newer(server.saved.Version, have, server.parts) {
-			return refuse("image "+service.Image.Key(), settings.Set(s.Plan.Stack, "--path images."+server.service, "<an image of "+server.name+" "+server.saved.Version+">"),
+			return refuse("image "+service.Image.Key(), settings.SetCommand(s.Plan.Stack, "--path images."+server.service, "<an image of "+server.name+" "+server.saved.Version+">"),
 				"is of %s %s, which does not read the backup's data of version %s", server.name, have, server.saved.Version)
 		}
 		if user := service.Value("POSTGRES_USER"); server.saved.User != "" && user != server.saved.User && user != settings.Hidden {
-			return refuse(settings.Project+":POSTGRES_USER", settings.Set(s.Plan.Stack, "POSTGRES_USER", shellescape.Quote(server.saved.User)),
+			return refuse(settings.Project+":POSTGRES_USER", settings.SetCommand(s.Plan.Stack, "POSTGRES_USER", shellescape.Quote(server.saved.User)),
 				"is %s, and the services of the stack that was saved logged in as %s", user, server.saved.User)
 		}
 	}

@@ -92,7 +92,7 @@ func (u *upgrade) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if newer(u.have, u.want, 1) {
-		return refuse("volume "+u.volume, settings.Set(u.Plan.Stack, "--path images.postgres", "postgres:"+u.have),
+		return refuse("volume "+u.volume, settings.SetCommand(u.Plan.Stack, "--path images.postgres", "postgres:"+u.have),
 			"holds data of PostgreSQL %s, and image %s is of version %s: no server reads the dump of a newer one", u.have, u.service.Image.Key(), u.want)
 	}
 	if u.containers, err = u.users(ctx, u.volume); err != nil {

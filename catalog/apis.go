@@ -94,13 +94,13 @@ func apis() []Service {
 	}
 }
 
-// api fills in what the five APIs have in common: profile, image, port, probe.
+// api sets what the APIs have in common: profile, image, port and probe.
 func api(name string, port int, s Service) Service {
 	s.Name, s.Tier, s.Profile, s.App = name, API, "dev", name
 	s.Port, s.Ports = port, []Port{{Host: port, URL: "http"}}
 	s.Networks = []string{DefaultNetwork}
 	s.Probe = Probe{Command: curl, Path: "/health", Timeout: 10 * time.Second}
-	s.Capabilities, s.Memory = owners, 2048
+	s.Capabilities, s.Memory = rootSetup, 2048
 	s.Grace = 15 * time.Second
 	return s
 }

@@ -26,10 +26,10 @@ func base() []Service {
 			},
 			Memory:   4096,
 			ReadOnly: true, Tmpfs: []string{"/tmp", "/run/postgresql"},
-			// A probe that is cut off leaves its psql to the first process. Were that PostgreSQL, it would
-			// take its end for the crash of a session, and restart. The init needs KILL to hand the signal
-			// to stop on to another user's process: without it each stop would be a crash.
-			Init: true, Capabilities: append(slices.Clone(owners), "KILL"),
+			// A probe that times out leaves its psql to the first process. If that were PostgreSQL, it would
+			// treat the exit of psql as the crash of a session, and restart. The init needs KILL to forward
+			// the stop signal to a process of another user; without it, PostgreSQL would be killed.
+			Init: true, Capabilities: append(slices.Clone(rootSetup), "KILL"),
 			Grace: 60 * time.Second, // a fast shutdown writes a checkpoint
 		},
 		{
@@ -41,7 +41,7 @@ func base() []Service {
 			Ports:    []Port{{Host: 6379, Guard: "REDIS_PASSWORD", URL: "redis"}},
 			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
 			Networks: []string{DefaultNetwork},
-			// A loading server answers LOADING with exit code 0, so the answer itself is read.
+			// A server that is loading its data answers LOADING, and redis-cli exits with 0. So the answer is compared.
 			Probe: Probe{
 				Command: []string{"CMD-SHELL", `{ [ -z "$REDIS_PASSWORD" ] || export REDISCLI_AUTH="$REDIS_PASSWORD"; redis-cli ping | grep -q PONG; }`},
 				Timeout: 3 * time.Second,
@@ -72,7 +72,7 @@ func base() []Service {
 			Name: "loki_server", Tier: Base, About: "Loki, logs",
 			Image: "grafana/loki:3.0.0", Files: "loki_server",
 			Command:  []string{"-config.file=/etc/loki/loki-config.yml"},
-			User:     "0", // the old stack's volume is root's; it has no capability of root
+			User:     "0", // the Compose stack's volume belongs to root; all capabilities are dropped
 			Port:     3100,
 			Ports:    []Port{{Host: 3100, URL: "http"}},
 			Mounts:   []Mount{{Volume: "lokidata", Path: "/tmp/loki"}},
@@ -92,13 +92,13 @@ func base() []Service {
 			Command: []string{"-config.file=/etc/promtail/promtail-config.yml"},
 			Mounts: []Mount{
 				{Volume: "promtaildata", Path: "/tmp"},
-				// The logs alone: the engine's socket, read-only or not, is root on the host.
+				// Only the logs. Access to the engine's socket, even read-only, equals root on the host.
 				{Host: "${docker_root}/containers", Path: "/var/lib/docker/containers", ReadOnly: true},
 			},
 			Networks: []string{DefaultNetwork},
 			After:    []string{"loki_server"}, Needs: []string{"loki_server"},
-			// The image has bash but neither wget nor curl. The request leaves the
-			// connection open for the answer's first line only.
+			// The image has bash, but neither wget nor curl. Only the first line of the
+			// response is read.
 			Probe: Probe{
 				Command: []string{"CMD", "bash", "-c",
 					`exec 3<>/dev/tcp/127.0.0.1/${port} && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && read -r line <&3 && [[ $line == *" 200 "* ]]`},
@@ -131,20 +131,20 @@ func base() []Service {
 	}
 }
 
-// redisCommand gives the password to the server on its standard input, so that it
-// stands in no list of processes. An empty one asks for none.
+// redisCommand passes the password to the server on standard input, so that no process
+// list shows it. With an empty password, the server accepts every client.
 const redisCommand = `password=$(printf %s "$REDIS_PASSWORD" | sed 's/[\\"]/\\&/g')
 exec docker-entrypoint.sh redis-server - --appendonly yes <<END
 requirepass "$password"
 END`
 
-// postgresProbe asks over TCP, because the image's bootstrap server, which runs on a
-// socket alone, must not count as ready. Once after each start it then makes the
-// settings true, over the socket, which the image's pg_hba.conf trusts: the image
-// itself reads them for a new cluster only. So the server is not healthy before its
-// role has the configured password and the database exists. The mark of that is in
-// /dev/shm, which is new after a restart. psql reads the values from the environment
-// and quotes them, and the server is asked to log none of it.
+// postgresProbe connects over TCP, because the image's bootstrap server, which listens
+// only on a socket, must not count as ready. Once after each start it then applies the
+// settings over the socket, which the image's pg_hba.conf trusts; the image itself reads
+// them only for a new cluster. So the server is not healthy before its role has the
+// configured password and the database exists. A file in /dev/shm, which is empty after
+// a restart, records that this was done. psql reads the values from the environment and
+// quotes them, and logging is turned off for these statements.
 const postgresProbe = `pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d postgres && { [ -e /dev/shm/set-up ] || { said=$(PGPASSWORD=$POSTGRES_PASSWORD psql -Xqw -U "$POSTGRES_USER" -d postgres 2>&1 <<'SQL'
 SET log_statement = none; SET log_min_error_statement = panic; SET log_min_duration_statement = -1;
 \set ON_ERROR_STOP on

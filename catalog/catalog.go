@@ -30,13 +30,13 @@ const (
 // Tiers lists the tiers in the order in which they are shown.
 var Tiers = []Tier{Base, API, Workers, Web, Proxy}
 
-// files are the files of this folder that hold the tiers' services.
+// files names the file of this folder that holds each tier's services.
 var files = map[Tier]string{Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go"}
 
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
 	Name string
-	// Secured profiles are for stacks that others reach: no value that everyone knows is let through.
+	// Secured profiles are for stacks that others can reach. They refuse passwords and keys that ship with this program.
 	Secured bool
 	// ClientCerts says that users log in with a client certificate, so `platform init` makes one.
 	ClientCerts bool
@@ -44,7 +44,7 @@ type Profile struct {
 	Conflicts map[string]string
 }
 
-// Profiles lists every profile. The base services belong to none: they are always on.
+// Profiles lists every profile. The base services belong to none: every stack runs them.
 var Profiles = []Profile{
 	{Name: "dev"},
 	{Name: "workers"},
@@ -55,7 +55,7 @@ var Profiles = []Profile{
 	{Name: "manual"},
 }
 
-// ProfileOf gives the profile that brings a service; the zero value for one of the base.
+// ProfileOf returns the profile of a service, or the zero value for a base service.
 func ProfileOf(s Service) Profile {
 	for _, p := range Profiles {
 		if p.Name == s.Profile {
@@ -68,7 +68,7 @@ func ProfileOf(s Service) Profile {
 // Volume is a named volume of the stack.
 type Volume struct {
 	Name string
-	Use  string // what it holds, for people
+	Use  string // what it holds, as shown to users
 }
 
 // Volumes lists the named volumes, all of the engine's local driver.
@@ -102,8 +102,8 @@ var Networks = []Network{{Name: DefaultNetwork}, {Name: EdgeNetwork, Fixed: true
 type Service struct {
 	Name    string
 	Tier    Tier
-	Profile string // the profile that brings it; empty for the base
-	About   string // one line for people
+	Profile string // the profile that enables it; empty for the base
+	About   string // one line that is shown to users
 
 	// App is the folder under apps/ in a checkout of the platform that the image is
 	// built from. Empty for a service that runs a stock image.
@@ -118,7 +118,7 @@ type Service struct {
 	Command []string // replaces the image's command; empty keeps it
 	User    string   // replaces the image's user; empty keeps it
 	Env     []Variable
-	// Port is where the service listens on the networks of the stack; 0 for a service that nobody calls.
+	// Port is where the service listens on the stack's networks; 0 for a service that listens on none.
 	Port   int
 	Ports  []Port
 	Mounts []Mount
@@ -128,47 +128,47 @@ type Service struct {
 	Certs []string
 
 	Networks []string // the networks joined, each with the service's name as its alias
-	// Proxy gives the service the stack's fixed nginx address on the edge network.
+	// Proxy returns the service the stack's fixed nginx address on the edge network.
 	Proxy bool
 
 	After   []string // services that must be healthy before this one starts
-	Needs   []string // those of After that it cannot run without; without the others it does not wait
+	Needs   []string // those of After that it cannot run without; it starts without the others if the stack has none
 	Probe   Probe
 	Metrics Metrics
-	// Capabilities are those of the engine's default set that the service needs. It has no others.
+	// Capabilities are the Linux capabilities that the service needs. All others are dropped.
 	Capabilities []string
-	// Memory is the container's limit in MB, swap included: far above what it takes, and
-	// below what would take the host down. The `memory` setting replaces it.
+	// Memory is the container's limit in MB, swap included: far above what the service uses,
+	// and below what would bring the host down. The `memory` setting replaces it.
 	Memory int
-	// Jobs names the variable with the bytes that the service's jobs may take, which are added to Memory.
+	// Jobs names the variable that holds how many bytes the service's jobs may use; they are added to Memory.
 	Jobs string
-	// ReadOnly keeps the image's own files as they are: the service writes to its
-	// volumes, /dev/shm and Tmpfs alone. The engine puts no file into such a container.
+	// ReadOnly makes the root file system read-only: the service writes only to its volumes,
+	// /dev/shm and Tmpfs. The engine cannot copy files into such a container.
 	ReadOnly bool
-	Tmpfs    []string // folders in memory
-	// Init runs the engine's own init as the container's first process, for a service that
-	// takes the end of a process that it did not start for a fault of its own.
+	Tmpfs    []string // paths at which a tmpfs is mounted
+	// Init runs Docker's init as the container's first process, for a service that treats the
+	// exit of a process that it did not start as a failure of its own.
 	Init bool
 
 	// Grace is how long the service may take to stop before it is killed.
 	Grace time.Duration
-	// Scalable services take a number of replicas; the others are always one.
+	// Scalable services can have several replicas; all others have exactly one.
 	Scalable bool
 }
 
-// Port is a port, or a run of ports, that a service publishes on the host.
+// Port is a port, or a range of ports, that a service publishes on the host.
 type Port struct {
 	Host      int
 	Container int // default: the service's Port
-	Count     int // length of the run; 0 means 1
-	// Login says that whoever connects has to log in. Only such a port follows
-	// `bindAddress`: every other one stays on loopback, unless the service is named in `expose`.
+	Count     int // number of ports in the range; 0 means 1
+	// Login says that every client has to log in. Only such a port is published on
+	// `bindAddress`: all others are on loopback, unless `expose` names the service.
 	Login bool
-	// Guard names the variable whose value, a password, alone guards the port once it is open; empty where nothing does.
+	// Guard names the variable with the password that protects the port when it is exposed; empty if nothing does.
 	Guard string
-	// When names a variable that must be set for the port to be published; empty publishes always.
+	// When names a variable that must be set for the port to be published. If empty, it is always published.
 	When string
-	// URL is the scheme for the stack's printed URL of this port; empty prints none.
+	// URL is the scheme of the URL that is printed for this port; empty prints none.
 	URL string
 }
 
@@ -177,34 +177,34 @@ type Port struct {
 type Mount struct {
 	Volume   string // a name in Volumes
 	Checkout string // a folder of the platform's checkout; mounted only when `sourceDir` is given
-	Host     string // an absolute path on the engine's host; may name facts as a Variable's Value does
+	Host     string // an absolute path on the engine's host; may contain facts as a Variable's Value does
 	Path     string // where in the container
 	ReadOnly bool
-	// Create says that an empty folder of the checkout will do where there is none.
+	// Create says that a missing folder of the checkout is created empty.
 	Create bool
 }
 
-// Probe is a healthcheck. Its timing is ours, not the old stack's: see plan.
+// Probe is a healthcheck. Package plan decides its interval and retries.
 type Probe struct {
-	// Command is what the stock image runs; for an app it is what the platform's own image runs.
+	// Command runs in the stock image or, for an app, in the platform's own image.
 	Command []string
 	// Path is the URL path at the service's Port that answers 200 while it is healthy.
-	// Empty for a service that does not speak HTTP: there a connection has to do.
+	// Empty for a service that does not speak HTTP; for it, a TCP connection is enough.
 	Path string
-	// Timeout of one try. Default 5 s.
+	// Timeout of one run of the command. Default 5 s.
 	Timeout time.Duration
-	// Start is the time after the start in which failures do not count: the slowest honest start. Default 1 min.
+	// Start is Docker's start period: failures in it do not count. It covers the slowest regular start. Default 1 min.
 	Start time.Duration
 }
 
-// Metrics says how Prometheus scrapes a service at its Port. The zero value is for one that serves none.
+// Metrics says how Prometheus scrapes a service at its Port. The zero value means that the service has no metrics.
 type Metrics struct {
 	Component string        // the target's `component` label
 	Path      string        // default /metrics
 	Interval  time.Duration // at least 10 s, Prometheus' timeout; default: Prometheus' global interval
 }
 
-// Address is where other services reach this one, as host:port; empty where it listens on no port.
+// Address is where other services reach this one, as host:port; empty if it listens on no port.
 func (s Service) Address() string {
 	if s.Port == 0 {
 		return ""
@@ -215,8 +215,8 @@ func (s Service) Address() string {
 // URL is Address as an HTTP URL.
 func (s Service) URL() string { return "http://" + s.Address() }
 
-// Health is the URL, or tcp://host:port, at which other services see the health that
-// the probe sees; empty where it listens on no port.
+// Health is the URL, or tcp://host:port, at which other services can check this one's
+// health as its probe does; empty if it listens on no port.
 func (s Service) Health() string {
 	switch {
 	case s.Port == 0:
@@ -227,7 +227,7 @@ func (s Service) Health() string {
 	return s.URL() + s.Probe.Path
 }
 
-// MetricsURL is where Prometheus scrapes the service; empty where it serves no metrics.
+// MetricsURL is where Prometheus scrapes the service; empty if it has no metrics.
 func (s Service) MetricsURL() string {
 	if s.Metrics.Component == "" {
 		return ""
@@ -235,7 +235,7 @@ func (s Service) MetricsURL() string {
 	return s.URL() + cmp.Or(s.Metrics.Path, "/metrics")
 }
 
-// Services gives every service, base first and tier by tier, each after those it starts after.
+// Services returns every service, tier by tier, each after the services that it waits for.
 func Services() []Service {
 	all := slices.Concat(base(), apis(), workers(), web(), proxies())
 	for _, s := range all {
@@ -255,7 +255,7 @@ func Lookup(name string) (Service, bool) {
 	return Service{}, false
 }
 
-// ServiceNames gives the names of all services, in catalog order.
+// ServiceNames returns the names of all services, in catalog order.
 func ServiceNames() []string {
 	all := Services()
 	names := make([]string, len(all))
@@ -265,7 +265,7 @@ func ServiceNames() []string {
 	return names
 }
 
-// ProfileNames gives the names of all profiles.
+// ProfileNames returns the names of all profiles.
 func ProfileNames() []string {
 	names := make([]string, len(Profiles))
 	for i, p := range Profiles {
@@ -274,7 +274,7 @@ func ProfileNames() []string {
 	return names
 }
 
-// Exposable gives the services with a port that has no login, which `expose` opens.
+// Exposable returns the names of the services that `expose` can list: those with a port without a login.
 func Exposable() []string {
 	var names []string
 	for _, s := range Services() {
@@ -285,7 +285,7 @@ func Exposable() []string {
 	return names
 }
 
-// VolumeNames gives the names of all volumes.
+// VolumeNames returns the names of all volumes.
 func VolumeNames() []string {
 	names := make([]string, len(Volumes))
 	for i, v := range Volumes {

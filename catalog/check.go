@@ -11,10 +11,10 @@ import (
 // scrapeTimeout is the scrape_timeout of infra's prometheus.yml. Prometheus refuses an interval below it.
 const scrapeTimeout = 10 * time.Second
 
-// Check finds mistakes in a catalog's own graph: names that stand twice, edges to
-// services, volumes, networks, profiles or facts that do not exist, edges that a profile
-// alone could not satisfy, and cycles (with their path). It gives all of them, a line
-// each, after the file that the service is in.
+// Check finds mistakes in the catalog: duplicate names; references to services, volumes,
+// networks, profiles or facts that do not exist; dependencies on a service of another
+// profile; and dependency cycles, with their path. The error has one line for each
+// mistake, which begins with the file that defines the service.
 func Check(services []Service) error {
 	var faults []error
 	fault := func(s Service, format string, args ...any) {
@@ -27,19 +27,19 @@ func Check(services []Service) error {
 	byName := map[string]Service{}
 	for _, s := range services {
 		if _, twice := byName[s.Name]; twice {
-			fault(s, "stands in the catalog twice")
+			fault(s, "is defined twice in the catalog")
 		}
 		byName[s.Name] = s
 	}
 	for _, s := range services {
 		if s.Profile != "" && !slices.Contains(ProfileNames(), s.Profile) {
-			fault(s, "is of profile %q, which is not in the catalog", s.Profile)
+			fault(s, "has profile %q, which is not in the catalog", s.Profile)
 		}
 		if (s.App == "") == (s.Image == "") {
 			fault(s, "needs either an app or a stock image")
 		}
 		if len(s.Probe.Command) == 0 {
-			fault(s, "has no probe, so nothing could wait for it")
+			fault(s, "has no probe, so no service can wait for it")
 		}
 		for _, name := range s.After {
 			need, ok := byName[name]
@@ -47,22 +47,22 @@ func Check(services []Service) error {
 			case !ok:
 				fault(s, "starts after %s, which is not in the catalog", name)
 			case need.Profile != "" && need.Profile != s.Profile:
-				fault(s, "starts after %s, which only profile %s brings", name, need.Profile)
+				fault(s, "starts after %s, which is enabled by profile %s only", name, need.Profile)
 			}
 		}
 		for _, name := range s.Needs {
 			if !slices.Contains(s.After, name) {
-				fault(s, "needs %s, and does not start after it", name)
+				fault(s, "needs %s, but does not start after it", name)
 			}
 		}
 		for _, m := range s.Mounts {
 			if m.Volume != "" && !slices.Contains(VolumeNames(), m.Volume) {
-				fault(s, "mounts %s, which is no volume of the catalog", m.Volume)
+				fault(s, "mounts volume %s, which is not in the catalog", m.Volume)
 			}
 		}
 		for _, n := range s.Networks {
 			if !slices.ContainsFunc(Networks, func(o Network) bool { return o.Name == n }) {
-				fault(s, "joins %s, which is no network of the catalog", n)
+				fault(s, "joins network %s, which is not in the catalog", n)
 			}
 		}
 	}
@@ -72,18 +72,18 @@ func Check(services []Service) error {
 				switch other, ok := byName[service]; {
 				case service == "" && (slices.Contains(Facts, fact) || s.Port != 0 && slices.Contains(ownFacts, fact)):
 				case !slices.Contains(serviceFacts, fact) || service == "":
-					fault(s, "names ${%s}, which is no fact", strings.TrimSuffix(fact+":"+service, ":"))
+					fault(s, "uses ${%s}, which is not a known fact", strings.TrimSuffix(fact+":"+service, ":"))
 				case !ok || other.Port == 0:
-					fault(s, "names the %s of %s, which is no service with a port", fact, service)
+					fault(s, "uses the %s of %s, which is not a service with a port", fact, service)
 				}
 				return ""
 			})
 		}
 		if s.Metrics.Component != "" && s.Port == 0 {
-			fault(s, "has metrics and no port to scrape them at")
+			fault(s, "has metrics, but no port to scrape them from")
 		}
 		if s.Metrics.Interval != 0 && s.Metrics.Interval < scrapeTimeout {
-			fault(s, "is scraped every %s, which is less than Prometheus waits for an answer, %s", s.Metrics.Interval, scrapeTimeout)
+			fault(s, "has a scrape interval of %s, which is shorter than Prometheus' scrape timeout of %s", s.Metrics.Interval, scrapeTimeout)
 		}
 	}
 	if path := cycle(byName); path != nil {
@@ -92,7 +92,7 @@ func Check(services []Service) error {
 	return errors.Join(faults...)
 }
 
-// texts gives everything of a service that may name facts.
+// texts returns all values of a service that may contain facts.
 func (s Service) texts() []string {
 	texts := slices.Clone(s.Probe.Command)
 	for _, m := range s.Mounts {
@@ -104,7 +104,7 @@ func (s Service) texts() []string {
 	return texts
 }
 
-// cycle gives the path of one cycle, or nil.
+// cycle returns the path of one dependency cycle, or nil.
 func cycle(services map[string]Service) []string {
 	const (
 		walking = 1

@@ -15,7 +15,7 @@ func TestCheckFindsNothingWrongWithTheCatalog(t *testing.T) {
 	require.NoError(t, catalog.Check(catalog.Services()))
 }
 
-// sound is a service that Check has nothing to say about.
+// sound is a service without mistakes.
 func sound(name string, after ...string) catalog.Service {
 	return catalog.Service{
 		Name: name, Image: "example:1", After: after,
@@ -38,11 +38,11 @@ func TestCheck(t *testing.T) {
 		},
 		"one name twice": {
 			[]catalog.Service{sound("a"), sound("a")},
-			[]string{"service a stands in the catalog twice"},
+			[]string{"service a is defined twice in the catalog"},
 		},
 		"an unknown profile": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Profile = "prod" })},
-			[]string{`service a is of profile "prod", which is not in the catalog`},
+			[]string{`service a has profile "prod", which is not in the catalog`},
 		},
 		"neither app nor image": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Image = "" })},
@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 		},
 		"no probe": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Probe = catalog.Probe{} })},
-			[]string{"service a has no probe, so nothing could wait for it"},
+			[]string{"service a has no probe, so no service can wait for it"},
 		},
 		"an edge to nowhere": {
 			[]catalog.Service{sound("a", "b")},
@@ -62,14 +62,14 @@ func TestCheck(t *testing.T) {
 		},
 		"an edge from the base to a profile": {
 			[]catalog.Service{sound("a", "b"), with(sound("b"), func(s *catalog.Service) { s.Profile = "dev" })},
-			[]string{"service a starts after b, which only profile dev brings"},
+			[]string{"service a starts after b, which is enabled by profile dev only"},
 		},
 		"an edge between profiles": {
 			[]catalog.Service{
 				with(sound("a", "b"), func(s *catalog.Service) { s.Profile = "workers" }),
 				with(sound("b"), func(s *catalog.Service) { s.Profile = "dev" }),
 			},
-			[]string{"service a starts after b, which only profile dev brings"},
+			[]string{"service a starts after b, which is enabled by profile dev only"},
 		},
 		"an edge within a profile": {
 			[]catalog.Service{
@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 		},
 		"an unknown volume": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Mounts = []catalog.Mount{{Volume: "scratch", Path: "/x"}} })},
-			[]string{"service a mounts scratch, which is no volume of the catalog"},
+			[]string{"service a mounts volume scratch, which is not in the catalog"},
 		},
 		"facts that there are not": {
 			[]catalog.Service{
@@ -92,14 +92,14 @@ func TestCheck(t *testing.T) {
 				}),
 			},
 			[]string{
-				"service a names ${stak}, which is no fact", "service a names ${port}, which is no fact",
-				"service a names the url of c, which is no service with a port", "service a names ${host:b}, which is no fact",
-				"service a has metrics and no port to scrape them at", "service a is scraped every 1s, which is less than Prometheus waits for an answer, 10s",
+				"service a uses ${stak}, which is not a known fact", "service a uses ${port}, which is not a known fact",
+				"service a uses the url of c, which is not a service with a port", "service a uses ${host:b}, which is not a known fact",
+				"service a has metrics, but no port to scrape them from", "service a has a scrape interval of 1s, which is shorter than Prometheus' scrape timeout of 10s",
 			},
 		},
 		"a need that it does not wait for": {
 			[]catalog.Service{sound("b"), with(sound("a"), func(s *catalog.Service) { s.Needs = []string{"b"} })},
-			[]string{"service a needs b, and does not start after it"},
+			[]string{"service a needs b, but does not start after it"},
 		},
 		"the file of a tier": {
 			[]catalog.Service{with(sound("a", "b"), func(s *catalog.Service) { s.Tier = catalog.API })},
@@ -107,7 +107,7 @@ func TestCheck(t *testing.T) {
 		},
 		"an unknown network": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Networks = []string{"host"} })},
-			[]string{"service a joins host, which is no network of the catalog"},
+			[]string{"service a joins network host, which is not in the catalog"},
 		},
 		"a cycle prints its path, without the way to it": {
 			[]catalog.Service{sound("a", "b"), sound("b", "c"), sound("c", "d"), sound("d", "b")},
@@ -126,7 +126,7 @@ func TestCheck(t *testing.T) {
 				sound("b", "b"),
 			},
 			[]string{
-				`service a is of profile "prod", which is not in the catalog`,
+				`service a has profile "prod", which is not in the catalog`,
 				"service a needs either an app or a stock image",
 				"service a starts after ghost, which is not in the catalog",
 				"services wait for each other: b → b",

@@ -13,13 +13,13 @@ import (
 	"trading-platform/catalog"
 )
 
-// contract is what a person who moves over from the Compose stack must find.
-// It is typed from that stack's description, not derived from the catalog: a change
-// here is a change of what the platform promises.
+// contract is what users who come from the Compose stack rely on. It is copied from that
+// stack's description and not derived from the catalog, so that a change of the contract
+// is made on purpose.
 //
-// env has one variable a word: NAME=value is the user's with a default, !NAME=value
-// is fixed, NAME* is required, NAME=value<A,B comes from the user's A, else B. A
-// word that begins with @ is a group below.
+// env has one variable per word: NAME=value is the user's with a default, !NAME=value
+// is fixed, NAME* is required, NAME=value<A,B has the value of the user's A, or else of B.
+// A word that begins with @ is a group below.
 type contract struct {
 	profile, app, image string
 	command             string
@@ -180,7 +180,7 @@ var contracts = map[string]contract{
 	},
 }
 
-// words splits a contract's text, its groups filled in.
+// words splits a contract's text into words and expands its groups.
 func words(text string) []string {
 	var out []string
 	for _, word := range strings.Fields(text) {
@@ -237,8 +237,8 @@ func mountWord(m catalog.Mount) string {
 	return source + "→" + m.Path
 }
 
-func TestEveryServiceIsAsPromised(t *testing.T) {
-	// A service that is new was promised to nobody.
+func TestServicesMatchTheComposeStack(t *testing.T) {
+	// A new service is not part of the contract.
 	require.Len(t, contracts, 23)
 	for name, want := range contracts {
 		t.Run(name, func(t *testing.T) {
@@ -263,12 +263,12 @@ func TestEveryServiceIsAsPromised(t *testing.T) {
 			}
 			assert.Equal(t, strings.Fields(want.ports), append([]string{}, ports...), "ports")
 			assert.ElementsMatch(t, strings.Fields(want.mounts), mounts, "mounts")
-			assert.Subset(t, env, words(want.env), "variables") // one that is new was promised to nobody
+			assert.Subset(t, env, words(want.env), "variables") // a new variable is not part of the contract
 		})
 	}
 }
 
-func TestVolumesNetworksAndProfilesAreAsPromised(t *testing.T) {
+func TestVolumesNetworksAndProfilesMatchTheComposeStack(t *testing.T) {
 	assert.Subset(t, catalog.VolumeNames(), []string{"pgdata", "redisdata", "prometheusdata", "grafanadata", "lokidata", "promtaildata", "backtest_data"})
 	assert.Equal(t, []catalog.Network{{Name: "default"}, {Name: "trading_platform", Fixed: true}}, catalog.Networks)
 	assert.Subset(t, catalog.ProfileNames(), []string{"dev", "workers", "mtls", "oauth2", "manual"})
@@ -284,7 +284,7 @@ func TestVolumesNetworksAndProfilesAreAsPromised(t *testing.T) {
 	}
 }
 
-func TestWhatEachProfileBrings(t *testing.T) {
+func TestServicesOfEachProfile(t *testing.T) {
 	brings := map[string][]string{}
 	for _, s := range catalog.Services() {
 		brings[s.Profile] = append(brings[s.Profile], s.Name)
@@ -315,7 +315,7 @@ func TestBuildArguments(t *testing.T) {
 	}
 }
 
-// Rules that hold for every service, a new one too.
+// Rules that hold for every service, including new ones.
 func TestEveryService(t *testing.T) {
 	for _, s := range catalog.Services() {
 		t.Run(s.Name, func(t *testing.T) {
@@ -358,8 +358,8 @@ func TestEveryService(t *testing.T) {
 	}
 }
 
-// postgres must not be taken for ready while its image's first run sets it up on a socket.
-func TestPostgresIsAskedOverTCPAsTheConfiguredUser(t *testing.T) {
+// postgres must not count as ready while its image's first run initializes it on a socket.
+func TestPostgresProbeConnectsOverTCPAsTheConfiguredUser(t *testing.T) {
 	s, _ := catalog.Lookup("postgres")
 	assert.True(t, strings.HasPrefix(s.Probe.Command[1], `pg_isready -q -h 127.0.0.1 -U "$POSTGRES_USER" -d postgres && `))
 }

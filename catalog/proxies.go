@@ -19,7 +19,7 @@ func proxies() []Service {
 	}
 }
 
-// nginx fills in what both proxies have in common.
+// nginx sets what both proxies have in common.
 func nginx(name, profile string, s Service) Service {
 	s.Name, s.Tier, s.Profile = name, Proxy, profile
 	s.Image = "nginx:1.25-alpine"
@@ -29,7 +29,7 @@ func nginx(name, profile string, s Service) Service {
 	s.Needs = s.After // its upstreams
 	s.Networks = []string{EdgeNetwork}
 	s.Proxy = true
-	// A server of its own in nginx.conf, which only this container sees.
+	// nginx.conf has a separate server for it, which listens inside of the container only.
 	s.Probe = Probe{Command: []string{"CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/healthz"}}
 	s.Capabilities, s.Memory = []string{"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"}, 512
 	s.Grace = 15 * time.Second

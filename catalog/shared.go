@@ -10,14 +10,14 @@ const (
 	resultsDir = "/app/data/backtest_results"
 	certsDir   = "/etc/nginx/certs"
 
-	// Keys of the dev console, as public as this file: see LocalOnly.
+	// Keys of the dev console. They are public, as this file is: see LocalOnly.
 	devSigningKeys = "01:0000000000000000000000000000000000000000000000000000000000000000"
 	devSessionKey  = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 )
 
 var (
 	database = []Variable{fixed("DATABASE_URL", "${database_url}")}
-	// A Redis without a password asks for none.
+	// Without a password, Redis accepts every client.
 	redisPassword = optional("REDIS_PASSWORD", "")
 	redisHost     = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "${port:redis}"), redisPassword}
 	redisParts    = join(redisHost, []Variable{fixed("REDIS_DB", "0")})
@@ -29,18 +29,19 @@ var (
 	auth0Audience = optional("AUTH0_AUDIENCE", "https://api.trading-platform.local")
 )
 
-// Probes that ask for the service's health over HTTP: with the busybox of the stock
-// images, and with the curl of the platform's own.
+// Probes that request the service's health over HTTP: with BusyBox' wget in the stock
+// images, and with curl in the platform's own.
 var (
 	wget = []string{"CMD", "wget", "-q", "-O", "/dev/null", "${probe_url}"}
 	curl = []string{"CMD", "curl", "-fsS", "-o", "/dev/null", "${probe_url}"}
 )
 
-// owners are the capabilities of a program that starts as root, takes over its folders and goes on as another user.
-var owners = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+// rootSetup lists the capabilities of a program that starts as root, changes the owner of its
+// folders, and then switches to another user.
+var rootSetup = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
 
-// join puts groups of variables together; of two with one name the later counts,
-// in the place of the earlier.
+// join concatenates groups of variables. A variable that occurs again replaces the
+// earlier one in its place.
 func join(groups ...[]Variable) []Variable {
 	var all []Variable
 	for _, v := range slices.Concat(groups...) {

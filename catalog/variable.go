@@ -10,42 +10,43 @@ import (
 
 // Variable is one environment variable (or build argument) of a service.
 //
-// Its value is decided in package plan: a fixed variable always has Value; any
-// other takes the first of From that the user has set, else Value, and is an
-// error when Required. An empty value of the user's counts as unset.
+// Package plan decides its value: a fixed variable always has Value; any other has the
+// value of the first variable in From that the user has set, or else Value. It is an
+// error if a Required variable has no value. A variable that the user sets to an empty
+// value counts as not set.
 //
-// Value may name facts in ${braces}: those of the stack that Facts lists, those of the
-// service itself, ${port} and ${probe_url}, and those of another service of the catalog,
-// ${url:NAME}, ${port:NAME} and ${origins:NAME}.
+// Value may contain facts, written as ${fact}: those of the stack that Facts lists, those
+// of the service itself, ${port} and ${probe_url}, and those of another service of the
+// catalog, ${url:NAME}, ${port:NAME} and ${origins:NAME}.
 type Variable struct {
 	Name     string
 	Value    string
-	From     []string // the user's variables that may give it, in order; empty for a fixed one
+	From     []string // the user's variables to take the value from, in order; empty for a fixed variable
 	Required bool
-	// Initial is what `platform init` sets a required variable to that nobody has set.
-	// Empty makes up a secret.
+	// Initial is the value that `platform init` gives a required variable that is not set.
+	// If empty, it generates a secret.
 	Initial string
-	// Ask says that only somebody else can give the value, so `platform init` asks for it.
+	// Ask says that the value cannot be generated, so `platform init` asks the user for it.
 	Ask bool
 }
 
-// Facts are the values of a stack that a Variable's Value may name in ${braces}.
-// Package plan works them out.
+// Facts are the values of a stack that a Variable's Value may contain as ${fact}.
+// Package plan computes them.
 var Facts = []string{
 	"stack",         // the stack's name
-	"secured",       // true where one of its profiles is secured, else false
+	"secured",       // true if one of its profiles is secured, else false
 	"docker_root",   // the dockerRoot setting
 	"database_url",  // postgresql://user:password@host:port/db, from postgres and its POSTGRES_*
-	"redis_url",     // redis://host:port/0, with REDIS_PASSWORD where that is set
+	"redis_url",     // redis://host:port/0, with REDIS_PASSWORD if that is set
 	"nginx_address", // the nginxAddress setting
 	"nginx_subnet",  // the subnet setting
-	"public_url",    // where a browser finds nginx
+	"public_url",    // the URL of nginx for browsers
 }
 
-// Facts of services: of the one whose value it is, and of another by its name.
+// Facts of services: of the service that has the variable, and of another service by name.
 var (
-	ownFacts     = []string{"port", "probe_url"}      // its Port; where its probe asks for its health
-	serviceFacts = []string{"url", "port", "origins"} // its URL; its Port; where a browser on this host finds it
+	ownFacts     = []string{"port", "probe_url"}      // its Port; the URL that its probe requests
+	serviceFacts = []string{"url", "port", "origins"} // its URL; its Port; its URLs for a browser on this host
 )
 
 func fixed(name, value string) Variable { return Variable{Name: name, Value: value} }
@@ -58,8 +59,8 @@ func required(name string) Variable {
 	return Variable{Name: name, From: []string{name}, Required: true}
 }
 
-// given is a required variable that only somebody else can give.
-func given(name string) Variable {
+// asked is a required variable whose value cannot be generated.
+func asked(name string) Variable {
 	return Variable{Name: name, From: []string{name}, Required: true, Ask: true}
 }
 
@@ -68,10 +69,10 @@ func from(name, value string, users ...string) Variable {
 	return Variable{Name: name, Value: value, From: users}
 }
 
-// factName is a fact in a value. A shell's ${VARIABLE} is none.
+// factName matches a fact in a value. It does not match a shell's ${VARIABLE}.
 var factName = regexp.MustCompile(`\$\{([a-z_]+)(?::([a-z_]+))?\}`)
 
-// Expand replaces the facts in a value. The service is empty for a fact that names none.
+// Expand replaces the facts in a value. service is empty for a fact without one, such as ${port}.
 func Expand(value string, fact func(name, service string) string) string {
 	return factName.ReplaceAllStringFunc(value, func(text string) string {
 		parts := factName.FindStringSubmatch(text)
@@ -79,7 +80,7 @@ func Expand(value string, fact func(name, service string) string) string {
 	})
 }
 
-// Fill replaces the facts of services in a value of s. Those that only a stack knows stay.
+// Fill replaces the facts of services in a value of s. Facts of the stack are left in place.
 func (s Service) Fill(value string) string {
 	return Expand(value, func(fact, service string) string {
 		of := s
@@ -98,10 +99,10 @@ func (s Service) Fill(value string) string {
 	})
 }
 
-// LocalOnly holds the values that the dev and workers stacks ship so that they
-// run on a clean clone. They are no secrets, and therefore refused wherever
-// others could reach the service: in mtls and oauth2, and on an address that is
-// not loopback.
+// LocalOnly holds the passwords and keys that ship with the dev and workers stacks so
+// that they run on a fresh clone. They are public, and are therefore refused where
+// others could reach the service: in secured profiles, and on an address that is not
+// loopback.
 var LocalOnly = map[string][]string{
 	"POSTGRES_PASSWORD":           {"trader"},
 	"GF_SECURITY_ADMIN_PASSWORD":  {"admin"},
@@ -111,8 +112,8 @@ var LocalOnly = map[string][]string{
 	"SESSION_ENCRYPTION_KEY":      {devSessionKey},
 }
 
-// IsSecret tells whether a variable of this name and value must be kept secret:
-// by its name's ending, or because its value is a URL with a password in it.
+// IsSecret reports whether a variable must be kept secret: because of how its name
+// ends, or because its value is a URL that contains a password.
 func IsSecret(name, value string) bool {
 	for _, ending := range []string{"_PASSWORD", "_SECRET", "_SECRET_KEY", "_TOKEN", "_KEY", "_KEYS"} {
 		if strings.HasSuffix(name, ending) {
@@ -130,7 +131,7 @@ func IsSecret(name, value string) bool {
 	return set
 }
 
-// UserVariables gives the names of all variables that a user may set, sorted.
+// UserVariables returns the sorted names of all variables that a user may set.
 func UserVariables() []string {
 	var names []string
 	for _, s := range Services() {

@@ -42,8 +42,8 @@ func TestIsSecret(t *testing.T) {
 	}
 }
 
-// What a clean clone runs with must be refused where others could reach it, so
-// each secret with a default, or fixed in the repository, is listed.
+// Every secret that has a default or is fixed must be in LocalOnly, so that it is refused
+// where others could reach the service.
 func TestLocalOnlyListsEverySecretWithAValue(t *testing.T) {
 	for _, s := range catalog.Services() {
 		for _, v := range s.Env {
@@ -86,7 +86,7 @@ func TestUserVariables(t *testing.T) {
 	}
 }
 
-// Every fact of a stack is named by some value. The catalog's own check finds those that are named and do not exist.
+// Every fact of a stack is used in some value. Check finds facts that are used but do not exist.
 func TestEveryFactIsUsed(t *testing.T) {
 	named := map[string]bool{}
 	for _, s := range catalog.Services() {

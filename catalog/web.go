@@ -61,9 +61,9 @@ func web() []Service {
 			Name: "auth_service", Tier: Web, Profile: "oauth2", App: "auth_service",
 			About: "logins with OpenID Connect",
 			Env: join([]Variable{
-				given("AUTH0_DOMAIN"),
-				given("AUTH0_CLIENT_ID"),
-				given("AUTH0_CLIENT_SECRET"),
+				asked("AUTH0_DOMAIN"),
+				asked("AUTH0_CLIENT_ID"),
+				asked("AUTH0_CLIENT_SECRET"),
 				auth0Audience,
 				optional("OAUTH2_REDIRECT_URI", "${public_url}/callback"),
 				optional("OAUTH2_LOGOUT_REDIRECT_URI", "${public_url}"),
@@ -77,18 +77,18 @@ func web() []Service {
 				optional("CSP_REPORT_ONLY", "false"),
 				optional("ENABLE_TEST_ENDPOINTS", "false"),
 			}),
-			// The old stack had it on the edge network alone, where neither postgres nor redis is.
+			// The Compose file had it on the edge network only, which neither postgres nor redis joins.
 			Networks:     []string{DefaultNetwork, EdgeNetwork},
 			After:        []string{"redis", "postgres"},
 			Port:         8001,
 			Probe:        Probe{Command: curl, Path: "/health"},
-			Capabilities: owners, Memory: 1024,
+			Capabilities: rootSetup, Memory: 1024,
 			Grace: 15 * time.Second,
 		},
 	}
 }
 
-// console fills in what the four variants of the web console have in common.
+// console sets what the variants of the web console have in common.
 func console(name, profile, authType string, s Service) Service {
 	s.Name, s.Tier, s.Profile, s.App = name, Web, profile, "web_console_ng"
 	s.BuildArgs = []Variable{
@@ -143,7 +143,7 @@ func console(name, profile, authType string, s Service) Service {
 		Timeout: 10 * time.Second,
 		Path:    "/readyz",
 	}
-	s.Capabilities, s.Memory = owners, 2048
+	s.Capabilities, s.Memory = rootSetup, 2048
 	s.Grace = 15 * time.Second
 	return s
 }

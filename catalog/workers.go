@@ -23,17 +23,17 @@ var workerEnv = []Variable{
 	from("DATABASE_URL", "${database_url}", "DATABASE_URL_DOCKER"),
 }
 
-// worker fills in what all workers have in common.
+// worker sets what all workers have in common.
 func worker(s Service) Service {
 	s.Tier = Workers
 	s.Networks = []string{DefaultNetwork}
 	s.After = []string{"redis", "postgres"}
 	s.Scalable = true
-	// What the platform's worker images do as their own healthcheck, with our timing.
+	// The healthcheck of the platform's worker images, which connects to Redis.
 	s.Probe = Probe{Command: []string{"CMD", "python", "-c",
 		"import os, redis; redis.Redis.from_url(os.environ['REDIS_URL'], socket_timeout=3).ping()"}}
-	s.Capabilities, s.Memory = owners, 2048
-	s.Grace = 30 * time.Second // hands its job back
+	s.Capabilities, s.Memory = rootSetup, 2048
+	s.Grace = 30 * time.Second // time to put its job back into the queue
 	return s
 }
 
@@ -54,7 +54,7 @@ func backtestWorker(suffix, profile, queues string) Service {
 		Mounts: []Mount{
 			{Checkout: "data", Path: "/app/data/market_data", ReadOnly: true, Create: true},
 			{Volume: "backtest_data", Path: resultsDir},
-			// The locks only have to be shared by the workers; the old stack had them in the host's /tmp.
+			// The workers share the lock files through the volume. The Compose file used the host's /tmp.
 			{Volume: "backtest_data", Path: "/app/locks"},
 		},
 	})

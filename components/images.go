@@ -9,20 +9,20 @@ import (
 	"trading-platform/plan"
 )
 
-// Images is the images that the services run, each pulled, found or built once.
+// Images are the images of the services. Each is pulled or built once.
 type Images struct {
 	pulumi.ResourceState
 
-	IDs map[string]pulumi.StringOutput // image id by service
+	IDs map[string]pulumi.StringOutput // image ID by service
 }
 
-// ImagesArgs says whose images.
+// ImagesArgs are the arguments of NewImages.
 type ImagesArgs struct {
 	Services []plan.Service
-	Platform string // what builds are for, as in PlatformArgs
+	Platform string // the platform to build for, as in PlatformArgs
 }
 
-// NewImages makes sure of the images of all the services.
+// NewImages pulls or builds the images of all services.
 func NewImages(ctx *pulumi.Context, name string, args *ImagesArgs, opts ...pulumi.ResourceOption) (*Images, error) {
 	i := &Images{IDs: map[string]pulumi.StringOutput{}}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Images", name, i, opts...); err != nil {
@@ -58,19 +58,19 @@ func NewImages(ctx *pulumi.Context, name string, args *ImagesArgs, opts ...pulum
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{})
 }
 
-// image is one image's resource and its id.
+// image is the resource and the ID of one image.
 type image struct {
 	resource pulumi.Resource
 	id       pulumi.StringOutput
 }
 
-// newImage makes sure of an image. Both kinds of resource give the image's id, which
-// changes when, and only when, the content is another.
+// newImage pulls or builds an image. Both kinds of resource have the image's ID, which
+// changes exactly when the content of the image changes.
 func newImage(ctx *pulumi.Context, name string, p plan.Image, platform string, opts ...pulumi.ResourceOption) (image, error) {
 	if p.Build == nil {
 		remote, err := docker.NewRemoteImage(ctx, name, &docker.RemoteImageArgs{
 			Name:        pulumi.String(p.Reference),
-			KeepLocally: pulumi.Bool(true), // another stack may run it
+			KeepLocally: pulumi.Bool(true), // another stack may use it
 		}, opts...)
 		if err != nil {
 			return image{}, err
@@ -84,14 +84,14 @@ func newImage(ctx *pulumi.Context, name string, p plan.Image, platform string, o
 			Context:    pulumi.String(p.Build.Context),
 			Dockerfile: pulumi.String(p.Build.Dockerfile),
 			Args:       pulumi.ToStringMap(p.Build.Args),
-			// Left out, the plugin asks the engine each time and may differ.
+			// Without it, the plugin asks the engine in each run, and the result may differ.
 			Platform: pulumi.String(platform),
 		},
 	}, opts...)
 	if err != nil {
 		return image{}, err
 	}
-	// Unpushed, the digest is the image's id.
+	// The digest of an image that was not pushed is its ID.
 	id := built.RepoDigest.ApplyT(func(digest string) string {
 		return digest[strings.LastIndex(digest, "@")+1:]
 	}).(pulumi.StringOutput)

@@ -26,7 +26,7 @@ const (
 	imageType     = "docker:index/image:Image"
 )
 
-// monitor stands in for the Pulumi engine, and remembers what is registered.
+// monitor is a fake Pulumi engine that records what is registered.
 type monitor struct {
 	mu      sync.Mutex
 	preview bool
@@ -54,7 +54,7 @@ func (m *monitor) Call(pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	return resource.PropertyMap{}, nil
 }
 
-// of gives what was registered of a type, by name.
+// of returns the registered resources of a type, by name.
 func (m *monitor) of(token string) map[string]pulumi.MockResourceArgs {
 	out := map[string]pulumi.MockResourceArgs{}
 	for _, r := range m.all {
@@ -65,10 +65,10 @@ func (m *monitor) of(token string) map[string]pulumi.MockResourceArgs {
 	return out
 }
 
-// nameOf gives the name at the end of a URN.
+// nameOf returns the name at the end of a URN.
 func nameOf(urn string) string { return urn[strings.LastIndex(urn, "::")+2:] }
 
-// own are the variables that every profile together needs where others can reach it.
+// own are the variables that a stack with every profile needs if others can reach it.
 var own = catalogtest.Required(map[string]string{
 	"POSTGRES_PASSWORD": "pg", "GF_SECURITY_ADMIN_PASSWORD": "gf", "WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "wc",
 	"ALERT_RECIPIENT_HASH_SECRET": "alert", "SESSION_ENCRYPTION_KEY": "session",
@@ -92,7 +92,7 @@ func planOf(t *testing.T, configs ...map[string]string) *plan.Plan {
 	return p
 }
 
-// standUp registers a plan's platform under a provider of its own, as the program does.
+// standUp registers a plan's platform with its own provider, as the program does.
 func standUp(t *testing.T, preview bool, p *plan.Plan) *monitor {
 	t.Helper()
 	m := &monitor{preview: preview}

@@ -7,30 +7,30 @@ import (
 	"trading-platform/plan"
 )
 
-// Networks is the stack's bridge networks.
+// Networks are the stack's bridge networks.
 type Networks struct {
 	pulumi.ResourceState
 
-	// Names by catalog name. Containers take a name from here, so that a network
-	// that is replaced takes its containers with it: the engine deletes no
-	// network that is in use.
+	// Names has the networks' names on the engine, by their names in the catalog. Containers
+	// use these outputs, so that the replacement of a network replaces its containers too:
+	// Docker does not remove a network that is in use.
 	Names pulumi.StringMap
 }
 
-// NetworksArgs says which networks.
+// NetworksArgs are the arguments of NewNetworks.
 type NetworksArgs struct {
 	Networks []plan.Network
-	Labels   []plan.Label // of each
+	Labels   []plan.Label // of each network
 }
 
-// NewNetworks makes the networks.
+// NewNetworks creates the networks.
 func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...pulumi.ResourceOption) (*Networks, error) {
 	n := &Networks{Names: pulumi.StringMap{}}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Networks", name, n, opts...); err != nil {
 		return nil, err
 	}
-	// The engine gives a network without a subnet the next one that is free, which can
-	// be the very one that another asks for. So that is made first.
+	// The engine gives a network without a subnet the next free one, which may be the one
+	// that another network asks for. So the networks with a subnet are created first.
 	var withSubnet []pulumi.Resource
 	for _, network := range args.Networks {
 		if network.Subnet == "" {
@@ -53,7 +53,7 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 	return n, ctx.RegisterResourceOutputs(n, pulumi.Map{"names": n.Names})
 }
 
-// add makes one network.
+// add creates one network.
 func (n *Networks) add(ctx *pulumi.Context, name string, own []plan.Label, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
 	args := &docker.NetworkArgs{
 		Name:   pulumi.String(network.Name),

@@ -1,5 +1,5 @@
-// Package components carries a plan out with Pulumi's docker resources. It
-// decides nothing: what runs, and how, stands in the plan.
+// Package components creates the Pulumi resources that a plan describes. All decisions
+// are made in package plan.
 package components
 
 import (
@@ -11,25 +11,25 @@ import (
 	"trading-platform/plan"
 )
 
-// Platform is the whole stack: networks, volumes, images, and the services tier by tier.
+// Platform is the whole stack: networks, volumes, images, and services grouped by tier.
 type Platform struct {
 	pulumi.ResourceState
 
-	URLs       pulumi.StringMapOutput   // by service, how a person opens it
+	URLs       pulumi.StringMapOutput   // by service, the URL that users open
 	Containers pulumi.StringArrayOutput // names on the engine, in the order in which they start
 	Networks   pulumi.StringMapOutput   // by catalog name, the name on the engine
 	Volumes    pulumi.StringMapOutput   // by catalog name, the name on the engine
 }
 
-// PlatformArgs says what to stand up.
+// PlatformArgs are the arguments of NewPlatform.
 type PlatformArgs struct {
 	Plan *plan.Plan // required
-	// BuildPlatform is what images are built for: the engine's own, such as linux/arm64. Required.
+	// BuildPlatform is the platform to build images for: the engine's own, such as linux/arm64. Required.
 	BuildPlatform string
 }
 
-// NewPlatform stands a plan up. The docker provider that it is to use comes as
-// an option; its children take it from there.
+// NewPlatform creates the resources of a plan. The docker provider is passed as an option,
+// and the child resources inherit it.
 func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...pulumi.ResourceOption) (*Platform, error) {
 	if args == nil || args.Plan == nil || args.BuildPlatform == "" {
 		return nil, fmt.Errorf("platform %s needs a plan and the platform that images are built for", name)
@@ -81,7 +81,7 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 	return p, ctx.RegisterResourceOutputs(p, p.Outputs())
 }
 
-// Outputs gives what a stack exports of the platform.
+// Outputs returns the platform's outputs, which are also the stack's.
 func (p *Platform) Outputs() pulumi.Map {
 	return pulumi.Map{
 		"urls":       p.URLs,
@@ -91,8 +91,8 @@ func (p *Platform) Outputs() pulumi.Map {
 	}
 }
 
-// containersOf gives the containers of the named services. Edges name these and
-// never the components around them: an edge to a component can get lost in the Go SDK.
+// containersOf returns the containers of the named services. Resources depend on these
+// and never on their components, because the Go SDK can lose a dependency on a component.
 func containersOf(services map[string]*Service, names []string) []pulumi.Resource {
 	var all []pulumi.Resource
 	for _, name := range names {

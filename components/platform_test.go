@@ -76,8 +76,8 @@ func TestEveryChildUsesTheGivenProvider(t *testing.T) {
 	})
 }
 
-// An edge to a component can get lost in the Go SDK, so each names the container.
-func TestEdgesAreThePlansAndNameContainers(t *testing.T) {
+// The Go SDK can lose a dependency on a component, so each names the container.
+func TestDependenciesAreThePlansAndNameContainers(t *testing.T) {
 	p := planOf(t, own)
 	bothWays(t, p, func(t *testing.T, m *monitor) {
 		containers := m.of(containerType)
@@ -181,7 +181,7 @@ func TestNetworks(t *testing.T) {
 	})
 }
 
-// plain gives inputs as JSON would have them, secrets as "secret(…)".
+// plain returns inputs as JSON values, and secrets as "secret(…)".
 func plain(m resource.PropertyMap) map[string]any {
 	return m.MapRepl(nil, func(v resource.PropertyValue) (any, bool) {
 		if v.IsSecret() {
@@ -433,7 +433,7 @@ func list(v resource.PropertyValue) []resource.PropertyValue {
 	return v.ArrayValue()
 }
 
-func TestReplicasDifferInNameAndNumberAlone(t *testing.T) {
+func TestReplicasDifferOnlyInNameAndNumber(t *testing.T) {
 	containers := standUp(t, false, planOf(t, own)).of(containerType)
 	first, second := plain(containers["platform-alert_worker"].Inputs), plain(containers["platform-alert_worker_2"].Inputs)
 	assert.Equal(t, "trading_platform_alert_worker", first["name"])
@@ -496,8 +496,8 @@ func TestAPlatformNeedsAPlan(t *testing.T) {
 	}
 }
 
-// A caller's list of options is the caller's: two platforms made with one list do not meet in it.
-func TestOptionsOfTheCallerStayTheirs(t *testing.T) {
+// The caller's slice of options is not changed, so that two platforms can be made with one slice.
+func TestOptionsOfTheCallerAreNotChanged(t *testing.T) {
 	p := planOf(t)
 	opts := make([]pulumi.ResourceOption, 0, 8)
 	err := pulumi.RunErr(func(ctx *pulumi.Context) error {

@@ -11,11 +11,11 @@ import (
 type Service struct {
 	pulumi.ResourceState
 
-	// Containers are what others wait for: an edge to one of these holds until it is healthy.
+	// Containers are what other services depend on. The creation of each ends when it is healthy.
 	Containers []*docker.Container
 }
 
-// ServiceArgs says what to run and what it runs on.
+// ServiceArgs are the arguments of NewService.
 type ServiceArgs struct {
 	Plan     *plan.Plan
 	Service  plan.Service
@@ -25,7 +25,7 @@ type ServiceArgs struct {
 	After    []pulumi.Resource   // containers that must be healthy first
 }
 
-// NewService runs a service.
+// NewService creates the containers of a service.
 func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pulumi.ResourceOption) (*Service, error) {
 	s := &Service{}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Service", name, s, opts...); err != nil {
@@ -39,11 +39,11 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		}
 		c, err := docker.NewContainer(ctx, resource, containerArgs(args, i),
 			pulumi.Parent(s),
-			// A plain edge, not a property: a change to postgres must not tear down what waits for it.
+			// DependsOn and not an input, so that replacing postgres does not replace its dependents.
 			pulumi.DependsOn(args.After),
 			// Two containers cannot share a name and a port.
 			pulumi.DeleteBeforeReplace(true),
-			// The official plugin reports these as updated and changes nothing on the engine.
+			// The official plugin reports a change of these as an update, but changes nothing on the engine.
 			pulumi.ReplaceOnChanges([]string{"healthcheck", "tmpfs", "init", "cpuQuota", "cpuPeriod"}))
 		if err != nil {
 			return nil, err
@@ -54,13 +54,13 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"containers": names})
 }
 
-// containerArgs spells the i-th replica of a service in the provider's terms.
+// containerArgs returns the provider's arguments for the i-th replica of a service.
 func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 	s := args.Service
 	c := &docker.ContainerArgs{
 		Name: pulumi.String(s.Containers[i]),
-		// By its name, which `docker ps` shows. The id is in a label, so that another
-		// image under the same name replaces the container.
+		// The name, which `docker ps` shows. A label has the ID, so that another image under
+		// the same name replaces the container.
 		Image:   pulumi.String(s.Image.Key()),
 		Restart: pulumi.String("unless-stopped"),
 		Healthcheck: docker.ContainerHealthcheckArgs{
@@ -72,20 +72,21 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		},
 		Wait:        pulumi.Bool(true),
 		WaitTimeout: pulumi.Int(int(s.Probe.WaitTimeout().Seconds())),
-		// Without it the plugin kills: its stop timeout is 0 whatever stopTimeout says.
+		// Without it the plugin kills the container at once, whatever stopTimeout says.
 		DestroyGraceSeconds: pulumi.Int(int(s.Grace.Seconds())),
 		RemoveVolumes:       pulumi.Bool(false),
-		// Spelt out: an engine with defaults of its own would differ forever.
+		// Set explicitly: an engine with other defaults would cause a difference in every preview.
 		LogDriver: pulumi.String("json-file"),
 		LogOpts: pulumi.StringMap{
 			"max-size": pulumi.String("10m"), "max-file": pulumi.String("3"),
-			// What Promtail knows the container by: it reads the log's file, and asks no engine.
+			// Promtail reads only the log file, and finds the container's name and labels in it.
 			"tag": pulumi.String("{{.Name}}"), "labels": pulumi.String("com.docker.compose.project,com.docker.compose.service"),
 		},
 		SecurityOpts: pulumi.ToStringArray([]string{"no-new-privileges:true"}),
 		Capabilities: docker.ContainerCapabilitiesArgs{Drops: pulumi.ToStringArray([]string{"ALL"}), Adds: capabilities(s.Capabilities)},
 		Memory:       pulumi.Int(s.Memory),
-		// The same, or the engine allows as much swap again. Left out it differs forever.
+		// Equal to memory, because the engine allows the same amount of swap otherwise. If it
+		// were left out, every preview would show a difference.
 		MemorySwap: pulumi.Int(s.Memory),
 	}
 	if s.Init {
@@ -107,8 +108,8 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		c.Healthcheck = h
 	}
 	if len(s.Command) > 0 {
-		// Left out where there is none: to the official plugin an empty list is another
-		// command than the image's own, and each up would replace the container.
+		// An empty list is not set: the official plugin compares it with the image's own
+		// command, and each up would replace the container.
 		c.Command = pulumi.ToStringArray(s.Command)
 	}
 	if s.User != "" {
@@ -124,7 +125,7 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 	return c
 }
 
-// capabilities spells names as the engine reads them back.
+// capabilities adds the prefix with which the engine returns these names.
 func capabilities(names []string) pulumi.StringArray {
 	var out pulumi.StringArray
 	for _, name := range names {
@@ -141,7 +142,7 @@ func labels(all []plan.Label) docker.ContainerLabelArray {
 	return out
 }
 
-// envs keeps the list readable where it can: a single secret hides all of it in every diff.
+// envs marks only secrets as such: one secret makes Pulumi hide the whole list in every diff.
 func envs(all []plan.Env) pulumi.StringArray {
 	var out pulumi.StringArray
 	for _, e := range all {

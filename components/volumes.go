@@ -7,28 +7,28 @@ import (
 	"trading-platform/plan"
 )
 
-// Volumes is the stack's named volumes.
+// Volumes are the stack's named volumes.
 type Volumes struct {
 	pulumi.ResourceState
 
-	Names pulumi.StringMap // by catalog name
+	Names pulumi.StringMap // names on the engine, by name in the catalog
 }
 
-// VolumesArgs says which volumes.
+// VolumesArgs are the arguments of NewVolumes.
 type VolumesArgs struct {
 	Volumes []plan.Volume
-	Labels  []plan.Label // of each that is made; one that is adopted keeps its own
-	Retain  bool         // leave the volumes on the engine when they leave the stack
+	Labels  []plan.Label // of each new volume; an existing one keeps its own
+	Retain  bool         // keep the volumes on the engine when they are removed from the stack
 }
 
-// NewVolumes makes the volumes, or adopts those that exist, with their data.
+// NewVolumes creates the volumes, or adopts existing ones with their data.
 func NewVolumes(ctx *pulumi.Context, name string, args *VolumesArgs, opts ...pulumi.ResourceOption) (*Volumes, error) {
 	v := &Volumes{Names: pulumi.StringMap{}}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Volumes", name, v, opts...); err != nil {
 		return nil, err
 	}
 	for _, volume := range args.Volumes {
-		// None of Compose's labels: `docker compose down -v` would delete the volume.
+		// Compose's labels are left out, because `docker compose down -v` would delete the volume.
 		labels := docker.VolumeLabelArray{
 			docker.VolumeLabelArgs{Label: pulumi.String(plan.VolumeLabel), Value: pulumi.String(volume.Key)},
 		}
@@ -38,7 +38,7 @@ func NewVolumes(ctx *pulumi.Context, name string, args *VolumesArgs, opts ...pul
 		made, err := docker.NewVolume(ctx, name+"-"+volume.Key, &docker.VolumeArgs{Name: pulumi.String(volume.Name), Labels: labels},
 			pulumi.Parent(v),
 			pulumi.RetainOnDelete(args.Retain),
-			// Any of these would replace an adopted volume, and its data with it.
+			// A difference in one of these would replace an adopted volume and delete its data.
 			pulumi.IgnoreChanges([]string{"labels", "driver", "driverOpts"}))
 		if err != nil {
 			return nil, err

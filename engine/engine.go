@@ -1,6 +1,5 @@
-// Package engine finds and opens the Docker engine that the docker command would
-// talk to, so that checks, images and provider all use the same one, and knows one
-// engine from another.
+// Package engine finds the Docker engine that the docker command would use, so that
+// checks, images and the provider all use the same one. It also identifies engines.
 package engine
 
 import (
@@ -16,10 +15,10 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Ref is one engine, and the way to it.
+// Ref identifies an engine and has its address.
 type Ref struct {
-	// ID is what `docker info` calls ID, and the engine's folder where that is another than
-	// usual. It stays when the address changes.
+	// ID is the ID that `docker info` shows, followed by the engine's data folder if that is
+	// not the default one. It does not change with the address.
 	ID   string `json:"id"`
 	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
 }
@@ -32,34 +31,34 @@ func (r Ref) String() string {
 	return fmt.Sprintf("%s (ID %s)", r.Host, r.ID)
 }
 
-// usualRoot is where an engine keeps its data unless it is told otherwise.
+// usualRoot is an engine's default data folder.
 const usualRoot = "/var/lib/docker"
 
-// Identify asks an engine who it is. host is the address to remember it by.
+// Identify asks an engine for its ID. host is the address to record.
 func Identify(ctx context.Context, c client.APIClient, host string) (Ref, error) {
 	info, err := c.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", host, err)
 	}
 	ref := Ref{ID: info.Info.ID, Host: host}
-	// Before Docker 23 the ID lies in /etc/docker, and two engines of one host share it.
+	// Before Docker 23 the ID is stored in /etc/docker, and two engines on one host share it.
 	if folder := info.Info.DockerRootDir; folder != "" && folder != usualRoot {
 		ref.ID += " in " + folder
 	}
 	return ref, nil
 }
 
-// Address gives the engine's address in the docker command's order: DOCKER_HOST,
-// DOCKER_CONTEXT, the current context, the default socket. It is never empty, so
-// that it can be handed to a provider that would otherwise look for itself.
+// Address returns the engine's address. It looks where the docker command does, in the
+// same order: DOCKER_HOST, DOCKER_CONTEXT, the current context, the default socket. It is
+// never empty, so that a provider that gets it does not look for one itself.
 func Address() (string, error) {
 	e, err := endpoint("", "")
 	return e.Host, err
 }
 
-// Open makes a client without reaching for the engine. host wins over name, a
-// docker context; with neither it opens what Address names. TLS comes from the
-// context, or from DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
+// Open makes a client; it does not connect to the engine. host takes precedence over
+// name, a docker context. If both are empty, it uses Address. The TLS settings are those
+// of the context, or of DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
 func Open(host, name string) (*client.Client, error) {
 	e, err := endpoint(host, name)
 	if err != nil {
@@ -79,7 +78,7 @@ func Open(host, name string) (*client.Client, error) {
 	return c, nil
 }
 
-// endpoint resolves an address, or a context with its TLS files.
+// endpoint resolves an address, or a docker context with its TLS files.
 func endpoint(host, name string) (docker.Endpoint, error) {
 	if host == "" && name == "" {
 		host, name = os.Getenv("DOCKER_HOST"), os.Getenv("DOCKER_CONTEXT")
@@ -88,7 +87,7 @@ func endpoint(host, name string) (docker.Endpoint, error) {
 		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: host}}, nil
 	}
 	if name == "" {
-		// Read anew each time: the library's own default is fixed when the process starts.
+		// Read each time, because the library fixes its own default when the process starts.
 		cli, err := config.Load(ConfigDir())
 		if err != nil {
 			return docker.Endpoint{}, err
@@ -108,12 +107,12 @@ func endpoint(host, name string) (docker.Endpoint, error) {
 	}
 	meta, ok := found.Endpoints[docker.DockerEndpoint].(docker.EndpointMeta)
 	if !ok {
-		return docker.Endpoint{}, fmt.Errorf("docker context %q names no Docker engine", name)
+		return docker.Endpoint{}, fmt.Errorf("docker context %q has no Docker endpoint. Fix: `docker context use` chooses another", name)
 	}
 	return docker.WithTLSData(contexts, name, meta)
 }
 
-// ConfigDir is where the docker command keeps config.json and its contexts.
+// ConfigDir is the folder of the docker command's config.json and contexts.
 func ConfigDir() string {
 	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
 		return dir

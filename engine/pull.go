@@ -6,7 +6,7 @@ import (
 	"github.com/distribution/reference"
 )
 
-// Registry is where an image is pulled from.
+// Registry returns the host name of the registry that an image is pulled from.
 func Registry(image string) string {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -15,24 +15,24 @@ func Registry(image string) string {
 	return reference.Domain(named)
 }
 
-// PullFix says what to do about an image that could not be pulled, by what the engine said of it. It is the same for
-// two images where one remedy does for both.
-func PullFix(image, said string) string {
+// PullFix returns what to do about an image that could not be pulled, given the engine's error message. It is the same
+// for two images if one remedy is enough for both.
+func PullFix(image, message string) string {
 	registry := Registry(image)
 	for _, known := range []struct {
-		said *regexp.Regexp
-		fix  string
+		message *regexp.Regexp
+		fix     string
 	}{
 		{wantsLogin, "docker login " + registry + ", or correct the image's name (`images.<service>` in the stack's settings)"},
 		{unknownImage, "name an image that " + registry + " has (`images.<service>` in the stack's settings)"},
-		{otherPlatform, "name an image that is built for the engine's kind of processor (`images.<service>` in the stack's settings)"},
-		{unreachable, "see to the way from the engine to " + registry + ", or, where no registry can be reached, make the images here with `platform init`"},
+		{otherPlatform, "name an image that is built for the engine's architecture (`images.<service>` in the stack's settings)"},
+		{unreachable, "check the engine's connection to " + registry + ", or, if no registry can be reached, build the images here with `platform init`"},
 	} {
-		if known.said.MatchString(said) {
+		if known.message.MatchString(message) {
 			return known.fix
 		}
 	}
-	return "docker pull " + image + " shows what stands in its way; an image that is on the engine is not pulled again"
+	return "docker pull " + image + " shows the cause; an image that is on the engine is not pulled again"
 }
 
 var (

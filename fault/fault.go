@@ -1,5 +1,5 @@
-// Package fault collects everything that is wrong, so that a user sees all of it
-// at once, each with where it is and what fixes it.
+// Package fault collects everything that is wrong, so that the user sees all of it at
+// once, each fault with its place and with what fixes it.
 package fault
 
 import (
@@ -21,12 +21,12 @@ type Fault struct {
 // return one: an empty List in an error variable would not be nil.
 type List []Fault
 
-// Add appends a fault; what is formatted with args.
+// Add appends a fault. The arguments format what.
 func (l *List) Add(where, fix, what string, args ...any) {
 	*l = append(*l, Fault{Where: where, Fix: fix, What: fmt.Sprintf(what, args...)})
 }
 
-// Gather takes in the faults of an error. An error that is none of ours comes back.
+// Gather appends the faults of an error. It returns any error that is not a List.
 func (l *List) Gather(err error) error {
 	var more List
 	if errors.As(err, &more) {
@@ -36,7 +36,7 @@ func (l *List) Gather(err error) error {
 	return err
 }
 
-// Err gives the list as an error, nil when it is empty.
+// Err returns the list as an error, or nil if it is empty.
 func (l List) Err() error {
 	if len(l) == 0 {
 		return nil
@@ -44,7 +44,7 @@ func (l List) Err() error {
 	return l
 }
 
-// Error prints every fault under a line that says how many there are.
+// Error returns all faults, after a line with their number.
 func (l List) Error() string {
 	heading := "One thing is wrong, and nothing was changed:"
 	if len(l) != 1 {
@@ -53,7 +53,7 @@ func (l List) Error() string {
 	return heading + l.Lines()
 }
 
-// Lines prints every fault, numbered.
+// Lines returns all faults, numbered, each on lines of its own.
 func (l List) Lines() string {
 	var b strings.Builder
 	for i, f := range l {
@@ -65,8 +65,8 @@ func (l List) Lines() string {
 	return b.String()
 }
 
-// DidYouMean gives "; did you mean x?" for the known word nearest to the given
-// one, or nothing when none is near.
+// DidYouMean returns "; did you mean x?" for the known word that is most similar to
+// word, or "" if none is similar.
 func DidYouMean(word string, known []string) string {
 	best, distance := "", len(word)/2+1
 	for _, k := range known {

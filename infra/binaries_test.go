@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file give the files to the programs that read them, in the versions of Debian 12: Prometheus 2.42
-// and nginx 1.22, which are older than what the stack runs by default. What they accept, the newer ones do.
+// The tests in this file check the files with the programs that read them, in the versions of Debian 12: Prometheus 2.42
+// and nginx 1.22. They are older than those of the stack, which accept the same files.
 
 // run starts a program that Debian has, and returns all that it printed.
 func run(t *testing.T, debianPackage, program string, args ...string) (string, error) {
@@ -38,7 +38,7 @@ func TestPromtoolAcceptsTheConfiguration(t *testing.T) {
 	}
 }
 
-// rendered gives a folder with Prometheus' files as its container has them.
+// rendered returns a folder with Prometheus' files as its container has them.
 func rendered(t *testing.T) string {
 	t.Helper()
 	files, err := Files("prometheus", full())

@@ -1,9 +1,9 @@
-// Package infra holds the files that the containers read: what Prometheus scrapes, what Loki keeps, what Grafana shows,
-// how nginx guards the web console. They are embedded, and uploaded into the containers by the components.
+// Package infra holds the configuration files of Prometheus, Loki, Promtail, Grafana and nginx. They are embedded in the
+// program, and package components uploads them into the containers.
 //
 // Each folder of files is laid out as the root of a container. A file whose name ends in .tmpl is a template
 // (text/template with the delimiters [[ and ]], because Prometheus and Promtail have templates of their own in {{ and
-// }}), and is left out where it comes out empty; every other file goes as it is.
+// }}), and is left out if its output is empty; every other file is used as it is.
 package infra
 
 import (
@@ -21,18 +21,18 @@ import (
 //go:embed files
 var embedded embed.FS
 
-// Values fill the templates. The plan makes them.
+// Values are the data of the templates. Package plan makes them.
 type Values struct {
 	// Service is the service whose files are rendered.
 	Service string
 	// NamePrefix is the first part of all container names, and the Compose project's name in their labels.
 	NamePrefix string
-	// URLs has the services of the stack that listen on a port, by name. Where one of them is missing, so are the
-	// datasources, panels and alerts that need it.
+	// URLs has the URLs of the stack's services that listen on a port, by service. Data sources, panels and alerts that
+	// need a service which the stack does not have are left out.
 	URLs map[string]string
 	// Targets are what Prometheus scrapes, in the plan's order.
 	Targets []Target
-	// Nginx is zero unless the service is an nginx.
+	// Nginx is the zero value unless the service is an nginx.
 	Nginx Nginx
 }
 
@@ -46,8 +46,8 @@ type Target struct {
 	Interval  time.Duration // between two scrapes; 0 is the global interval, 15 s
 }
 
-// Files gives the files of a folder under files, by their absolute path inside the container. The same values give the
-// same bytes.
+// Files returns the files of a folder under files, by their absolute path inside the container. The same values always
+// give the same bytes.
 func Files(folder string, v Values) (map[string]string, error) {
 	files := map[string]string{}
 	root := "files/" + folder
@@ -70,7 +70,7 @@ func Files(folder string, v Values) (map[string]string, error) {
 	return files, nil
 }
 
-// render reads one embedded file, and fills it in when it is a template.
+// render reads one embedded file, and executes it if it is a template.
 func render(name string, v Values) (string, error) {
 	text, err := embedded.ReadFile(name)
 	if err != nil || !strings.HasSuffix(name, ".tmpl") {
@@ -89,7 +89,7 @@ func render(name string, v Values) (string, error) {
 	return out.String(), err
 }
 
-// quote writes a string the way both YAML and JSON read it back, whatever it holds.
+// quote encodes a string as JSON, which YAML reads as well.
 func quote(s string) (string, error) {
 	text, err := json.Marshal(s)
 	return string(text), err

@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files under testdata from what is rendered now")
 
-// full is a stack with everything in it: services at both intervals, and one with another path.
+// full is a stack with everything: services with both scrape intervals, and one with another metrics path.
 func full() Values {
 	return Values{
 		Service:    "test",
@@ -105,7 +105,7 @@ func TestFilesMatchTheirGoldens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			files, err := Files(c.service, c.values)
 			require.NoError(t, err)
-			// A golden of a file that goes as it is would only be a second copy to edit.
+			// A golden of a file that is not a template would only be a second copy to edit.
 			maps.DeleteFunc(files, func(_, text string) bool { return asIs[text] })
 			golden := filepath.Join("testdata", "golden", name)
 			if *update {
@@ -157,7 +157,7 @@ func TestFilesParse(t *testing.T) {
 	}
 }
 
-func TestFilesLieWhereTheServicesLook(t *testing.T) {
+func TestFilesAreWhereTheServicesReadThem(t *testing.T) {
 	for service, want := range map[string][]string{
 		"prometheus": {
 			"/etc/prometheus/prometheus.yml",
@@ -201,7 +201,7 @@ func TestAlertsOnLogsComeWithLoki(t *testing.T) {
 	assert.NotContains(t, files, logs)
 }
 
-// write puts files under a folder, by their absolute path.
+// write writes files below a folder, by their absolute path.
 func write(t *testing.T, folder string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {

@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// dashboards is the folder of Grafana's dashboards. Not under /var/lib/grafana, which is a volume: what is uploaded
-// there would vanish under it.
+// dashboards is the folder of Grafana's dashboards. It is not below /var/lib/grafana: a volume is mounted there, which
+// would hide uploaded files.
 const dashboards = "/etc/grafana/dashboards/"
 
-// withoutMissing takes the panels and variables out of a dashboard whose datasource is not in the stack: they would
-// show nothing but an error.
+// withoutMissing removes the panels and variables from a dashboard whose data source is not in the stack: they would
+// only show an error.
 func withoutMissing(text string, v Values) (string, error) {
 	present := map[string]bool{"prometheus": v.URLs["prometheus"] != "", "loki": v.URLs["loki_server"] != ""}
 	if present["prometheus"] && present["loki"] {

@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A panel with an unknown datasource shows "datasource not found" and nothing else: check each against what is provisioned.
+// A panel with an unknown data source shows only an error, so the data source of each must be provisioned.
 func TestDashboardsUseProvisionedDatasources(t *testing.T) {
 	for name, v := range map[string]Values{
 		"both":       full(),

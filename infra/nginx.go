@@ -5,28 +5,28 @@ import (
 	"strconv"
 )
 
-// Nginx fills the configuration of an nginx in front of the web console.
+// Nginx is the template data of an nginx in front of the web console.
 type Nginx struct {
-	// Upstreams are the services that requests go to, as host:port, by the app that they run.
+	// Upstreams has the addresses (host:port) of the services that nginx forwards to, by the app that they run.
 	Upstreams map[string]string
 	// ClientCerts says that clients must show a certificate; without it they log in through auth_service.
 	ClientCerts bool
-	// HTTPSPort is the port of the host that leads to container port 443. Port 80 redirects to it.
+	// HTTPSPort is the host port that container port 443 is published on. Port 80 redirects to it.
 	HTTPSPort int
-	// CSPReportOnly has browsers report what the content security policy forbids instead of blocking it.
+	// CSPReportOnly makes browsers report violations of the content security policy instead of blocking them.
 	CSPReportOnly bool
-	// ServerNames are the names and addresses that the server answers to. A request for any other gets 421. None
-	// means any. The first is where port 80 redirects a request for an unknown name.
+	// ServerNames are the names and addresses that the server accepts; a request for any other gets 421. If it is empty,
+	// all are accepted. Port 80 redirects a request for an unknown name to the first.
 	ServerNames []string
-	// TrustedProxies is where a proxy in front of nginx may stand: from there, and from nowhere else,
-	// X-Forwarded-For is believed. The zero value means from nowhere.
+	// TrustedProxies is the subnet of proxies in front of nginx: X-Forwarded-For is accepted from these addresses
+	// only. With the zero value it is never accepted.
 	TrustedProxies netip.Prefix
-	// Gateway is the gateway of nginx's network, which is never believed: the engine brings what arrives at the host's
-	// own ports from there, so that anyone could name any address as theirs and slip under the limits.
+	// Gateway is the gateway of nginx's network, which is never trusted. Connections to the host's published ports can
+	// reach nginx from this address, so that any client could forge its address and evade the rate limits.
 	Gateway netip.Addr
 }
 
-// Port follows the host name in URLs: empty for 443, else with its colon.
+// Port returns the port for a URL, with its colon; empty for 443.
 func (n Nginx) Port() string {
 	if n.HTTPSPort == 443 {
 		return ""
@@ -34,7 +34,7 @@ func (n Nginx) Port() string {
 	return ":" + strconv.Itoa(n.HTTPSPort)
 }
 
-// Names gives ServerNames as they stand in a URL, which is what nginx compares with.
+// Names returns ServerNames as they are written in a URL, which is what nginx compares them with.
 func (n Nginx) Names() []string {
 	var names []string
 	for _, name := range n.ServerNames {
@@ -46,7 +46,7 @@ func (n Nginx) Names() []string {
 	return names
 }
 
-// Believed gives TrustedProxies without the gateway, as subnets.
+// Believed returns TrustedProxies without the gateway, as subnets.
 func (n Nginx) Believed() []netip.Prefix {
 	subnet := n.TrustedProxies.Masked()
 	switch {
@@ -57,7 +57,7 @@ func (n Nginx) Believed() []netip.Prefix {
 	}
 	var parts []netip.Prefix
 	for bits := subnet.Addr().BitLen(); bits > subnet.Bits(); bits-- {
-		// The half of the next larger block that does not hold the gateway: the bit that tells the halves apart, turned.
+		// Flipping this bit of the gateway gives the half of the next larger block that does not contain the gateway.
 		bytes := n.Gateway.AsSlice()
 		bytes[(bits-1)/8] ^= 1 << (7 - (bits-1)%8)
 		if sibling, ok := netip.AddrFromSlice(bytes); ok {

@@ -30,9 +30,9 @@ import (
 	"trading-platform/certs"
 )
 
-// The tests in this file run nginx itself, on loopback, in front of a console that tells what reached it.
+// The tests in this file run nginx itself, on loopback, in front of a console that records its requests.
 
-// proxy is nginx with a configuration of ours, moved to places that a test may use.
+// proxy is nginx with the stack's configuration, with paths and ports that a test may use.
 type proxy struct {
 	dir                string
 	https, plain, loop string // addresses
@@ -56,7 +56,7 @@ func newProxy(t *testing.T, service string, n Nginx) *proxy {
 		_, err := certs.Ensure(run.dir, certs.Options{Stack: "test", Names: names, Clients: []string{run.client}, Now: run.at})
 		require.NoError(t, err)
 		if run.client == "expired" {
-			// Out of the folder, where it would be renewed.
+			// Outside of the folder, in which it would be renewed.
 			require.NoError(t, os.MkdirAll(p.expired(), 0o700))
 			require.NoError(t, os.Rename(filepath.Join(run.dir, "clients"), filepath.Join(p.expired(), "clients")))
 		}
@@ -71,7 +71,7 @@ func newProxy(t *testing.T, service string, n Nginx) *proxy {
 		"listen 80 ":                  "listen " + p.plain + " ",
 		"listen 127.0.0.1:8081":       "listen " + p.loop,
 		"access_log /dev/stdout json": "access_log " + p.file("access.log") + " json",
-		// What else nginx writes to, so that the test needs no rights outside its folder.
+		// All other paths that nginx writes to, so that the test needs no access outside of its folder.
 		"http {": strings.ReplaceAll(
 			"http { client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;", "DIR", p.dir),
 	} {
@@ -145,8 +145,8 @@ func freeAddresses(t *testing.T, count int) []string {
 
 var lastSource atomic.Int32
 
-// client is a browser of its own: it comes from an address that no other has used, so that limits start from zero.
-// Certificate is the folder and name of what it shows, none for none.
+// client is a separate browser. Its address has not been used before, so that rate limits start from zero.
+// certificate is the folder and the name of its client certificate, if it has one.
 func (p *proxy) client(t *testing.T, certificate ...string) *http.Client {
 	t.Helper()
 	return p.clientFrom(t, net.IPv4(127, 0, 1, byte(lastSource.Add(1))), certificate...)
@@ -164,7 +164,7 @@ func (p *proxy) clientFrom(t *testing.T, address net.IP, certificate ...string) 
 		base := filepath.Join(certificate[0], "clients", certificate[1])
 		pair, err := tls.LoadX509KeyPair(base+".crt", base+".key")
 		require.NoError(t, err)
-		// Shown even to a server that asks for another authority's: refusing is the server's part.
+		// Sent even to a server that asks for another authority's, because the server must refuse it.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	source := &net.TCPAddr{IP: address}
@@ -187,13 +187,13 @@ func (p *proxy) clientFrom(t *testing.T, address net.IP, certificate ...string) 
 	}
 }
 
-// get asks for a URL with headers given as name, value, name, value.
+// get requests a URL, with headers as name, value, name, value.
 func get(t *testing.T, client *http.Client, url string, headers ...string) (*http.Response, string) {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodGet, url, nil)
 	require.NoError(t, err)
 	for i := 0; i < len(headers); i += 2 {
-		// As it is written: Set would spell it the usual way.
+		// With this spelling: Set would change it to the canonical one.
 		request.Header[headers[i]] = []string{headers[i+1]}
 	}
 	response, err := client.Do(request)
@@ -267,7 +267,7 @@ func oauth2Values(c, auth *console) Nginx {
 	}
 }
 
-// guarded asserts the headers that every answer bears.
+// guarded asserts the security headers that every response has.
 func guarded(t *testing.T, r *http.Response) {
 	t.Helper()
 	assert.Equal(t, []string{"max-age=31536000"}, r.Header.Values("Strict-Transport-Security"))
@@ -353,7 +353,7 @@ func TestMTLSRefusesEveryoneElse(t *testing.T) {
 	assert.Zero(t, c.hits.Load(), "nothing reached the console")
 }
 
-func TestOAuth2SharesRequestsOut(t *testing.T) {
+func TestOAuth2RoutesRequests(t *testing.T) {
 	c, auth := newConsole(t), newConsole(t)
 	p := startProxy(t, "nginx_oauth2", oauth2Values(c, auth))
 	client := p.client(t)
@@ -443,7 +443,7 @@ func TestContentSecurityPolicy(t *testing.T) {
 	}
 }
 
-// burst sends requests all at once and counts the answers by status.
+// burst sends requests concurrently and counts the responses by status.
 func burst(t *testing.T, client *http.Client, url string, count int) map[int]int {
 	t.Helper()
 	var mu sync.Mutex
@@ -472,7 +472,7 @@ func TestLimitsAnswer429(t *testing.T) {
 
 	t.Run("per address", func(t *testing.T) {
 		client := oauth2.client(t)
-		// In order, so that the limit on connections stays out of it.
+		// One after the other, so that the limit on connections does not apply.
 		statuses := map[int]int{}
 		for range 100 {
 			response, _ := get(t, client, "https://console.example/")
@@ -548,7 +548,7 @@ func TestTLSVersionsAndCiphers(t *testing.T) {
 	}
 }
 
-func TestPort80LeadsToHTTPS(t *testing.T) {
+func TestPort80RedirectsToHTTPS(t *testing.T) {
 	c := newConsole(t)
 	mtls, oauth2 := startProxy(t, "nginx_mtls", mtlsValues(c)), startProxy(t, "nginx_oauth2", oauth2Values(c, c))
 	for name, x := range map[string]struct {
@@ -573,7 +573,7 @@ func TestPort80LeadsToHTTPS(t *testing.T) {
 	assert.Zero(t, c.hits.Load())
 }
 
-func TestHSTSSparesLocalhost(t *testing.T) {
+func TestNoHSTSForLocalhost(t *testing.T) {
 	c := newConsole(t)
 	p := startProxy(t, "nginx_mtls", mtlsValues(c))
 	response, _ := get(t, p.client(t, p.certs(), "trader"), "https://localhost/")
@@ -666,7 +666,7 @@ func TestLogsAreJSONWithoutSecrets(t *testing.T) {
 	assert.Equal(t, response.Header.Get("X-Request-Id"), failed["trace_id"])
 }
 
-func TestAProxyInFrontIsBelievedFromItsSubnetOnly(t *testing.T) {
+func TestForwardedForIsAcceptedFromTrustedProxiesOnly(t *testing.T) {
 	for name, x := range map[string]struct {
 		subnet netip.Prefix
 		want   string
@@ -690,8 +690,8 @@ func TestAProxyInFrontIsBelievedFromItsSubnetOnly(t *testing.T) {
 	}
 }
 
-// Whatever is trusted, whoever comes from the gateway's address is whoever they are.
-func TestTheGatewayIsNoTrustedProxy(t *testing.T) {
+// Whatever subnet is trusted, a client with the gateway's address cannot set X-Forwarded-For.
+func TestTheGatewayIsNeverATrustedProxy(t *testing.T) {
 	for name, x := range map[string]struct {
 		trusted, gateway string
 		believed         []string // addresses that are

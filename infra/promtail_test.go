@@ -13,8 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Promtail comes from no package of Debian, so that this file plays the few of its stages and rules that are used. The
-// live tests, where Promtail itself runs, look for the same labels in Loki.
+// Debian has no package of Promtail, so this file imitates the few of its stages and rules that are used. The live tests
+// run Promtail itself and check the same labels in Loki.
 
 type stage struct {
 	Match *struct {
@@ -56,8 +56,8 @@ func logged(t *testing.T, line, container, project, service string) string {
 	return string(text)
 }
 
-// play plays the stages of a stack's Promtail on a line of a file. It gives the line that is sent and its labels; no labels
-// where it is dropped.
+// play runs the stages of a stack's Promtail on a line of a file. It returns the line that is sent and its labels, or no
+// labels if the line is dropped.
 func play(t *testing.T, prefix, line string) (sent string, labels map[string]string) {
 	t.Helper()
 	extracted := map[string]string{}
@@ -171,7 +171,7 @@ func TestPromtailNamesTheContainer(t *testing.T) {
 	}
 }
 
-func TestPromtailReadsThisStackAlone(t *testing.T) {
+func TestPromtailReadsOnlyThisStack(t *testing.T) {
 	assert.Equal(t, "/var/lib/docker/containers/*/*-json.log", promtail(t, "desk").ScrapeConfigs[0].StaticConfigs[0].Labels["__path__"])
 	for name, line := range map[string]string{
 		"another stack's":  logged(t, "hello", "blue_redis", "blue", "redis"),

@@ -45,7 +45,7 @@ func alertNames(t *testing.T) []string {
 	return names
 }
 
-func TestEveryAlertTellsAPersonWhatItMeans(t *testing.T) {
+func TestEveryAlertIsDescribed(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range rules(t) {
 		assert.NotEmpty(t, r.Alert)

@@ -15,20 +15,22 @@ import (
 	"trading-platform/plan"
 )
 
-// Done is the variable by which `platform up` tells the Pulumi program that it has
-// looked: a program cannot see whether its run began with a refresh.
-const Done = "TRADING_PLATFORM_OBSERVED"
+// ComparedVariable is the environment variable by which `platform up` tells the Pulumi
+// program that it has compared the engine with the state. The program itself cannot know
+// whether its run began with a refresh.
+const ComparedVariable = "TRADING_PLATFORM_OBSERVED"
 
 // Findings are the differences between an engine and a stack's state.
 type Findings struct {
-	// Missing names what the state has and the engine has not: a refresh takes it out of the state.
+	// Missing names containers and networks that are in the state but not on the engine. A
+	// refresh removes them from the state.
 	Missing []string
-	// MissingVolumes are gone with their data, and will be made anew.
+	// MissingVolumes names volumes that are in the state but not on the engine. Their data is lost.
 	MissingVolumes []string
-	// Stopped and Paused are containers of the state that do not run.
+	// Stopped and Paused are containers of the state that are not running.
 	Stopped, Paused []container.Summary
-	// Containers and Networks carry the stack's labels, and the state does not know
-	// them: a killed run left them, or the state was lost.
+	// Containers and Networks have the stack's labels but are not in the state: a run that
+	// was killed left them behind, or the state was lost.
 	Containers []container.Summary
 	Networks   []Network
 }
@@ -39,7 +41,7 @@ type Network struct {
 	Created  time.Time
 }
 
-// Name is a container's name without Docker's slash.
+// Name returns a container's name without Docker's leading slash.
 func Name(c container.Summary) string {
 	if len(c.Names) == 0 {
 		return c.ID
@@ -47,8 +49,8 @@ func Name(c container.Summary) string {
 	return strings.TrimPrefix(c.Names[0], "/")
 }
 
-// Look compares. It changes nothing.
-func Look(ctx context.Context, engine client.APIClient, p *plan.Plan, state *State) (*Findings, error) {
+// Compare finds the differences between an engine and a stack's state. It changes nothing.
+func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *State) (*Findings, error) {
 	ours := client.Filters{}.Add("label", plan.StackLabel+"="+p.Stack)
 	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
 	if err != nil {
@@ -106,8 +108,8 @@ func known(resources []Resource, id string) bool {
 	return slices.ContainsFunc(resources, func(r Resource) bool { return r.ID == id })
 }
 
-// Down tells whether the stack lacks containers that a plain `pulumi up` would take
-// for granted, and names them.
+// Down returns the names of the objects that are missing or not running, which a plain
+// `pulumi up` would not notice.
 func (f *Findings) Down() []string {
 	names := slices.Concat(f.Missing, f.MissingVolumes)
 	for _, c := range slices.Concat(f.Stopped, f.Paused) {

@@ -42,7 +42,7 @@ func look(t *testing.T, e *enginetest.Engine) *observe.Findings {
 	assert.Equal(t, "ours", state.Outputs["identity"])
 	c, err := client.New(client.WithHost(e.Start(t)))
 	require.NoError(t, err)
-	found, err := observe.Look(context.Background(), c, &plan.Plan{Stack: "test", Identity: "ours"}, state)
+	found, err := observe.Compare(context.Background(), c, &plan.Plan{Stack: "test", Identity: "ours"}, state)
 	require.NoError(t, err)
 	return found
 }
@@ -82,7 +82,7 @@ func TestDifferences(t *testing.T) {
 	assert.Equal(t, []string{"x_redis", "x_default", "x_pgdata", "x_postgres"}, found.Down())
 }
 
-func TestPendingOperationsAreForgotten(t *testing.T) {
+func TestPendingOperationsAreRemoved(t *testing.T) {
 	cut := `{"version": 3, "deployment": {"manifest": {}, "secrets_providers": {"type": "passphrase"}, "resources": [{"urn": "a", "type": "t"}],
 		"pending_operations": [{"type": "creating", "resource": {"urn": "b", "type": "t"}}]}}`
 	state, err := observe.ReadState([]byte(cut))
@@ -96,7 +96,7 @@ func TestPendingOperationsAreForgotten(t *testing.T) {
 	assert.False(t, state.Pending)
 }
 
-func TestAStateThatIsNone(t *testing.T) {
+func TestInvalidState(t *testing.T) {
 	for _, text := range []string{"", "{", `{"version": 3, "deployment": []}`} {
 		_, err := observe.ReadState([]byte(text))
 		assert.ErrorContains(t, err, "reading the stack's state: ", text)

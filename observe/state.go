@@ -1,5 +1,6 @@
-// Package observe compares what an engine holds of a stack with what the stack's
-// state says. It decides what an up has to put right before Pulumi looks.
+// Package observe compares the containers, networks and volumes that an engine has of a
+// stack with the stack's state. The differences are what `platform up` has to correct
+// before it runs Pulumi.
 package observe
 
 import (
@@ -12,24 +13,24 @@ import (
 // Resource is a docker resource of a stack's state.
 type Resource struct {
 	ID, Name string
-	// Failed resources did not come up, and the next up replaces them.
+	// Failed resources did not become healthy. The next up replaces them.
 	Failed bool
-	// Drifted resources were found to differ by a refresh, and the next up puts that right.
+	// Drifted resources differed from the state in a refresh. The next up corrects them.
 	Drifted bool
 }
 
-// State is the part of a stack's state that an engine can be compared with.
+// State is the part of a stack's state that can be compared with an engine.
 type State struct {
 	Containers, Networks, Volumes []Resource
 	// Outputs are the stack's last outputs.
 	Outputs map[string]any
-	// Pending tells that a run was cut short in the middle of an operation.
+	// Pending says that a run was interrupted in the middle of an operation.
 	Pending bool
 }
 
-// WithoutPending gives an export without the operations that were under way when a run
-// was cut short. Pulumi warns of them at each run, and never forgets them by itself;
-// what became of them, Look finds by the stack's labels.
+// WithoutPending returns an export without the pending operations of a run that was
+// interrupted. Pulumi warns about them in each run and never removes them itself. Compare
+// finds their results by the stack's labels.
 func WithoutPending(export []byte) ([]byte, error) {
 	var untyped apitype.UntypedDeployment
 	deployment := map[string]any{}

@@ -10,14 +10,14 @@ import (
 	"trading-platform/plan"
 )
 
-// Status is how one container of a plan is doing.
+// Status is the condition of one container of a plan.
 type Status struct {
 	Service, Container string
 	Health             string // healthy, unhealthy or starting; stopped, missing, or none for one without a healthcheck
-	State              string // in the engine's words, such as "Up 2 minutes (healthy)"; empty if it is missing
+	State              string // as Docker shows it, such as "Up 2 minutes (healthy)"; empty if it is missing
 }
 
-// Statuses gives the status of each container of a plan, in the order in which they start.
+// Statuses returns the status of each container of a plan, in the order in which they start.
 func Statuses(ctx context.Context, engine client.APIClient, p *plan.Plan) ([]Status, error) {
 	all, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {

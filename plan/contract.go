@@ -9,10 +9,10 @@ import (
 	"trading-platform/catalog"
 )
 
-// contractPath is where the reference app reads what it must know of the service that it plays.
+// contractPath is where the reference app reads what it must know about the service that it replaces.
 const contractPath = "/app/contract.json"
 
-// The roles of the reference app. An api only answers for its health.
+// The roles of the reference app. An api only serves its health endpoint.
 const (
 	apiRole     = "api"
 	workerRole  = "worker"
@@ -20,25 +20,25 @@ const (
 	loginRole   = "login"
 )
 
-// contract is what the reference app is told of the service that it plays. It is a
-// file of the container, and not part of the image: a service more in the catalog
-// needs no other image, and no other edit.
+// contract tells the reference app about the service that it replaces. It is a file in
+// the container and not part of the image, so that a new service in the catalog needs
+// neither another image nor another edit.
 type contract struct {
 	Name      string            `json:"name"`
 	Role      string            `json:"role"`
 	Health    string            `json:"health"`
-	Needs     map[string]string `json:"needs"`     // what it starts after, and where that is asked for its health
-	Variables map[string]string `json:"variables"` // each with the catalog's value, which may name ${facts}
+	Needs     map[string]string `json:"needs"`     // the services that it starts after, with the URLs of their health endpoints
+	Variables map[string]string `json:"variables"` // each with the catalog's value, which may contain ${facts}
 	Required  []string          `json:"required"`  // variables that the user must set
 	Folders   []string          `json:"folders"`   // volumes that it writes to
 
-	// What a console shows: the services of the stack, links to tools, and the queues that it may post to.
+	// Only a console has these: the services of the stack, links to tools, and the queues that it can send jobs to.
 	Services []overview        `json:"services,omitempty"`
 	Links    map[string]string `json:"links,omitempty"`
 	Queues   []string          `json:"queues,omitempty"`
 }
 
-// overview is what the reference app's console shows of a service.
+// overview is what the reference app's console shows about a service.
 type overview struct {
 	Name         string       `json:"name"`
 	Tier         catalog.Tier `json:"tier"`
@@ -46,7 +46,7 @@ type overview struct {
 	Dependencies []string     `json:"dependencies"`
 }
 
-// contracts gives every service that the reference app plays its contract.
+// contracts adds the contract to every service that runs the reference app.
 func (r *resolver) contracts(enabled []catalog.Service) {
 	entry := map[string]catalog.Service{}
 	for _, c := range enabled {
@@ -80,7 +80,7 @@ func (r *resolver) contracts(enabled []catalog.Service) {
 		case consoleRole:
 			c.Services, c.Links, c.Queues = services, r.links(), queues
 		case loginRole:
-			// It writes the sessions that the console reads; the old stack told the console alone where.
+			// It writes the sessions that the console reads. In the Compose file only the console had this variable.
 			if console, ok := r.plan.Lookup("web_console_oauth2"); ok {
 				s.Env = append(s.Env, Env{Name: "REDIS_SESSION_DB", Value: console.Value("REDIS_SESSION_DB")})
 			}
@@ -90,7 +90,7 @@ func (r *resolver) contracts(enabled []catalog.Service) {
 	}
 }
 
-// contractOf gives what the catalog alone says of a service.
+// contractOf returns the part of a contract that follows from the catalog alone.
 func contractOf(s catalog.Service) contract {
 	c := contract{Name: s.Name, Role: referenceRole(s), Health: referenceHealth(s), Needs: map[string]string{}, Variables: map[string]string{}}
 	for _, v := range s.Env {
@@ -107,7 +107,7 @@ func contractOf(s catalog.Service) contract {
 	return c
 }
 
-// links are the tools of the stack that a person opens in a browser.
+// links returns the URLs of the stack's tools that users open in a browser.
 func (r *resolver) links() map[string]string {
 	links := map[string]string{}
 	urls := r.plan.URLs()
@@ -119,7 +119,7 @@ func (r *resolver) links() map[string]string {
 	return links
 }
 
-// referenceRole says what the reference app does as a service.
+// referenceRole returns the role that the reference app has in place of a service.
 func referenceRole(s catalog.Service) string {
 	switch {
 	case s.Tier == catalog.Workers:
@@ -132,8 +132,8 @@ func referenceRole(s catalog.Service) string {
 	return apiRole
 }
 
-// referenceHealth gives the address of a service's health page. The platform's own
-// services may have none; the reference app's do.
+// referenceHealth returns the URL of the health endpoint that the reference app serves in
+// place of a service. The platform's own service may have none.
 func referenceHealth(s catalog.Service) string {
 	switch {
 	case s.Port == 0:

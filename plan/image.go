@@ -8,11 +8,11 @@ import (
 	"trading-platform/settings"
 )
 
-// ImageLabel is the label with the id of the image that a container was made from.
+// ImageLabel is the label with the ID of the image that a container was created from.
 const ImageLabel = "trading-platform.image"
 
-// image gives where a service's image comes from: a reference in `images`, a
-// checkout of the platform, the reference app; a stock image needs neither.
+// image decides where a service's image comes from. In this order: a reference in
+// `images`, the stock image, a build from the checkout of the platform, the reference app.
 func (r *resolver) image(s catalog.Service) Image {
 	switch reference := r.set.Images[s.Name]; {
 	case reference != "":
@@ -33,8 +33,8 @@ func (r *resolver) image(s catalog.Service) Image {
 	}}
 }
 
-// build is the build of an app from the checkout, whose root is the context, and
-// of what its Dockerfile has as further contexts.
+// build describes the build of an app from the checkout, whose root is the build context,
+// and the builds of the additional contexts that its Dockerfile uses.
 func (r *resolver) build(s catalog.Service) *Build {
 	b := &Build{
 		Name:       r.tag(s.App),
@@ -49,15 +49,15 @@ func (r *resolver) build(s catalog.Service) *Build {
 		folder, _ := r.value(s, v)
 		if !filepath.IsLocal(folder) {
 			r.faults.Add(settings.Project+":"+v.From[0], "copy it into the checkout, or build the image with docker build --build-context "+
-				v.Name+"="+folder+" and name it: "+settings.Set(r.set.Stack, "--path images."+s.Name, "<reference>"),
-				"%s is not a folder of the checkout, by its path from there", folder)
+				v.Name+"="+folder+" and name it: "+settings.SetCommand(r.set.Stack, "--path images."+s.Name, "<reference>"),
+				"%s is not the relative path of a folder in the checkout", folder)
 		}
 		b.Contexts = append(b.Contexts, Build{
-			// The name that the Dockerfile copies from. An image of that name is what
-			// BuildKit takes where it is given no such context: see docs/decisions/006.
+			// The name that the Dockerfile copies from. BuildKit uses an image of that name
+			// if the build has no such context: see docs/decisions/006.
 			Name: v.Name + ":latest",
-			// The whole checkout again, so that both are built whenever one is: another
-			// stack's folder may have taken the name since.
+			// The context is the whole checkout as well, so that both images are built whenever
+			// one is: another stack may have built an image of the same name since.
 			Context: r.set.SourceDir, Dockerfile: "infra/build-context.Dockerfile",
 			Args: map[string]string{FolderArg: filepath.ToSlash(filepath.Clean(folder))},
 		})
@@ -65,7 +65,7 @@ func (r *resolver) build(s catalog.Service) *Build {
 	return b
 }
 
-// tag names an image that this stack builds. Image names are lower case, unlike container names.
+// tag returns the name of an image that this stack builds. Image names are lower case, unlike container names.
 func (r *resolver) tag(app string) string {
 	return strings.ToLower(r.set.NamePrefix) + "/" + app + ":local"
 }

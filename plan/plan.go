@@ -1,8 +1,8 @@
-// Package plan resolves a stack: from the catalog and a stack's settings, which
-// containers run, with their final image, environment, ports, mounts, networks,
-// probes and edges, in the order in which they start. It is pure: no engine, no
-// clock, nothing but the certificate and configuration files it is given. So it
-// can be printed, compared and tested before anything is done.
+// Package plan resolves a stack: from the catalog and a stack's settings it computes
+// which containers run, with their image, environment, ports, mounts, networks, probes
+// and dependencies, in the order in which they start. It depends only on its arguments,
+// and uses neither an engine nor a clock. So a plan can be printed, compared and tested
+// before anything is changed.
 package plan
 
 import (
@@ -16,7 +16,7 @@ import (
 // Plan is a resolved stack.
 type Plan struct {
 	Stack         string    `json:"stack"`
-	Identity      string    `json:"-"` // differs from machine to machine, and so is no part of a comparison
+	Identity      string    `json:"-"` // differs between machines, and is therefore not compared
 	NamePrefix    string    `json:"namePrefix"`
 	Profiles      []string  `json:"profiles"`
 	Provider      string    `json:"provider"`
@@ -25,10 +25,10 @@ type Plan struct {
 	Volumes       []Volume  `json:"volumes"`
 	Services      []Service `json:"services"` // each after those it waits for
 	Notes         []string  `json:"notes,omitempty"`
-	Open          []string  `json:"open,omitempty"` // what others than this host can reach without a login
+	Open          []string  `json:"open,omitempty"` // warnings about ports that other hosts can reach without a login
 
-	// Unset holds the variables that must be given a value before the stack can
-	// run: required ones without one, and those with a value that everyone knows.
+	// Unset holds the variables that must be set before the stack can run: required
+	// variables without a value, and those with a public default.
 	Unset []catalog.Variable `json:"-"`
 }
 
@@ -43,7 +43,7 @@ type Network struct {
 type Volume struct {
 	Key      string `json:"key"`
 	Name     string `json:"name"`
-	TakeOver bool   `json:"takeOver,omitempty"` // an existing volume under a name of the user's
+	TakeOver bool   `json:"takeOver,omitempty"` // Name is an existing volume that the user has named
 }
 
 // Service is one service with all its replicas.
@@ -51,7 +51,7 @@ type Service struct {
 	Name       string       `json:"name"`
 	Tier       catalog.Tier `json:"tier"`
 	Profile    string       `json:"profile,omitempty"`
-	Containers []string     `json:"containers"` // one name a replica
+	Containers []string     `json:"containers"` // one name for each replica
 	Image      Image        `json:"image"`
 	Command    []string     `json:"command,omitempty"`
 	User       string       `json:"user,omitempty"`
@@ -62,15 +62,15 @@ type Service struct {
 	Networks   []Attachment `json:"networks"`
 	After      []string     `json:"after,omitempty"`
 	Probe      Probe        `json:"probe"`
-	Health     string       `json:"health,omitempty"` // where peers see its health
+	Health     string       `json:"health,omitempty"` // URL at which other services check its health
 	Metrics    string       `json:"metrics,omitempty"`
 	Grace      Duration     `json:"grace"`
 
-	// Capabilities are all that the service has; no process in it gets more than it was started with.
+	// Capabilities are all Linux capabilities of the container; its processes cannot gain others.
 	Capabilities []string `json:"capabilities,omitempty"`
 	Memory       int      `json:"memoryMB"` // the limit, swap included
 	ReadOnly     bool     `json:"readOnly,omitempty"`
-	Init         bool     `json:"init,omitempty"` // the engine's own init is the first process
+	Init         bool     `json:"init,omitempty"` // Docker's init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`
 }
 
@@ -86,11 +86,11 @@ type Build struct {
 	Context    string            `json:"context"`    // folder, absolute or under the project
 	Dockerfile string            `json:"dockerfile"` // path of the Dockerfile
 	Args       map[string]string `json:"args,omitempty"`
-	// Contexts are built before, since the Dockerfile copies from them by name.
+	// Contexts are built first, because the Dockerfile copies from them by name.
 	Contexts []Build `json:"contexts,omitempty"`
 }
 
-// FolderArg is the argument by which infra/build-context.Dockerfile learns which
+// FolderArg is the build argument of infra/build-context.Dockerfile that names the
 // folder of its context to make an image of.
 const FolderArg = "FOLDER"
 
@@ -105,7 +105,7 @@ type Port struct {
 	Address   string `json:"address"` // of the host
 	Host      int    `json:"host"`
 	Container int    `json:"container"`
-	URL       string `json:"url,omitempty"` // how a person opens it
+	URL       string `json:"url,omitempty"` // how users open it
 }
 
 // Mount is a volume, or a folder or file of the host, in a container.
@@ -114,7 +114,7 @@ type Mount struct {
 	Host     string `json:"host,omitempty"`
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
-	Create   bool   `json:"create,omitempty"` // an empty folder will do where there is none
+	Create   bool   `json:"create,omitempty"` // a missing folder is created empty
 }
 
 // File is a file that is put into the container before it starts.
@@ -122,11 +122,11 @@ type File struct {
 	Path    string
 	Content string
 	Secret  bool
-	// Private files can be read by root alone. nginx's master reads its key as root.
+	// Private files can be read by root only. nginx's master process reads its key as root.
 	Private bool
 }
 
-// Attachment joins a network, with the service's name as the alias.
+// Attachment connects a service to a network, with the service's name as its alias.
 type Attachment struct {
 	Network string `json:"network"` // key of a Network of the plan
 	Alias   string `json:"alias"`
@@ -140,17 +140,17 @@ type Probe struct {
 	Timeout       Duration `json:"timeout"`
 	Retries       int      `json:"retries"`
 	StartPeriod   Duration `json:"startPeriod"`
-	StartInterval Duration `json:"startInterval,omitzero"` // 0 where the engine has none
+	StartInterval Duration `json:"startInterval,omitzero"` // 0 if the engine does not support it
 }
 
-// WaitTimeout is the longest that an honest start can take until the engine
-// says healthy or unhealthy, with slack for a busy machine.
+// WaitTimeout is the longest time until the engine reports a started container as
+// healthy or unhealthy, with 30 seconds added for a busy machine.
 func (p Probe) WaitTimeout() time.Duration {
 	tries := time.Duration(p.Retries) * (p.Interval.Duration + p.Timeout.Duration)
 	return p.StartPeriod.Duration + tries + 30*time.Second
 }
 
-// Duration prints in JSON as Go and the engine write it ("1m30s").
+// Duration is written in JSON as Go and Docker write it ("1m30s").
 type Duration struct{ time.Duration }
 
 // MarshalText writes the canonical form.
@@ -172,13 +172,13 @@ func (p *Plan) Lookup(name string) (Service, bool) {
 	return Service{}, false
 }
 
-// Has tells whether a container or network of the plan has this name on the engine.
+// Has reports whether a container or network of the plan has this name on the engine.
 func (p *Plan) Has(name string) bool {
 	return slices.ContainsFunc(p.Services, func(s Service) bool { return slices.Contains(s.Containers, name) }) ||
 		slices.ContainsFunc(p.Networks, func(n Network) bool { return n.Name == name })
 }
 
-// Volume finds a volume by its name in the catalog; nil for an unknown one.
+// Volume finds a volume by its name in the catalog. It returns nil if there is none.
 func (p *Plan) Volume(key string) *Volume {
 	for i := range p.Volumes {
 		if p.Volumes[i].Key == key {
@@ -188,7 +188,7 @@ func (p *Plan) Volume(key string) *Volume {
 	return nil
 }
 
-// URLs gives, by service, how a person opens its first published port.
+// URLs returns, by service, the URL of its published port that users open.
 func (p *Plan) URLs() map[string]string {
 	urls := map[string]string{}
 	for _, s := range p.Services {
@@ -201,7 +201,7 @@ func (p *Plan) URLs() map[string]string {
 	return urls
 }
 
-// browsable is the address at which this host reaches a port bound to address.
+// browsable returns the address at which this host reaches a port that is bound to address.
 func browsable(address netip.Addr) netip.Addr {
 	switch {
 	case address == netip.IPv4Unspecified():

@@ -15,7 +15,7 @@ import (
 	"trading-platform/settings"
 )
 
-// MarshalJSON writes a variable without its value where that is a secret.
+// MarshalJSON writes a variable, without its value if that is a secret.
 func (e Env) MarshalJSON() ([]byte, error) {
 	value := e.Value
 	if e.Secret {
@@ -28,7 +28,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 	}{e.Name, value, e.Secret})
 }
 
-// MarshalJSON writes a file's SHA-256 in place of its content, and neither where it is a secret.
+// MarshalJSON writes a file's SHA-256 in place of its content; of a secret file, it writes neither.
 func (f File) MarshalJSON() ([]byte, error) {
 	sum := ""
 	if !f.Secret {
@@ -47,7 +47,7 @@ func (f File) SHA256() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// String names an image for people.
+// String names an image as it is shown to users.
 func (i Image) String() string {
 	if i.Build != nil {
 		return i.Build.Name + " (built from " + i.Build.Context + ")"
@@ -55,7 +55,7 @@ func (i Image) String() string {
 	return i.Reference
 }
 
-// JSON writes the plan for machines. Secrets are left out.
+// JSON writes the plan as JSON. Secrets are left out.
 func (p *Plan) JSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -64,7 +64,7 @@ func (p *Plan) JSON(w io.Writer) error {
 }
 
 // WriteFiles writes the configuration files of all services into a folder, as
-// <service>/<path>. Secret ones are left out.
+// <service>/<path>. Secret files are left out.
 func (p *Plan) WriteFiles(dir string) error {
 	for _, s := range p.Services {
 		for _, f := range s.Files {
@@ -72,7 +72,7 @@ func (p *Plan) WriteFiles(dir string) error {
 				continue
 			}
 			path := filepath.Join(dir, s.Name, f.Path)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // no secret in it
+			if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 				return err
 			}
 			if err := os.WriteFile(path, []byte(f.Content), 0o644); err != nil { //nolint:gosec // no secret in it
@@ -83,9 +83,9 @@ func (p *Plan) WriteFiles(dir string) error {
 	return nil
 }
 
-// Text writes the plan as a table for people, services in the order in which they start.
+// Text writes the plan as tables. Services are in the order in which they start.
 func (p *Plan) Text(w io.Writer) error {
-	fmt.Fprintf(w, "Stack %s: %d services, profiles: %s\n\n", p.Stack, len(p.Services), orNone(p.Profiles))
+	fmt.Fprintf(w, "Stack %s: %d services, profiles: %s\n\n", p.Stack, len(p.Services), orDash(p.Profiles))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SERVICE\tCONTAINER\tIMAGE\tHOST PORTS\tSTARTS AFTER")
 	for _, s := range p.Services {
@@ -93,11 +93,11 @@ func (p *Plan) Text(w io.Writer) error {
 		if n := len(s.Containers); n > 1 {
 			container += fmt.Sprintf(" (%d replicas)", n)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, container, s.Image, portList(s.Ports), orNone(s.After))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, container, s.Image, portList(s.Ports), orDash(s.After))
 	}
 	fmt.Fprintln(t, "\nNETWORK\tNAME\tSUBNET")
 	for _, n := range p.Networks {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Key, n.Name, orNone([]string{n.Subnet}))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Key, n.Name, orDash([]string{n.Subnet}))
 	}
 	fmt.Fprintln(t, "\nVOLUME\tNAME")
 	for _, v := range p.Volumes {
@@ -130,14 +130,14 @@ func (p *Plan) Mermaid(w io.Writer) error {
 	return err
 }
 
-func orNone(words []string) string {
+func orDash(words []string) string {
 	if text := strings.Join(words, ", "); text != "" {
 		return text
 	}
 	return "—"
 }
 
-// portList folds a run of ports into "8900-8949".
+// portList joins ports. Consecutive ports become a range such as "8900-8949".
 func portList(ports []Port) string {
 	var parts []string
 	for i := 0; i < len(ports); i++ {
@@ -151,5 +151,5 @@ func portList(ports []Port) string {
 		}
 		parts = append(parts, text)
 	}
-	return orNone(parts)
+	return orDash(parts)
 }

@@ -25,9 +25,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// golden compares a service with its file under testdata, which a reviewer reads. The
-// file shows what this program makes of one catalog entry, by whose hash it begins. A new
-// or changed entry is no fault of the program: its file waits for -update.
+// golden compares a service with its file under testdata, which is made for reviewers. The
+// file shows the plan of one catalog entry, and begins with the hash of that entry. If the
+// entry is new or has changed, the test does not fail: the file is written with -update.
 func golden(t *testing.T, s plan.Service) {
 	t.Helper()
 	path := filepath.Join("testdata", string(s.Tier), s.Name+".yaml")
@@ -53,11 +53,11 @@ func golden(t *testing.T, s plan.Service) {
 	assert.Equal(t, string(want), got, "%s differs; when that is meant: go test ./plan -update", path)
 }
 
-// contentHash stands in a plan's JSON for a configuration file. What the files hold
-// is the business of infra's own tests.
+// contentHash matches the hash of a configuration file in a plan's JSON. The tests of
+// package infra check the content of these files.
 var contentHash = regexp.MustCompile(`("sha256": ?")[0-9a-f]{64}"`)
 
-// readable writes a service as YAML without long lines: a variable a line, scripts and lists as they are.
+// readable writes a service as YAML without long lines, with one variable per line.
 func readable(t *testing.T, s plan.Service) string {
 	t.Helper()
 	text, err := json.Marshal(s)
@@ -89,7 +89,7 @@ func printed(t *testing.T, write func(*bytes.Buffer) error) string {
 	return out.String()
 }
 
-// Each service as the first stack that runs it has it, for a reviewer to read.
+// The golden of each service is its plan in the first stack that runs it.
 func TestEveryServiceOfTheSixStacks(t *testing.T) {
 	project, err := os.ReadFile("../Pulumi.yaml")
 	require.NoError(t, err)
@@ -158,7 +158,7 @@ note: backtest_worker_low is disabled
 `, printed(t, func(b *bytes.Buffer) error { return p.Text(b) }))
 }
 
-func TestARunOfPortsIsFolded(t *testing.T) {
+func TestConsecutivePortsArePrintedAsARange(t *testing.T) {
 	p := resolve(t, profiles("dev").with(config{"NOTEBOOK_LAUNCH_COMMAND": "jupyter"}))
 	text := printed(t, func(b *bytes.Buffer) error { return p.Text(b) })
 	assert.Contains(t, text, "127.0.0.1:8080, 127.0.0.1:8900-8949")
@@ -178,7 +178,7 @@ func TestMermaid(t *testing.T) {
 `, printed(t, func(b *bytes.Buffer) error { return p.Mermaid(b) }))
 }
 
-// No way of printing a plan shows a secret, given in whatever way.
+// No format of a plan shows a secret, however it was set.
 func TestNoSecretIsPrinted(t *testing.T) {
 	const canary = "c4n4ry"
 	c := profiles("oauth2", "workers")

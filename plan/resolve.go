@@ -15,29 +15,29 @@ import (
 	"trading-platform/settings"
 )
 
-// resolver holds what resolving one stack needs on the way.
+// resolver holds the state of resolving one stack.
 type resolver struct {
 	set    *settings.Settings
 	certs  map[string]string
 	facts  map[string]string
 	plan   *Plan
 	faults fault.List
-	// missing holds, by required variable, the services that want it.
+	// missing holds, by required variable without a value, the services that need it.
 	missing map[string][]string
 	// reference holds the services that run the reference app.
 	reference map[string]bool
-	// variables holds the variables of both.
+	// variables holds the variables of missing and localOnly, by name.
 	variables map[string]catalog.Variable
-	// localOnly holds, by variable, the services that would run with a value that is no secret.
+	// localOnly holds, by variable, the services that would run with its public default.
 	localOnly map[string][]string
 }
 
-// Resolve works out the stack that settings describe. certs holds the files of
-// the certificate folder by name; a stack without nginx needs none, and a plan
-// that is only looked at may leave them out.
+// Resolve returns the plan of the stack that settings describe. certs holds the files of
+// the certificate folder by name. It may be nil for a stack without nginx, and for a plan
+// that is only printed.
 //
-// The plan is given even with an error, as far as it goes, so that more can be
-// checked on it. The error is a fault.List of all that is wrong.
+// Resolve returns a plan even with an error, as complete as possible, so that preflight
+// can check it as well. The error is a fault.List of everything that is wrong.
 func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r := &resolver{
 		set: set, certs: certs,
@@ -57,7 +57,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 			r.faults.Add(where, "correct the entry, or declare what it names in catalog/catalog.go", "%s", what)
 		}
 	}
-	r.facts = r.workOutFacts()
+	r.facts = r.resolveFacts()
 	r.networks()
 	r.volumes()
 	services := startOrder(r.enabled())
@@ -66,15 +66,15 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	}
 	r.contracts(services)
 	r.files(services)
-	r.report()
+	r.reportVariables()
 	return r.plan, r.faults.Err()
 }
 
-// httpsPort is where browsers go to nginx, before the offset.
+// httpsPort is nginx's HTTPS port on the host, before portOffset is added.
 const httpsPort = 443
 
-// workOutFacts gives the values that catalog.Facts names.
-func (r *resolver) workOutFacts() map[string]string {
+// resolveFacts returns the values of catalog.Facts.
+func (r *resolver) resolveFacts() map[string]string {
 	address := func(service string) string { s, _ := catalog.Lookup(service); return s.Address() }
 	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
 	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address("postgres"), Path: "/" + db}
@@ -88,7 +88,7 @@ func (r *resolver) workOutFacts() map[string]string {
 	}
 	return map[string]string{
 		"stack":         r.set.Stack,
-		"secured":       strconv.FormatBool(r.securedBy() != ""),
+		"secured":       strconv.FormatBool(r.securedProfile() != ""),
 		"docker_root":   r.set.DockerRoot,
 		"database_url":  database.String(),
 		"redis_url":     redis.String(),
@@ -98,7 +98,7 @@ func (r *resolver) workOutFacts() map[string]string {
 	}
 }
 
-// userValue gives a variable of postgres as the user set it, else the catalog's default.
+// userValue returns the user's value of a variable of postgres, or the catalog's default.
 func (r *resolver) userValue(name string) string {
 	if v, ok := r.set.Variables[name]; ok {
 		return v.Text
@@ -137,7 +137,7 @@ func (r *resolver) volumes() {
 
 func (r *resolver) name(of string) string { return r.set.NamePrefix + "_" + of }
 
-// enabled gives the catalog's services that this stack runs, without edges to those that it does not.
+// enabled returns the catalog's services that this stack runs, without dependencies on services that it does not run.
 func (r *resolver) enabled() []catalog.Service {
 	var on []catalog.Service
 	for _, s := range catalog.Services() {
@@ -159,8 +159,8 @@ func (r *resolver) enabled() []catalog.Service {
 			case has(name):
 				on[i].After = append(on[i].After, name)
 			case slices.Contains(s.Needs, name):
-				r.faults.Add(settings.Project+":disabled", "take "+name+" out of `disabled`, or put "+s.Name+" in as well",
-					"%s is disabled, and %s cannot do without it", name, s.Name)
+				r.faults.Add(settings.Project+":disabled", "remove "+name+" from `disabled`, or add "+s.Name+" to it",
+					"%s is disabled, and %s cannot run without it", name, s.Name)
 			default:
 				r.plan.Notes = append(r.plan.Notes, fmt.Sprintf("%s does not wait for %s, which is not in the stack", s.Name, name))
 			}
@@ -170,7 +170,7 @@ func (r *resolver) enabled() []catalog.Service {
 }
 
 // startOrder sorts services so that each comes after those it waits for, and
-// otherwise as in the catalog. The catalog's own check has ruled out cycles.
+// otherwise keeps the catalog's order. catalog.Check has already ruled out cycles.
 func startOrder(services []catalog.Service) []catalog.Service {
 	byName := map[string]catalog.Service{}
 	for _, s := range services {
@@ -209,11 +209,11 @@ func (r *resolver) service(s catalog.Service) Service {
 		out.Command, out.Capabilities = []string{"serve"}, nil
 		command = []string{"CMD", "/app/reference", "probe"}
 	}
-	out.Probe = timing(command, s.Probe, r.set.EngineAPI)
+	out.Probe = newProbe(command, s.Probe, r.set.EngineAPI)
 	for replica := range max(1, r.set.Replicas[s.Name]) {
 		name := r.name(s.Name)
 		if replica > 0 {
-			// The first keeps the plain name, so that scaling never touches it.
+			// The first replica has no suffix, so that scaling never replaces it.
 			name = fmt.Sprintf("%s_%d", name, replica+1)
 		}
 		out.Containers = append(out.Containers, name)
@@ -239,16 +239,16 @@ func (r *resolver) service(s catalog.Service) Service {
 	return out
 }
 
-// memory gives a service's limit in MB; jobs is the number of bytes that its jobs may take, empty for none.
+// memory returns a service's limit in MB. jobs is the number of bytes that its jobs may use, empty for none.
 func (r *resolver) memory(s catalog.Service, jobs string) int {
 	if own, ok := r.set.Memory[s.Name]; ok {
 		return own
 	}
 	bytes, err := strconv.ParseInt(jobs, 10, 64)
 	if err != nil || bytes < 0 {
-		return s.Memory // the service says what is wrong with the value
+		return s.Memory // the service itself reports an invalid value
 	}
-	return min(s.Memory+int(bytes>>20), settings.MostMemory)
+	return min(s.Memory+int(bytes>>20), settings.MaxMemory)
 }
 
 func (r *resolver) ports(s catalog.Service, value func(variable string) string) []Port {
@@ -265,16 +265,16 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		case p.Guard == "":
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
 		case value(p.Guard) == "":
-			r.faults.Add(settings.Project+":expose", settings.SetSecret(r.set.Stack, p.Guard)+", or take "+s.Name+" out of expose",
-				"%s has no password in this stack, so it cannot be opened to %s", s.Name, address)
+			r.faults.Add(settings.Project+":expose", settings.SetSecretCommand(r.set.Stack, p.Guard)+", or remove "+s.Name+" from expose",
+				"%s has no password in this stack, so it cannot be exposed on %s", s.Name, address)
 		default:
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open to whoever reaches %s and knows %s", s.Name, address, p.Guard))
 		}
 		for i := range max(1, p.Count) {
 			host := p.Host + i + r.set.PortOffset
 			if host > 65535 {
-				r.faults.Add(settings.Project+":portOffset", settings.Set(r.set.Stack, "portOffset", "1000"),
-					"%d puts %s on port %d, past 65535", r.set.PortOffset, s.Name, host)
+				r.faults.Add(settings.Project+":portOffset", settings.SetCommand(r.set.Stack, "portOffset", "1000"),
+					"%d puts %s on port %d, which is above 65535", r.set.PortOffset, s.Name, host)
 				break
 			}
 			port := Port{Address: address.String(), Host: host, Container: p.Container + i}
@@ -287,7 +287,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 	return ports
 }
 
-// expand fills the facts into a value of a service.
+// expand replaces the facts in a value of a service.
 func (r *resolver) expand(s catalog.Service, value string) string {
 	return catalog.Expand(s.Fill(value), func(fact, service string) string {
 		if fact == "origins" {
@@ -297,7 +297,7 @@ func (r *resolver) expand(s catalog.Service, value string) string {
 	})
 }
 
-// origins gives where a browser on this host finds a service.
+// origins returns the origins under which a browser on this host reaches a service, separated by a comma.
 func (r *resolver) origins(service string) string {
 	s, _ := catalog.Lookup(service)
 	for _, p := range s.Ports {
@@ -309,9 +309,9 @@ func (r *resolver) origins(service string) string {
 	return ""
 }
 
-// env gives a service's variables in the order of the catalog, then those that
-// serviceEnv adds, by name. Variables that come out empty are set to empty, as
-// the old stack did.
+// env returns a service's variables in the order of the catalog, and after them those
+// that serviceEnv adds, sorted by name. Variables without a value are set to an empty
+// value, as in the Compose file.
 func (r *resolver) env(s catalog.Service) []Env {
 	var env []Env
 	for _, v := range s.Env {
@@ -339,7 +339,7 @@ func (r *resolver) env(s catalog.Service) []Env {
 	return env
 }
 
-// value gives a variable's value, and whether the user gave it as a secret.
+// value returns a variable's value, and whether the user set it as a secret.
 func (r *resolver) value(s catalog.Service, v catalog.Variable) (string, bool) {
 	for _, name := range v.From {
 		if user, ok := r.set.Variables[name]; ok && user.Text != "" {
@@ -349,8 +349,8 @@ func (r *resolver) value(s catalog.Service, v catalog.Variable) (string, bool) {
 	return r.expand(s, v.Value), false
 }
 
-// variable decides whether a value is a secret. The local-only values are not,
-// alone or in the database's URL: hiding them would only hide the list they stand in.
+// variable decides whether a value is a secret. Public defaults are not, neither alone
+// nor in the database's URL: one secret in a list makes Pulumi hide the whole list.
 func (r *resolver) variable(name, value string, given bool) Env {
 	secret := given || value != "" && catalog.IsSecret(name, value)
 	switch {
@@ -364,7 +364,7 @@ func (r *resolver) variable(name, value string, given bool) Env {
 }
 
 // files renders each service's configuration files and adds its certificates. The
-// services are the plan's, in its order.
+// services have the same order as those of the plan.
 func (r *resolver) files(services []catalog.Service) {
 	values := infra.Values{NamePrefix: r.set.NamePrefix, URLs: map[string]string{}}
 	for _, s := range services {
@@ -384,7 +384,7 @@ func (r *resolver) files(services []catalog.Service) {
 			values.Service, values.Nginx = s.Name, r.nginx(s, out)
 			files, err := infra.Files(s.Files, values)
 			if err != nil {
-				r.faults.Add(s.Name, "correct the files in infra/files/"+s.Files, "its configuration cannot be made: %v", err)
+				r.faults.Add(s.Name, "correct the files in infra/files/"+s.Files, "its configuration files cannot be rendered: %v", err)
 			}
 			for _, path := range slices.Sorted(maps.Keys(files)) {
 				out.Files = append(out.Files, File{Path: path, Content: files[path]})
@@ -396,7 +396,7 @@ func (r *resolver) files(services []catalog.Service) {
 	}
 }
 
-// nginx gives the template values of a proxy.
+// nginx returns the template data of a proxy.
 func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 	if !s.Proxy {
 		return infra.Nginx{}
@@ -405,7 +405,7 @@ func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 		Upstreams: map[string]string{}, ClientCerts: catalog.ProfileOf(s).ClientCerts,
 		HTTPSPort: httpsPort + r.set.PortOffset, CSPReportOnly: out.Value("CSP_REPORT_ONLY") == "true",
 		ServerNames: r.set.ServerNames(),
-		Gateway:     r.set.Subnet.Addr().Next(), // what the engine takes where it is told none
+		Gateway:     r.set.Subnet.Addr().Next(), // the engine's default
 	}
 	for _, name := range s.Needs {
 		upstream, _ := catalog.Lookup(name)
@@ -415,14 +415,14 @@ func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 	if subnet := out.Value(trusted); subnet != "" {
 		var err error
 		if n.TrustedProxies, err = netip.ParsePrefix(subnet); err != nil {
-			r.faults.Add(settings.Project+":"+trusted, settings.Set(r.set.Stack, trusted, "172.28.0.0/24"),
-				"%q is not a subnet, from which %s would believe what a proxy says", subnet, s.Name)
+			r.faults.Add(settings.Project+":"+trusted, settings.SetCommand(r.set.Stack, trusted, "172.28.0.0/24"),
+				"%q is not a subnet of proxies that %s can trust", subnet, s.Name)
 		}
 	}
 	return n
 }
 
-// Value gives one of the service's variables; empty when it has none of that name.
+// Value returns the value of one of the service's variables, or "" if it has none of that name.
 func (s Service) Value(name string) string {
 	for _, e := range s.Env {
 		if e.Name == name {
@@ -432,39 +432,39 @@ func (s Service) Value(name string) string {
 	return ""
 }
 
-// report turns what was gathered over all services into one fault a variable.
-func (r *resolver) report() {
-	init := "platform init -s " + r.set.Stack + " makes one up, or: "
+// reportVariables adds one fault for each variable that services lack or have with its public default.
+func (r *resolver) reportVariables() {
+	init := "platform init -s " + r.set.Stack + " generates one, or: "
 	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
-		fix := settings.Set(r.set.Stack, name, "<value>")
+		fix := settings.SetCommand(r.set.Stack, name, "<value>")
 		if catalog.IsSecret(name, "") {
-			fix = settings.SetSecret(r.set.Stack, name)
+			fix = settings.SetSecretCommand(r.set.Stack, name)
 		}
 		if !r.variables[name].Ask {
 			fix = init + fix
 		}
 		r.plan.Unset = append(r.plan.Unset, r.variables[name])
-		r.faults.Add(settings.Project+":"+name, fix, "required by %s, and not set", strings.Join(r.missing[name], ", "))
+		r.faults.Add(settings.Project+":"+name, fix, "required by %s, but not set", strings.Join(r.missing[name], ", "))
 	}
-	why := r.reachable()
+	why := r.whyReachable()
 	if why == "" {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.localOnly)) {
 		services := r.localOnly[name]
-		fix := init + settings.SetSecret(r.set.Stack, name)
-		if v := r.variables[name]; len(v.From) == 0 { // fixed, as those of the dev console are
-			fix = settings.Set(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
+		fix := init + settings.SetSecretCommand(r.set.Stack, name)
+		if v := r.variables[name]; len(v.From) == 0 { // a fixed variable, as those of the dev console
+			fix = settings.SetCommand(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
 		} else {
 			r.plan.Unset = append(r.plan.Unset, v)
 		}
 		r.faults.Add(settings.Project+":"+name, fix,
-			"%s would run with the value that everyone knows, and %s", strings.Join(services, ", "), why)
+			"%s would run with its public default, and %s", strings.Join(services, ", "), why)
 	}
 }
 
-// securedBy gives the profile that makes the stack a secured one; empty for none.
-func (r *resolver) securedBy() string {
+// securedProfile returns the name of the secured profile of the stack, or "" if it has none.
+func (r *resolver) securedProfile() string {
 	for _, p := range catalog.Profiles {
 		if p.Secured && slices.Contains(r.set.Profiles, p.Name) {
 			return p.Name
@@ -473,10 +473,10 @@ func (r *resolver) securedBy() string {
 	return ""
 }
 
-// reachable tells why others can reach this stack; empty when nobody can.
-func (r *resolver) reachable() string {
-	if profile := r.securedBy(); profile != "" {
-		return "profile " + profile + " is for stacks that others reach"
+// whyReachable returns why others can reach this stack, or "" if they cannot.
+func (r *resolver) whyReachable() string {
+	if profile := r.securedProfile(); profile != "" {
+		return "profile " + profile + " is for stacks that others can reach"
 	}
 	if r.set.BindAddress.IsValid() && !r.set.BindAddress.IsLoopback() {
 		return "bindAddress " + r.set.BindAddress.String() + " opens the stack to others"

@@ -23,8 +23,8 @@ import (
 	"trading-platform/settings"
 )
 
-// own are variables that a stack which others reach can run with: every required
-// one, and one in the place of each local-only one.
+// own are variables that a stack which others can reach can run with: every required one,
+// and one in place of each public default.
 var own = catalogtest.Required(map[string]string{
 	"POSTGRES_PASSWORD": "pg-canary", "GF_SECURITY_ADMIN_PASSWORD": "grafana-canary",
 	"WEB_CONSOLE_USER": "me", "WEB_CONSOLE_PASSWORD": "console-canary",
@@ -34,7 +34,7 @@ var own = catalogtest.Required(map[string]string{
 
 type config map[string]string
 
-// with gives the config with others over it.
+// with returns the config with others over it.
 func (c config) with(others ...map[string]string) config {
 	out := maps.Clone(c)
 	for _, o := range others {
@@ -43,7 +43,7 @@ func (c config) with(others ...map[string]string) config {
 	return out
 }
 
-// profiles gives the config of a stack with these profiles and all the variables that they need.
+// profiles returns the config of a stack with these profiles and all the variables that they need.
 func profiles(names ...string) config {
 	list, _ := json.Marshal(names)
 	return config{"profiles": string(list)}.with(own)
@@ -103,7 +103,7 @@ func TestEverySetOfProfiles(t *testing.T) {
 			if slices.Contains(set, "mtls") && slices.Contains(set, "oauth2") {
 				_, err := settings.Load(settings.Source{Stack: "test", Config: profiles(set...)})
 				require.ErrorContains(t, err, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443")
-				require.ErrorContains(t, err, "give each a stack of its own")
+				require.ErrorContains(t, err, "use two stacks")
 				return
 			}
 			c := profiles(set...)
@@ -121,7 +121,7 @@ func TestEverySetOfProfiles(t *testing.T) {
 				started[s.Name] = true
 				assert.NotEmpty(t, s.Probe.Test, "%s has no probe", s.Name)
 				for _, e := range s.Env {
-					// Whoever talks to a database waits for it, alone or through others.
+					// A service that uses a database waits for it, directly or through others.
 					if e.Name == "DATABASE_URL" {
 						assert.True(t, waitsFor(p, s, "postgres"), "%s does not wait for postgres", s.Name)
 					}
@@ -155,7 +155,7 @@ func waitsFor(p *plan.Plan, s plan.Service, name string) bool {
 	})
 }
 
-// faults gives the faults of a stack that cannot be, by where they are.
+// faults returns the faults of an invalid stack, by their place.
 func faults(t *testing.T, c config) map[string]fault.Fault {
 	t.Helper()
 	p, err := plan.Resolve(load(t, c), nil)
@@ -170,11 +170,11 @@ func faults(t *testing.T, c config) map[string]fault.Fault {
 	return out
 }
 
-func TestAllThatIsMissingComesInOneError(t *testing.T) {
+func TestAllMissingVariablesAreInOneError(t *testing.T) {
 	got := faults(t, config{
 		"profiles": `["oauth2","workers"]`, "POSTGRES_PASSWORD": "mine", "GF_SECURITY_ADMIN_PASSWORD": "mine",
 	})
-	const init = "platform init -s test makes one up, or: "
+	const init = "platform init -s test generates one, or: "
 	for name, want := range map[string]struct{ by, fix string }{
 		"ALERT_RECIPIENT_HASH_SECRET": {"alert_worker", init + "pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET"},
 		"AUTH0_CLIENT_ID":             {"auth_service", "pulumi config set -s test AUTH0_CLIENT_ID <value>"},
@@ -184,11 +184,11 @@ func TestAllThatIsMissingComesInOneError(t *testing.T) {
 		"WEB_CONSOLE_PASSWORD":        {"web_console_oauth2", init + "pulumi config set -s test --secret WEB_CONSOLE_PASSWORD"},
 		"WEB_CONSOLE_USER":            {"web_console_oauth2", init + "pulumi config set -s test WEB_CONSOLE_USER <value>"},
 	} {
-		assert.Equal(t, fault.Fault{Where: "trading-platform:" + name, What: "required by " + want.by + ", and not set", Fix: want.fix}, got[name])
+		assert.Equal(t, fault.Fault{Where: "trading-platform:" + name, What: "required by " + want.by + ", but not set", Fix: want.fix}, got[name])
 	}
 }
 
-func TestWhatInitMustMake(t *testing.T) {
+func TestVariablesThatInitMustSet(t *testing.T) {
 	p, err := plan.Resolve(load(t, config{"profiles": `["oauth2"]`}), nil)
 	var names []string
 	for _, v := range p.Unset {
@@ -203,8 +203,8 @@ func TestWhatInitMustMake(t *testing.T) {
 	assert.Empty(t, resolve(t, config{}).Unset)
 }
 
-func TestValuesThatEveryoneKnows(t *testing.T) {
-	const known = " would run with the value that everyone knows, and "
+func TestPublicDefaultsAreRefused(t *testing.T) {
+	const known = " would run with its public default, and "
 	local := config{"profiles": `["dev","workers"]`}.with(map[string]string{
 		"env": `{"WEB_CONSOLE_USER":"admin","WEB_CONSOLE_PASSWORD":"admin","ALERT_RECIPIENT_HASH_SECRET":"local-only-alert-hash-secret"}`,
 	})
@@ -219,19 +219,19 @@ func TestValuesThatEveryoneKnows(t *testing.T) {
 		assert.Equal(t, map[string]fault.Fault{
 			"POSTGRES_PASSWORD": {
 				Where: "trading-platform:POSTGRES_PASSWORD", What: "postgres" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
 			},
 			"GF_SECURITY_ADMIN_PASSWORD": {
 				Where: "trading-platform:GF_SECURITY_ADMIN_PASSWORD", What: "grafana" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret GF_SECURITY_ADMIN_PASSWORD",
 			},
 			"WEB_CONSOLE_PASSWORD": {
 				Where: "trading-platform:WEB_CONSOLE_PASSWORD", What: "web_console_dev" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret WEB_CONSOLE_PASSWORD",
 			},
 			"ALERT_RECIPIENT_HASH_SECRET": {
 				Where: "trading-platform:ALERT_RECIPIENT_HASH_SECRET", What: "alert_worker" + why,
-				Fix: "platform init -s test makes one up, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
+				Fix: "platform init -s test generates one, or: pulumi config set -s test --secret ALERT_RECIPIENT_HASH_SECRET",
 			},
 			"HMAC_SIGNING_KEYS": {
 				Where: "trading-platform:HMAC_SIGNING_KEYS", What: "web_console_dev" + why,
@@ -246,7 +246,7 @@ func TestValuesThatEveryoneKnows(t *testing.T) {
 	for _, profile := range []string{"mtls", "oauth2"} {
 		t.Run("are refused with "+profile, func(t *testing.T) {
 			got := faults(t, profiles(profile).with(config{"POSTGRES_PASSWORD": "trader"}))
-			assert.Equal(t, "postgres"+known+"profile "+profile+" is for stacks that others reach", got["POSTGRES_PASSWORD"].What)
+			assert.Equal(t, "postgres"+known+"profile "+profile+" is for stacks that others can reach", got["POSTGRES_PASSWORD"].What)
 			assert.Len(t, got, 1)
 		})
 	}
@@ -282,8 +282,8 @@ func TestExpose(t *testing.T) {
 			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`})
 		assert.Equal(t, map[string]fault.Fault{"expose": {
 			Where: "trading-platform:expose",
-			What:  "redis has no password in this stack, so it cannot be opened to 192.0.2.7",
-			Fix:   "pulumi config set -s test --secret REDIS_PASSWORD, or take redis out of expose",
+			What:  "redis has no password in this stack, so it cannot be exposed on 192.0.2.7",
+			Fix:   "pulumi config set -s test --secret REDIS_PASSWORD, or remove redis from expose",
 		}}, faults(t, c))
 		p := resolve(t, c.with(config{"REDIS_PASSWORD": "p@ss/w%"}))
 		assert.Equal(t, "192.0.2.7", address(p, "redis"))
@@ -326,7 +326,7 @@ func TestExpose(t *testing.T) {
 	})
 }
 
-func TestPortOffsetGoesEverywhere(t *testing.T) {
+func TestPortOffsetIsUsedEverywhere(t *testing.T) {
 	p := resolve(t, profiles("dev", "oauth2").with(config{
 		"portOffset": "1000",
 		"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
@@ -369,7 +369,7 @@ func TestABuildContextOutsideOfTheCheckout(t *testing.T) {
 	for name, folder := range map[string]string{"absolute": "/opt/qlib", "beside it": "../qlib"} {
 		t.Run(name, func(t *testing.T) {
 			_, err := plan.Resolve(load(t, profiles("dev").with(config{"sourceDir": t.TempDir(), "env": `{"QLIB_SOURCE_DIR":"` + folder + `"}`})), nil)
-			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n  1. trading-platform:QLIB_SOURCE_DIR: "+folder+" is not a folder of the checkout, by its path from there\n"+
+			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n  1. trading-platform:QLIB_SOURCE_DIR: "+folder+" is not the relative path of a folder in the checkout\n"+
 				"     Fix: copy it into the checkout, or build the image with docker build --build-context qlib_src="+folder+
 				" and name it: pulumi config set -s test --path images.signal_service <reference>")
 		})
@@ -380,7 +380,7 @@ func TestAPortPast65535(t *testing.T) {
 	set := load(t, config{"profiles": `["dev"]`, "portOffset": "50000"}.with(own))
 	set.PortOffset = 60000 // more than settings let through
 	p, err := plan.Resolve(set, nil)
-	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, past 65535\n     Fix: pulumi config set -s test portOffset 1000")
+	require.ErrorContains(t, err, "trading-platform:portOffset: 60000 puts prometheus on port 69090, which is above 65535\n     Fix: pulumi config set -s test portOffset 1000")
 	assert.Empty(t, service(t, p, "prometheus").Ports)
 	assert.NotContains(t, content(t, p, "web_console_dev", "contract.json"), `"prometheus": "http://127`)
 
@@ -389,7 +389,7 @@ func TestAPortPast65535(t *testing.T) {
 	require.NoError(t, err, "the largest that settings let through fits")
 }
 
-func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
+func TestSubnetAndNginxAddressAreUsedEverywhere(t *testing.T) {
 	for name, test := range map[string]struct {
 		config                  config
 		subnet, address, around string
@@ -423,22 +423,22 @@ func TestSubnetAndNginxAddressGoEverywhere(t *testing.T) {
 	}
 }
 
-func TestATrustedProxySubnetThatIsNone(t *testing.T) {
+func TestInvalidTrustedProxySubnet(t *testing.T) {
 	got := faults(t, profiles("oauth2").with(config{"TRUSTED_PROXY_SUBNET": "everywhere"}))
-	assert.Equal(t, `"everywhere" is not a subnet, from which nginx_oauth2 would believe what a proxy says`, got["TRUSTED_PROXY_SUBNET"].What)
+	assert.Equal(t, `"everywhere" is not a subnet of proxies that nginx_oauth2 can trust`, got["TRUSTED_PROXY_SUBNET"].What)
 }
 
-func TestAServiceThatCannotDoWithoutADisabledOne(t *testing.T) {
+func TestAServiceThatNeedsADisabledOne(t *testing.T) {
 	got := faults(t, config{"disabled": `["loki_server"]`})
 	assert.Equal(t, fault.Fault{
-		Where: "trading-platform:disabled", What: "loki_server is disabled, and promtail cannot do without it",
-		Fix: "take loki_server out of `disabled`, or put promtail in as well",
+		Where: "trading-platform:disabled", What: "loki_server is disabled, and promtail cannot run without it",
+		Fix: "remove loki_server from `disabled`, or add promtail to it",
 	}, got["disabled"])
 	got = faults(t, profiles("mtls").with(config{"disabled": `["web_console_mtls"]`}))
-	assert.Contains(t, got["disabled"].What, "nginx_mtls cannot do without it")
+	assert.Contains(t, got["disabled"].What, "nginx_mtls cannot run without it")
 }
 
-func TestNamePrefixGoesEverywhere(t *testing.T) {
+func TestNamePrefixIsUsedEverywhere(t *testing.T) {
 	p := resolve(t, profiles("dev").with(config{"namePrefix": "Blue"}))
 	for _, s := range p.Services {
 		assert.Equal(t, []string{"Blue_" + s.Name}, s.Containers)
@@ -622,8 +622,8 @@ func TestDatabaseURL(t *testing.T) {
 	})
 }
 
-// A dotenv file's addresses are for the host.
-func TestADotenvFileDoesNotReachWhatIsFixed(t *testing.T) {
+// The addresses in a dotenv file are those for programs on the host.
+func TestADotenvFileDoesNotOverrideFixedVariables(t *testing.T) {
 	file := filepath.Join(t.TempDir(), ".env")
 	require.NoError(t, os.WriteFile(file, []byte(`
 DATABASE_URL=postgresql://localhost/x
@@ -680,7 +680,7 @@ func TestServiceEnv(t *testing.T) {
 		"a required variable cannot be emptied")
 }
 
-func TestSecrecy(t *testing.T) {
+func TestWhichVariablesAreSecret(t *testing.T) {
 	resolved := func(c config, secret ...string) *plan.Plan {
 		p, err := plan.Resolve(load(t, c, secret...), nil)
 		require.NoError(t, err)
@@ -811,7 +811,7 @@ func TestProbeTiming(t *testing.T) {
 				assert.Equal(t, "[ -e /dev/shm/healthy ] && sleep 15; "+
 					"if "+ping+"; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi", redis.Test[1])
 				assert.Equal(t, second(1), postgres.Interval)
-				assert.Equal(t, second(30), postgres.Timeout, "the beat that is slept is not the probe's")
+				assert.Equal(t, second(30), postgres.Timeout, "the sleep does not count towards the probe's timeout")
 				assert.Equal(t, second(18), redis.Timeout)
 				assert.Zero(t, postgres.StartInterval)
 				assert.Equal(t, 300*time.Second+5*(31*time.Second)+30*time.Second, postgres.WaitTimeout())
@@ -843,7 +843,7 @@ func TestProbeTiming(t *testing.T) {
 		assert.Equal(t, "WHERE true ", mark(profiles("mtls")))
 		assert.Equal(t, "WHERE true ", mark(profiles("oauth2")))
 	})
-	t.Run("every probe has a try, a beat and an end", func(t *testing.T) {
+	t.Run("every probe has an interval, a timeout and retries", func(t *testing.T) {
 		for _, s := range resolve(t, profiles("dev", "workers", "oauth2", "manual").with(config{
 			"serviceEnv": `{"web_console_dev":{"HMAC_SIGNING_KEYS":"02:abc","SESSION_ENCRYPTION_KEY":"mine"}}`,
 		})).Services {
@@ -923,7 +923,7 @@ func TestResolveChangesNeitherSettingsNorCatalog(t *testing.T) {
 	assert.Equal(t, []string{"postgres", "redis"}, s.After)
 }
 
-func TestAMountOfAnUndeclaredVolumeIsTheCatalogsError(t *testing.T) {
+func TestAMountOfAnUndeclaredVolumeIsReported(t *testing.T) {
 	declared := catalog.Volumes
 	t.Cleanup(func() { catalog.Volumes = declared })
 	catalog.Volumes = slices.DeleteFunc(slices.Clone(declared), func(v catalog.Volume) bool { return v.Name == "redisdata" })
@@ -931,5 +931,5 @@ func TestAMountOfAnUndeclaredVolumeIsTheCatalogsError(t *testing.T) {
 	require.NoError(t, err)
 	p, err := plan.Resolve(set, nil)
 	require.NotNil(t, p)
-	require.ErrorContains(t, err, "1. catalog/base.go: service redis mounts redisdata, which is no volume of the catalog\n")
+	require.ErrorContains(t, err, "1. catalog/base.go: service redis mounts volume redisdata, which is not in the catalog\n")
 }

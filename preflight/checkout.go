@@ -21,9 +21,9 @@ import (
 	"trading-platform/plan"
 )
 
-// folders finds Dockerfiles to build from and folders of the checkout to mount that do
-// not exist. The engine's socket is not looked for: where the engine runs in a
-// virtual machine, it is in there.
+// folders finds Dockerfiles, and folders of the checkout that are mounted, that do not
+// exist. It ignores paths outside of the checkout: if the engine runs in a virtual
+// machine, they are in that machine.
 func (c *check) folders() {
 	if !local(c.engine) {
 		return
@@ -57,9 +57,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// MakeFolders makes the folders of the checkout that are mounted, do not exist, and may
-// be empty, and gives their paths. They belong to the calling user, behind sudo too.
-// Compose left that to the engine, which made them as root.
+// MakeFolders creates the missing folders of the checkout that are mounted and may be
+// empty, and returns their paths. They belong to the calling user, also under sudo. With
+// Compose the engine created them, and they belonged to root.
 func MakeFolders(engine client.APIClient, p *plan.Plan, getenv func(string) string) ([]string, error) {
 	if !local(engine) {
 		return nil, nil
@@ -85,11 +85,11 @@ func makeFolder(path string, getenv func(string) string) error {
 			return err
 		}
 	}
-	if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // services of another user read it
+	if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // services that run as another user read it
 		return err
 	}
 	if os.Geteuid() != 0 || getenv("SUDO_UID") == "" {
-		return nil // not behind sudo
+		return nil // not under sudo
 	}
 	uid, err := strconv.Atoi(getenv("SUDO_UID"))
 	gid, err2 := strconv.Atoi(getenv("SUDO_GID"))
@@ -99,12 +99,12 @@ func makeFolder(path string, getenv func(string) string) error {
 	return os.Chown(path, uid, gid)
 }
 
-// baseLimit is how long the registries together may take to answer.
-const baseLimit = 30 * time.Second
+// registryTimeout is the time limit for the requests to all registries together.
+const registryTimeout = 30 * time.Second
 
-// bases finds base images that cannot be had, each with all the services that it
-// stops. Only images that have to be built are looked at: an image that the engine
-// has is built anew from what its builder has.
+// bases finds base images that are not available, and adds one fault for each, with all
+// services that need it. It checks only images that the engine does not have: the build
+// of any other finds its base images in the builder's cache.
 func (c *check) bases() {
 	stops := map[string][]string{}
 	for _, s := range c.plan.Services {
@@ -116,30 +116,30 @@ func (c *check) bases() {
 			stops[base] = append(stops[base], s.Name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, baseLimit)
+	ctx, cancel := context.WithTimeout(c.ctx, registryTimeout)
 	defer cancel()
 	for _, base := range slices.Sorted(maps.Keys(stops)) {
 		if c.has(base) {
 			continue
 		}
 		_, err := c.engine.DistributionInspect(ctx, base, client.DistributionInspectOptions{})
-		// Behind a login of the user's, which the build has and the engine has not.
+		// The image needs a login, which the build has but the engine does not.
 		if err == nil || cerrdefs.IsUnauthorized(err) || cerrdefs.IsPermissionDenied(err) {
 			continue
 		}
-		c.faults.Add("image "+base, "docker pull "+base+" must work; or name finished images: "+c.config("--path images."+stops[base][0], "<reference>"),
-			"cannot be had, and %s would be built from it: %v", strings.Join(stops[base], ", "), err)
+		c.faults.Add("image "+base, "docker pull "+base+" must work; or name built images: "+c.config("--path images."+stops[base][0], "<reference>"),
+			"is not available, and %s would be built from it: %v", strings.Join(stops[base], ", "), err)
 	}
 }
 
-// has tells whether the engine has an image.
+// has reports whether the engine has an image.
 func (c *check) has(reference string) bool {
 	_, err := c.engine.ImageInspect(c.ctx, reference)
 	return err == nil
 }
 
-// baseImages gives the images that a build starts from. A Dockerfile that cannot be
-// read gives none: the build says better what is wrong with it.
+// baseImages returns the base images of a build. It returns none for a Dockerfile that
+// cannot be read, because the build reports the cause in more detail.
 func baseImages(b *plan.Build) []string {
 	file, err := os.Open(b.Dockerfile)
 	if err != nil {

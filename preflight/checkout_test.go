@@ -27,7 +27,7 @@ func checkout(t *testing.T, dockerfiles map[string]string) (dir string, config m
 	return dir, with(map[string]string{"profiles": `["workers"]`, "env": `{"ALERT_RECIPIENT_HASH_SECRET":"x"}`, "sourceDir": dir})
 }
 
-func TestACheckoutThatIsNotFull(t *testing.T) {
+func TestAnIncompleteCheckout(t *testing.T) {
 	dir, config := checkout(t, nil)
 	missing := func(app, service string) fault.Fault {
 		return fault.Fault{
@@ -70,8 +70,8 @@ func TestBaseImages(t *testing.T) {
 	})
 	failing := func(base, services, first, cause string) fault.Fault {
 		return fault.Fault{
-			Where: "image " + base, What: "cannot be had, and " + services + " would be built from it: " + cause,
-			Fix: "docker pull " + base + " must work; or name finished images: pulumi config set -s test --path images." + first + " <reference>",
+			Where: "image " + base, What: "is not available, and " + services + " would be built from it: " + cause,
+			Fix: "docker pull " + base + " must work; or name built images: pulumi config set -s test --path images." + first + " <reference>",
 		}
 	}
 	const away = "Error response from daemon: the test's engine does not know GET /distribution/"

@@ -20,9 +20,9 @@ import (
 	"trading-platform/settings"
 )
 
-// data compares the databases' data on the engine with the images that would
-// open it. A newer server's data is refused by an older server, and PostgreSQL
-// reads no other major version's at all.
+// data compares the version of the databases' data with the version of their images.
+// PostgreSQL cannot read the data of another major version, and Redis cannot read that of
+// a newer version.
 func (c *check) data(containers []container.Summary) {
 	if s, ok := c.plan.Lookup("postgres"); ok {
 		c.postgresData(s, containers)
@@ -41,16 +41,16 @@ func (c *check) postgresData(s plan.Service, containers []container.Summary) {
 	if err != nil || err2 != nil || have == want {
 		return
 	}
-	fix := "run the version that made it: " + c.config("--path images.postgres", "postgres:"+strconv.Itoa(have))
+	fix := "run the version that wrote it: " + c.config("--path images.postgres", "postgres:"+strconv.Itoa(have))
 	if have < want {
 		fix = "move the data to the new version: platform upgrade -s " + c.plan.Stack + "; or " + fix
 	}
 	c.faults.Add("volume "+volume, fix,
-		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was touched", have, s.Image, want)
+		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was changed", have, s.Image, want)
 }
 
-// securedData refuses to set a password that everyone knows on a database that a
-// secured stack has used.
+// securedData adds a fault if the stack would set the public default password on a
+// database that a secured stack has used.
 func (c *check) securedData(s plan.Service, containers []container.Summary) {
 	if !slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], s.Value("POSTGRES_PASSWORD")) {
 		return
@@ -60,13 +60,13 @@ func (c *check) securedData(s plan.Service, containers []container.Summary) {
 		return
 	}
 	c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
-		"platform init -s "+c.plan.Stack+" makes one up, or: "+settings.SetSecret(c.plan.Stack, "POSTGRES_PASSWORD"),
-		"the secured stack %s has used the database in volume %s, and this stack would set the password that everyone knows on it",
+		"platform init -s "+c.plan.Stack+" generates one, or: "+settings.SetSecretCommand(c.plan.Stack, "POSTGRES_PASSWORD"),
+		"the secured stack %s has used the database in volume %s, and this stack would set its password to the public default",
 		bytes.TrimSpace(mark), volume)
 }
 
-// SecuredDatabase tells whether a secured stack has used the database that the plan's
-// PostgreSQL would open. It says no where the engine holds no such database.
+// SecuredDatabase reports whether a secured stack has used the database that the plan's
+// PostgreSQL would open. It returns false if the engine has no such database.
 func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan) (bool, error) {
 	s, ok := p.Lookup("postgres")
 	if !ok {
@@ -81,10 +81,10 @@ func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan)
 	return len(mark) > 0, nil
 }
 
-// redisBase finds the dump that the append-only file builds on; each rewrite names a new one.
+// redisBase finds the base file of the append-only file in its manifest. Each rewrite creates a new base file.
 var redisBase = regexp.MustCompile(`file (\S+\.base\.rdb) `)
 
-// redisVersion finds the server's version in the header of a Redis dump, where it stands as an auxiliary field.
+// redisVersion finds the server's version in the header of an RDB file, where it is an auxiliary field.
 var redisVersion = regexp.MustCompile(`redis-ver.([0-9]+\.[0-9]+)\.[0-9]+`)
 
 func (c *check) redisData(s plan.Service, containers []container.Summary) {
@@ -103,23 +103,23 @@ func (c *check) redisData(s plan.Service, containers []container.Summary) {
 	_, err := fmt.Sscanf(string(found[1]), "%d.%d", &have.Major, &have.Minor)
 	n, _ := fmt.Sscanf(image, "%d.%d", &want.Major, &want.Minor)
 	if n == 1 {
-		want.Minor = 99 // a tag such as 7-alpine is the newest 7
+		want.Minor = 99 // a tag such as 7-alpine means the newest 7.x
 	}
 	if err != nil || n == 0 || want.AtLeast(have.Major, have.Minor) {
 		return
 	}
 	c.faults.Add("volume "+volume,
-		fmt.Sprintf("%s; or start empty beside it: %s after docker volume create",
+		fmt.Sprintf("%s; or start with an empty volume: %s after docker volume create",
 			c.config("--path images.redis", "redis:"+string(found[1])+"-alpine"),
 			c.config("--path volumes.redisdata", c.plan.NamePrefix+"_redisdata_new")),
-		"holds data of Redis %s, newer than the image %s; nothing in it was touched", found[1], s.Image)
+		"holds data of Redis %s, newer than the image %s; nothing in it was changed", found[1], s.Image)
 }
 
-// tagVersion is the version at the start of an image's tag. A registry's port comes before a slash.
+// tagVersion matches the version at the start of an image's tag, and not a registry's port, which a slash follows.
 var tagVersion = regexp.MustCompile(`:v?([0-9]+(\.[0-9]+)*)[^/]*$`)
 
-// imageVersion gives the version of the server in an image: from the variable that
-// the official images set, or from the tag of an image that is not here yet. Empty when neither tells.
+// imageVersion returns the version of the server in an image: from the variable that the
+// official images set, or else from the image's tag. It returns "" if neither has one.
 func (c *check) imageVersion(s plan.Service, variable string) string {
 	if s.Image.Reference == "" {
 		return ""
@@ -137,9 +137,9 @@ func (c *check) imageVersion(s plan.Service, variable string) string {
 	return ""
 }
 
-// readData reads the start of a file in a database's volume: through a container
-// that has the volume, else through one that is made for it and never started.
-// It gives nothing when the volume, the file or an image to look with is not there.
+// readData reads the start of a file in a database's volume, through a container that
+// mounts the volume, or else through one that it creates and never starts. It returns
+// nothing if the volume, the file or the image does not exist.
 func (c *check) readData(s plan.Service, containers []container.Summary, file string) (content []byte, volume string) {
 	i := 0
 	for i < len(s.Mounts) && s.Mounts[i].Volume == "" {
@@ -173,17 +173,17 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 		HostConfig: &container.HostConfig{Binds: []string{volume + ":" + mount.Path + ":ro,nocopy"}},
 	})
 	if err != nil {
-		return nil, volume // the image is not here yet
+		return nil, volume // the engine does not have the image yet
 	}
 	defer func() {
-		// An interrupted look leaves nothing behind either. The volumes that go with the
-		// container are those that its image declares and nothing names.
+		// Remove it also after an interrupt. RemoveVolumes removes only the anonymous volumes
+		// that its image declares.
 		_, _ = c.engine.ContainerRemove(context.WithoutCancel(c.ctx), made.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	}()
 	return c.readFile(made.ID, path.Join(mount.Path, file)), volume
 }
 
-// readFile gives the first 64 KiB of a file in a container, running or not.
+// readFile returns the first 64 KiB of a file in a container, which need not be running.
 func (c *check) readFile(id, file string) []byte {
 	got, err := c.engine.CopyFromContainer(c.ctx, id, client.CopyFromContainerOptions{SourcePath: file})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"trading-platform/preflight"
 )
 
-// dump is how a Redis dump of a version begins.
+// dump returns the start of an RDB file of a Redis version.
 func dump(version string) string {
 	return "REDIS0011\xfa\x09redis-ver\x06" + version + "\xfa\x0aredis-bits\xc0\x40"
 }
@@ -40,15 +40,15 @@ func TestData(t *testing.T) {
 		}
 		return fault.List{{
 			Where: "volume " + pgVolume,
-			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was touched",
-			Fix:   upgrade + "run the version that made it: pulumi config set -s test --path images.postgres postgres:" + have,
+			What:  "holds data of PostgreSQL " + have + ", and the image " + image + " is version " + want + "; nothing in it was changed",
+			Fix:   upgrade + "run the version that wrote it: pulumi config set -s test --path images.postgres postgres:" + have,
 		}}
 	}
 	redis := func(image, have string) fault.List {
 		return fault.List{{
 			Where: "volume " + rdVolume,
-			What:  "holds data of Redis " + have + ", newer than the image " + image + "; nothing in it was touched",
-			Fix: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start empty beside it: " +
+			What:  "holds data of Redis " + have + ", newer than the image " + image + "; nothing in it was changed",
+			Fix: "pulumi config set -s test --path images.redis redis:" + have + "-alpine; or start with an empty volume: " +
 				"pulumi config set -s test --path volumes.redisdata trading_platform_redisdata_new after docker volume create",
 		}}
 	}
@@ -108,7 +108,7 @@ func TestData(t *testing.T) {
 	}
 }
 
-func TestDataThatCannotBeLookedAt(t *testing.T) {
+func TestDataThatCannotBeRead(t *testing.T) {
 	files := map[string]map[string]string{pgVolume: {"PG_VERSION": "15"}}
 	t.Run("no image to look with", func(t *testing.T) {
 		assert.Empty(t, findings(t, &enginetest.Engine{Files: files, Volumes: []volume.Volume{{Name: pgVolume}}}, with()))
@@ -149,8 +149,8 @@ func TestADatabaseThatASecuredStackHasUsed(t *testing.T) {
 	t.Run("is given no password that everyone knows", func(t *testing.T) {
 		assert.Equal(t, fault.List{{
 			Where: "trading-platform:POSTGRES_PASSWORD",
-			What:  "the secured stack mtls has used the database in volume " + pgVolume + ", and this stack would set the password that everyone knows on it",
-			Fix:   "platform init -s test makes one up, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
+			What:  "the secured stack mtls has used the database in volume " + pgVolume + ", and this stack would set its password to the public default",
+			Fix:   "platform init -s test generates one, or: pulumi config set -s test --secret POSTGRES_PASSWORD",
 		}}, findings(t, e(), with()))
 	})
 	t.Run("takes any other", func(t *testing.T) {

@@ -1,7 +1,7 @@
-// Package preflight finds out whether a stack could come up on an engine before
-// anything is touched: ports, names and subnets that are taken, an engine that is
-// too old, folders that are missing, data that the images could not read. It
-// reports all of it at once. What the stack itself holds is no finding.
+// Package preflight checks, before anything is changed, whether a stack can run on an
+// engine. It finds ports, names and subnets that are in use, an engine that is too old,
+// folders that are missing, and data that the images cannot read, and reports all of it
+// at once. Objects of the stack itself do not count.
 package preflight
 
 import (
@@ -23,18 +23,18 @@ import (
 	"trading-platform/settings"
 )
 
-// oldestAPI is the oldest engine API that the provider speaks (Docker 19.03).
+// oldestAPI is the oldest engine API that the provider supports (Docker 19.03).
 var oldestAPI = settings.Version{Major: 1, Minor: 40}
 
-// Connect opens the engine that the environment names, as the docker command
-// does, and says which one it is. Its error says how to start one.
+// Connect opens the engine that the docker command would use, and identifies it. Its
+// error says how to start an engine.
 func Connect(ctx context.Context) (*client.Client, engines.Ref, error) {
 	host, err := engines.Address()
 	if err == nil {
 		var engine *client.Client
 		if engine, err = engines.Open("", ""); err == nil {
 			var ref engines.Ref
-			if ref, err = engines.Identify(ctx, engine, host); err == nil { // how old it is, Check says
+			if ref, err = engines.Identify(ctx, engine, host); err == nil { // Check compares its version
 				return engine, ref, nil
 			}
 			_ = engine.Close()
@@ -47,34 +47,35 @@ func Connect(ctx context.Context) (*client.Client, engines.Ref, error) {
 	}}
 }
 
-// SameEngine refuses an engine other than the one that a stack lives on. A stack
-// that has not lived anywhere yet takes any.
+// SameEngine returns an error if here is not the engine that a stack runs on, which is
+// home. A new stack has no home, and can run on any engine.
 func SameEngine(stack string, home, here engines.Ref) error {
 	if home.ID == "" || home.ID == here.ID {
 		return nil
 	}
 	return fault.List{{
 		Where: "Docker engine",
-		What:  fmt.Sprintf("stack %s lives on the engine at %s, and docker now leads to another, at %s", stack, home, here),
-		Fix: fmt.Sprintf("go back: unset DOCKER_HOST, or docker context use …, or DOCKER_HOST=%s; to move the stack here on purpose, without its data: "+
+		What:  fmt.Sprintf("stack %s runs on the engine at %s, but docker now connects to another, at %s", stack, home, here),
+		Fix: fmt.Sprintf("use that engine: unset DOCKER_HOST, or docker context use …, or DOCKER_HOST=%s; or move the stack to this engine, without its data: "+
 			"platform init -s %s --move-engine", home.Host, stack),
 	}}
 }
 
-// check is one run over one engine.
+// check is one run of the checks.
 type check struct {
-	ctx    context.Context
-	engine client.APIClient
-	plan   *plan.Plan
-	set    *settings.Settings
-	before map[string]string
-	faults fault.List
+	ctx         context.Context
+	engine      client.APIClient
+	plan        *plan.Plan
+	set         *settings.Settings
+	lastVolumes map[string]string
+	faults      fault.List
 }
 
-// Check gives all that is in a stack's way, as a fault.List. before has the names of
-// the volumes that the stack's last run used, by their names in the catalog.
-func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings, before map[string]string) error {
-	c := &check{ctx: ctx, engine: engine, plan: p, set: set, before: before}
+// Check returns everything that prevents a stack from running, as a fault.List.
+// lastVolumes has the names of the volumes that the stack's last run used, by their names
+// in the catalog.
+func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings, lastVolumes map[string]string) error {
+	c := &check{ctx: ctx, engine: engine, plan: p, set: set, lastVolumes: lastVolumes}
 	if !c.version() {
 		return c.faults.Err()
 	}
@@ -97,14 +98,16 @@ func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *sett
 	return c.faults.Err()
 }
 
-func (c *check) config(key, value string) string { return settings.Set(c.plan.Stack, key, value) }
+func (c *check) config(key, value string) string {
+	return settings.SetCommand(c.plan.Stack, key, value)
+}
 
-// version compares the engine with what the stack's settings say of it, and tells
-// whether the engine can be asked anything else.
+// version compares the engine's API version with the stack's settings, and reports
+// whether the other checks can be made.
 func (c *check) version() bool {
 	ping, err := c.engine.Ping(c.ctx, client.PingOptions{})
 	if err != nil {
-		return true // the next question to the engine says so
+		return true // the next request reports the error
 	}
 	var actual settings.Version
 	if _, err := fmt.Sscanf(ping.APIVersion, "%d.%d", &actual.Major, &actual.Minor); err != nil {
@@ -122,11 +125,11 @@ func (c *check) version() bool {
 	return true
 }
 
-// owner says whose a thing with these labels is, and the ways out.
+// owner says who created the object with these labels, and what can be done about it.
 func (c *check) owner(labels map[string]string, remove string) (who, fix string) {
 	if other := labels[plan.StackLabel]; other == c.plan.Stack {
 		return fmt.Sprintf("a stack %s of another project or user (identity %s)", other, labels[plan.IdentityLabel]),
-			"take that one down, or give this one a namePrefix, portOffset and subnet of its own; if it is this very stack, whose settings were lost: " +
+			"take that stack down, or give this one its own namePrefix, portOffset and subnet; or, if it is this stack, and its settings were lost: " +
 				c.config("identity", labels[plan.IdentityLabel])
 	} else if other != "" {
 		fix = "make down STACK=" + other + " (its data stays, and this stack goes on with it)"
@@ -143,8 +146,8 @@ func (c *check) owner(labels map[string]string, remove string) (who, fix string)
 	return "something else", remove + "; or " + c.config("namePrefix", "<another>")
 }
 
-// names finds container names that something else has. One fault stands for all
-// the containers of one owner.
+// names finds container names that are in use. It adds one fault for all containers of
+// one owner.
 func (c *check) names(containers []container.Summary) {
 	taken := map[fault.Fault][]string{}
 	var order []fault.Fault
@@ -171,17 +174,17 @@ func (c *check) names(containers []container.Summary) {
 	}
 }
 
-// ports finds host ports that something else listens on.
+// ports finds host ports that are in use.
 func (c *check) ports(containers []container.Summary) {
 	for _, s := range c.plan.Services {
 		if c.restarting(s, containers) {
-			continue // between two starts the engine holds the port and names no container for it
+			continue // between two starts the engine keeps the port, but no container shows it
 		}
 		for _, p := range s.Ports {
-			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none past 65535
+			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none above 65535
 			holder, mine := c.holder(containers, address)
 			switch {
-			case mine, c.named(holder): // whose name is taken has been told already
+			case mine, c.named(holder): // names has already reported a container with this name
 			case holder != "":
 				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
 			case local(c.engine) && inUse(address):
@@ -191,12 +194,12 @@ func (c *check) ports(containers []container.Summary) {
 	}
 }
 
-// named tells whether the plan has a container of this name.
+// named reports whether the plan has a container of this name.
 func (c *check) named(name string) bool {
 	return slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool { return slices.Contains(s.Containers, name) })
 }
 
-// restarting tells whether a service's own container is in a restart loop.
+// restarting reports whether the service's own container is in a restart loop.
 func (c *check) restarting(s plan.Service, containers []container.Summary) bool {
 	return slices.ContainsFunc(containers, func(o container.Summary) bool {
 		return o.State == container.StateRestarting && c.plan.Owns(o.Labels) && slices.Contains(o.Names, "/"+s.Containers[0])
@@ -207,7 +210,7 @@ func (c *check) portTaken(service string, address netip.AddrPort, by, stop strin
 	c.faults.Add(fmt.Sprintf("port %s of %s", address, service), stop+", or "+c.config("portOffset", "1000"), "taken by %s", by)
 }
 
-// holder names the container that publishes an address, and whether it is this stack's.
+// holder returns the name of the container that publishes an address, and whether it belongs to this stack.
 func (c *check) holder(containers []container.Summary, address netip.AddrPort) (name string, mine bool) {
 	for _, o := range containers {
 		for _, p := range o.Ports {
@@ -228,19 +231,19 @@ func (c *check) dockerRoot() {
 	})
 	info, err := c.engine.Info(c.ctx, client.InfoOptions{})
 	if !reads || err != nil || info.Info.DockerRootDir == "" || info.Info.DockerRootDir == c.set.DockerRoot {
-		return // an engine that cannot say is asked again by the provider
+		return // if the engine does not answer, the provider reports it
 	}
 	c.faults.Add(settings.Project+":dockerRoot", c.config("dockerRoot", info.Info.DockerRootDir),
 		"is %s, and the engine keeps its containers' logs under %s", c.set.DockerRoot, info.Info.DockerRootDir)
 }
 
-// local tells whether the engine's host is this one, so that its ports and folders can be looked at.
+// local reports whether the engine runs on this host, so that ports and folders can be checked.
 func local(engine client.APIClient) bool {
 	host := engine.DaemonHost()
 	return strings.HasPrefix(host, "unix://") || strings.HasPrefix(host, "npipe://")
 }
 
-// inUse tries to listen. A port that only root may open is the engine's to open, and so no finding.
+// inUse tries to listen on an address. A port that only root can open does not count, because the engine can.
 func inUse(address netip.AddrPort) bool {
 	l, err := net.Listen("tcp", address.String())
 	if err == nil {
@@ -250,7 +253,7 @@ func inUse(address netip.AddrPort) bool {
 	return errors.Is(err, syscall.EADDRINUSE)
 }
 
-// networks finds network names and subnets that something else has.
+// networks finds network names and subnets that are in use.
 func (c *check) networks() error {
 	all, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
 	if err != nil {
@@ -259,7 +262,7 @@ func (c *check) networks() error {
 	for _, want := range c.plan.Networks {
 		for _, have := range all.Items {
 			if c.plan.Owns(have.Labels) {
-				continue // of another name or subnet: the next up replaces it
+				continue // if its name or subnet differs, the next up replaces it
 			}
 			if have.Name == want.Name {
 				who, fix := c.owner(have.Labels, "docker network rm "+have.Name)

@@ -86,11 +86,11 @@ func project(name string) map[string]string {
 	return map[string]string{"com.docker.compose.project": name}
 }
 
-func TestAnEmptyEngineHasNothingInTheWay(t *testing.T) {
+func TestAnEmptyEngineHasNoFaults(t *testing.T) {
 	assert.NoError(t, check(t, &enginetest.Engine{}, with()))
 }
 
-func TestWhatTheStackItselfHoldsIsNoFinding(t *testing.T) {
+func TestObjectsOfTheStackItselfAreNoFaults(t *testing.T) {
 	mine := stack("test")
 	e := &enginetest.Engine{
 		Containers: []container.Summary{
@@ -160,7 +160,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-func TestAnEngineThatFailsIsNoFinding(t *testing.T) {
+func TestAnEngineThatFailsIsAnError(t *testing.T) {
 	for path, want := range map[string]string{
 		"/containers/json": "asking the engine for its containers: ",
 		"/networks":        "asking the engine for its networks: ",
@@ -262,7 +262,7 @@ func TestPorts(t *testing.T) {
 	t.Run("a program's", func(t *testing.T) {
 		l := enginetest.Listen(t)
 		number := l.Addr().(*net.TCPAddr).Port
-		// Grafana's port is moved onto the listener's.
+		// The offset makes Grafana's port the same as the listener's.
 		config := map[string]string{"portOffset": strconv.Itoa(number - 3000)}
 		assert.Equal(t, finding("port "+l.Addr().String()+" of grafana", "a program on this host", number), findings(t, &enginetest.Engine{}, config))
 	})
@@ -359,17 +359,17 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 	}{
 		"data beside which an empty database would start": {nil, old("my-trading_", "pgdata", "redisdata", "backtest_data", "other"), fault.List{{
 			Where: "volume trading_platform_pgdata",
-			What: "is not there yet, while the old Compose project my-trading left its data in my-trading_pgdata: " +
-				"the stack would start with an empty database beside a full one",
+			What: "does not exist yet, but the old Compose project my-trading left its data in my-trading_pgdata: " +
+				"the stack would start with an empty database",
 			Fix: "pulumi config set -s test --path volumes.pgdata my-trading_pgdata && pulumi config set -s test --path volumes.redisdata my-trading_redisdata" +
-				" && pulumi config set -s test --path volumes.backtest_data my-trading_backtest_data; or, to leave it alone: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
+				" && pulumi config set -s test --path volumes.backtest_data my-trading_backtest_data; or, to ignore it: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
 		}}},
 		"under another name than its project's": {nil, old("shop_", "pgdata", "lokidata", "promtaildata"), fault.List{{
 			Where: "volume trading_platform_pgdata",
-			What: "is not there yet, while the old Compose project my-trading left its data in shop_pgdata: " +
-				"the stack would start with an empty database beside a full one",
+			What: "does not exist yet, but the old Compose project my-trading left its data in shop_pgdata: " +
+				"the stack would start with an empty database",
 			Fix: "pulumi config set -s test --path volumes.pgdata shop_pgdata && pulumi config set -s test --path volumes.lokidata shop_lokidata" +
-				" && pulumi config set -s test --path volumes.promtaildata shop_promtaildata; or, to leave it alone: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
+				" && pulumi config set -s test --path volumes.promtaildata shop_promtaildata; or, to ignore it: pulumi config set -s test --path 'ignoreCompose[0]' my-trading",
 		}}},
 		"taken over":            {map[string]string{"volumes": `{"pgdata":"my-trading_pgdata"}`}, old("my-trading_", "pgdata"), nil},
 		"left alone":            {map[string]string{"ignoreCompose": `["my-trading"]`}, old("my-trading_", "pgdata", "redisdata", "lokidata"), nil},
@@ -381,7 +381,7 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 		"not PostgreSQL's":      {nil, old("my-trading_", "redisdata", "lokidata", "promtaildata"), nil},
 		"nothing to take over": {map[string]string{"volumes": `{"pgdata":"my-tradin_pgdata"}`}, nil, fault.List{{
 			Where: "trading-platform:volumes.pgdata", What: "there is no volume my-tradin_pgdata to take over",
-			Fix: "docker volume ls, and name one of those, or: pulumi config rm -s test --path volumes.pgdata",
+			Fix: "name one that `docker volume ls` shows, or: pulumi config rm -s test --path volumes.pgdata",
 		}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -390,7 +390,7 @@ func TestVolumesOfTheOldStack(t *testing.T) {
 	}
 }
 
-func TestAllFindingsComeAtOnce(t *testing.T) {
+func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 	e := &enginetest.Engine{
 		Containers: []container.Summary{running("trading_platform_redis", nil), running("other", nil, port("127.0.0.1", 20300))},
 		Networks:   []network.Summary{net4("vpn", "172.28.0.0/16", nil)},
@@ -432,7 +432,7 @@ func TestDataUnderAnotherPrefix(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			require.ErrorContains(t, err, "namePrefix: the stack's data is in "+test.found+", and with the prefix blue it would start on empty volumes")
+			require.ErrorContains(t, err, "namePrefix: the stack's data is in "+test.found+", and with the prefix blue it would start with empty volumes")
 			require.ErrorContains(t, err, "keep the data: pulumi config set -s test --path volumes.pgdata green_pgdata")
 			require.ErrorContains(t, err, "docker volume create $v")
 		})
@@ -444,12 +444,12 @@ func TestSameEngine(t *testing.T) {
 	require.NoError(t, preflight.SameEngine("dev", engine.Ref{}, here), "a new stack takes any")
 	require.NoError(t, preflight.SameEngine("dev", engine.Ref{ID: "HERE", Host: "ssh://me"}, here), "by another way to it")
 	err := preflight.SameEngine("dev", engine.Ref{ID: "THERE", Host: "tcp://there:2376"}, here)
-	require.ErrorContains(t, err, "stack dev lives on the engine at tcp://there:2376 (ID THERE), and docker now leads to another, at unix:///var/run/docker.sock (ID HERE)")
+	require.ErrorContains(t, err, "stack dev runs on the engine at tcp://there:2376 (ID THERE), but docker now connects to another, at unix:///var/run/docker.sock (ID HERE)")
 	require.ErrorContains(t, err, "DOCKER_HOST=tcp://there:2376")
 	require.ErrorContains(t, err, "platform init -s dev --move-engine")
 }
 
-func TestAStackOfThisNameThatIsAnothers(t *testing.T) {
+func TestAnotherStackOfTheSameName(t *testing.T) {
 	labels := map[string]string{"trading-platform.stack": "test", "trading-platform.id": "theirs"}
 	e := &enginetest.Engine{Containers: []container.Summary{running("trading_platform_redis", labels)}}
 	found := findings(t, e, with(map[string]string{"identity": "ours"}))

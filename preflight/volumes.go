@@ -14,8 +14,8 @@ import (
 	"trading-platform/settings"
 )
 
-// volumes finds data that the stack would start beside, with an empty database and
-// without a word: of an old Compose stack, or its own under other names.
+// volumes finds existing data that the stack would not use, because it would silently
+// start with an empty database: data of an old Compose stack, or its own under other names.
 func (c *check) volumes() error {
 	all, err := listVolumes(c.ctx, c.engine)
 	if err != nil {
@@ -24,15 +24,15 @@ func (c *check) volumes() error {
 	for _, want := range c.plan.Volumes {
 		if want.TakeOver && all[want.Name] == nil {
 			c.faults.Add(settings.Project+":volumes."+want.Key,
-				"docker volume ls, and name one of those, or: pulumi config rm -s "+c.plan.Stack+" --path volumes."+want.Key,
+				"name one that `docker volume ls` shows, or: pulumi config rm -s "+c.plan.Stack+" --path volumes."+want.Key,
 				"there is no volume %s to take over", want.Name)
 		}
 	}
 	c.renamed(all)
 	for _, old := range oldCompose(all, c.plan, c.set) {
 		c.faults.Add("volume "+c.plan.Volume("pgdata").Name, strings.Join(old.takeOver(c), " && ")+
-			"; or, to leave it alone: "+c.config("--path 'ignoreCompose[0]'", old.Project),
-			"is not there yet, while the old Compose project %s left its data in %s: the stack would start with an empty database beside a full one",
+			"; or, to ignore it: "+c.config("--path 'ignoreCompose[0]'", old.Project),
+			"does not exist yet, but the old Compose project %s left its data in %s: the stack would start with an empty database",
 			old.Project, old.Volumes["pgdata"])
 	}
 	return nil
@@ -50,12 +50,12 @@ func listVolumes(ctx context.Context, engine client.APIClient) (map[string]*volu
 	return all, nil
 }
 
-// renamed finds the stack's own data under names that it would no longer use, as
-// after a change of namePrefix. A volume that exists under the new name is a decision.
+// renamed finds the stack's own data under names that it would no longer use, as after a
+// change of namePrefix. If a volume with the new name exists, the user has decided to use it.
 func (c *check) renamed(all map[string]*volume.Volume) {
 	var names, keep, empty []string
 	for _, want := range c.plan.Volumes {
-		old := c.before[want.Key]
+		old := c.lastVolumes[want.Key]
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			if old == "" && all[name].Labels[plan.VolumeLabel] == want.Key && c.plan.Owns(all[name].Labels) {
 				old = name
@@ -72,25 +72,25 @@ func (c *check) renamed(all map[string]*volume.Volume) {
 		return
 	}
 	c.faults.Add(settings.Project+":namePrefix",
-		"keep the data: "+strings.Join(keep, " && ")+"; or go back to the old prefix; or start empty beside it: for v in "+strings.Join(empty, " ")+"; do docker volume create $v; done",
-		"the stack's data is in %s, and with the prefix %s it would start on empty volumes", strings.Join(names, ", "), c.plan.NamePrefix)
+		"keep the data: "+strings.Join(keep, " && ")+"; or go back to the old prefix; or start with empty volumes: for v in "+strings.Join(empty, " ")+"; do docker volume create $v; done",
+		"the stack's data is in %s, and with the prefix %s it would start with empty volumes", strings.Join(names, ", "), c.plan.NamePrefix)
 }
 
-// OldStack is what the old Compose stack left on an engine.
+// OldStack is what an old Compose stack left on an engine.
 type OldStack struct {
 	Project string
-	Volumes map[string]string // names by the catalog's
+	Volumes map[string]string // names on the engine, by name in the catalog
 }
 
-// OldCompose finds old Compose stacks whose data a stack could take over: those that
-// the settings neither take over nor ignore, while the stack has no database yet.
+// OldCompose finds old Compose stacks whose data a stack could take over. It returns none
+// if the stack already has a database, or if the settings take over or ignore the data.
 func OldCompose(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) ([]OldStack, error) {
 	all, err := listVolumes(ctx, engine)
 	return oldCompose(all, p, set), err
 }
 
-// oldVolumes is how many volumes of the old stack's names a Compose project must
-// have, pgdata among them. The names alone are common.
+// oldVolumes is how many volumes with the names of our stack a Compose project must have,
+// including pgdata. A single one of these names is common.
 const oldVolumes = 3
 
 func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Settings) []OldStack {
@@ -117,7 +117,7 @@ func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Setti
 	return old
 }
 
-// takeOver gives the commands that take an old stack's volumes over.
+// takeOver returns the commands that take over an old stack's volumes.
 func (o OldStack) takeOver(c *check) []string {
 	var take []string
 	for _, v := range c.plan.Volumes {

@@ -15,15 +15,15 @@ import (
 	"trading-platform/plan"
 )
 
-// notDown refuses an up that would change nothing and call a stack up whose
-// containers do not run: Pulumi compares with its state, and looks at the engine
-// only in a refresh. `platform up` has put such things right before it runs Pulumi,
-// and says so.
-func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
-	if host.Getenv(observe.Done) != "" {
+// checkRunning returns an error if containers of the state are not running on the
+// engine. Pulumi compares with its state, and with the engine only in a refresh, so that
+// a plain `pulumi up` would succeed without a change. `platform up` has started such
+// containers before it runs Pulumi, and says so by observe.ComparedVariable.
+func checkRunning(ctx *pulumi.Context, host Host, engine client.APIClient, root string, p *plan.Plan, last outputs) error {
+	if host.Getenv(observe.ComparedVariable) != "" {
 		return nil
 	}
-	if all, err := runs(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
+	if all, err := allRunning(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
 		return err
 	}
 	export, err := host.Export(ctx.Context(), root, fmt.Sprintf("%s/%s/%s", ctx.Organization(), ctx.Project(), ctx.Stack()))
@@ -34,27 +34,27 @@ func notDown(ctx *pulumi.Context, host Host, engine client.APIClient, root strin
 	if err != nil {
 		return err
 	}
-	found, err := observe.Look(ctx.Context(), engine, p, state)
+	found, err := observe.Compare(ctx.Context(), engine, p, state)
 	if err != nil {
 		return err
 	}
 	down := found.Down()
 	if len(down) == 0 {
-		return nil // a refresh has taken them out of the state since
+		return nil // a refresh has removed them from the state
 	}
 	f := fault.Fault{
 		Where: "stack " + p.Stack,
-		What:  "the state has these as running, and the engine does not: " + strings.Join(down, ", "),
+		What:  "these run according to the state, but not on the engine: " + strings.Join(down, ", "),
 		Fix:   "make up STACK=" + p.Stack + "; or, with pulumi alone: pulumi refresh -s " + p.Stack + ", then pulumi up -s " + p.Stack,
 	}
 	if ctx.DryRun() {
-		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` brings them back; this preview does not show it.", nil)
+		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` starts them again, which this preview does not show.", nil)
 	}
 	return fault.List{f}
 }
 
-// runs tells whether all the named containers of a stack run.
-func runs(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
+// allRunning reports whether all named containers of a stack are running.
+func allRunning(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
 	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{
 		Filters: client.Filters{}.Add("label", plan.StackLabel+"="+stack).Add("status", "running", "restarting"),
 	})
@@ -73,7 +73,7 @@ func runs(ctx context.Context, engine client.APIClient, stack string, names []st
 	return true, nil
 }
 
-// Export runs `pulumi stack export`.
+// Export runs `pulumi stack export`, and returns what it prints.
 func Export(ctx context.Context, root, stack string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "pulumi", "stack", "export", "-s", stack)
 	cmd.Dir = root

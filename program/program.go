@@ -1,5 +1,5 @@
-// Package program is what `pulumi` runs: it reads the settings, resolves the plan,
-// looks whether the engine can take it, and only then registers anything.
+// Package program is the Pulumi program: it reads the settings, resolves the plan,
+// checks whether the plan can run on the engine, and only then registers resources.
 package program
 
 import (
@@ -27,21 +27,21 @@ import (
 	"trading-platform/stack"
 )
 
-// Host is what the program needs from around it.
+// Host holds the parts of the program's environment that tests replace.
 type Host struct {
-	// Root is the project's folder, where Pulumi does not say it; empty for the current one.
+	// Root is the project's folder, used if Pulumi does not pass it; empty for the current folder.
 	Root   string
 	Getenv func(string) string
-	// Engine opens the engine for the preflight. Its error is not the program's:
-	// the provider will say better what is wrong.
+	// Engine opens the engine for the preflight. The program ignores its error, because
+	// the provider reports the cause in more detail.
 	Engine func(context.Context) (*client.Client, engines.Ref, error)
-	// Export gives the stack's state as `pulumi stack export` prints it.
+	// Export returns the stack's state as `pulumi stack export` prints it.
 	Export func(ctx context.Context, root, stack string) ([]byte, error)
 }
 
 // Run is the Pulumi program.
 func Run(ctx *pulumi.Context, host Host) error {
-	// An old language host does not say; it runs the program in the project's folder.
+	// An old language host does not pass the root folder, but runs the program in it.
 	root, err := filepath.Abs(cmp.Or(ctx.RootDirectory(), host.Root, "."))
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if err := faults.Gather(err); err != nil {
 		return err
 	}
-	if err := faults.Gather(sameProvider(last, set)); err != nil {
+	if err := faults.Gather(checkProvider(last, set)); err != nil {
 		return err
 	}
 	home := set.Engine
@@ -82,12 +82,12 @@ func Run(ctx *pulumi.Context, host Host) error {
 		}
 		home = here
 		if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
-			buildPlatform = "linux/" + v.Arch // the engine can be on another machine than this
+			buildPlatform = "linux/" + v.Arch // the engine can run on another machine
 		}
 		if err := faults.Gather(preflight.Check(ctx.Context(), engine, p, set, last.Volumes)); err != nil {
 			return errors.Join(faults.Err(), err)
 		}
-		if err := faults.Gather(notDown(ctx, host, engine, root, p, last)); err != nil {
+		if err := faults.Gather(checkRunning(ctx, host, engine, root, p, last)); err != nil {
 			return errors.Join(faults.Err(), err)
 		}
 	} else if home.Host == "" {
@@ -105,7 +105,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 				return err
 			}
 			if len(made) > 0 {
-				if err := ctx.Log.Info("made folders of the checkout that did not exist, empty: "+strings.Join(made, ", "), nil); err != nil {
+				if err := ctx.Log.Info("created missing folders of the checkout: "+strings.Join(made, ", "), nil); err != nil {
 					return err
 				}
 			}
@@ -116,13 +116,13 @@ func Run(ctx *pulumi.Context, host Host) error {
 			}
 		}
 	}
-	return standUp(ctx, p, home, buildPlatform)
+	return register(ctx, p, home, buildPlatform)
 }
 
-// standUp registers the platform under the provider that the stack is made with.
-func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
-	// The address is spelt out, so that it stands in the state and destroy, which runs no
-	// program, goes to the same engine whatever DOCKER_HOST says then.
+// register registers the provider that the stack uses, and the platform with it.
+func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatform string) error {
+	// The address is set explicitly, so that it is in the state: destroy does not run the
+	// program, and must use the same engine even if DOCKER_HOST has changed.
 	args := &docker.ProviderArgs{Host: pulumi.String(engine.Host)}
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
@@ -147,12 +147,12 @@ func standUp(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfor
 	return nil
 }
 
-// logins names, for each registry that a plan's images come from, the file in which `docker login` keeps its password: the
-// official plugin does not look there by itself. No password gets into the state.
+// logins returns, for each registry of a plan's images, the file in which `docker login` stores the password. The
+// official plugin does not look there itself. The state has only the file's path, and no password.
 func logins(p *plan.Plan) docker.ProviderRegistryAuthArray {
 	file, err := config.Load(engines.ConfigDir())
 	if err != nil {
-		return nil // the registry will say that it wants a login
+		return nil // the registry reports that it needs a login
 	}
 	var found docker.ProviderRegistryAuthArray
 	seen := map[string]bool{}
@@ -170,15 +170,15 @@ func logins(p *plan.Plan) docker.ProviderRegistryAuthArray {
 	return found
 }
 
-// outputs are what the stack's last run remembers for the next.
+// outputs are those outputs of the stack's last run that the next run needs.
 type outputs struct {
 	Provider   string
 	Engine     engines.Ref
 	Containers []string          // names
-	Volumes    map[string]string // names by the catalog's
+	Volumes    map[string]string // names on the engine, by name in the catalog
 }
 
-// lastOutputs reads the stack's own last outputs; a new stack has none.
+// lastOutputs reads the outputs of the stack's last run; a new stack has none.
 func lastOutputs(ctx *pulumi.Context) (outputs, error) {
 	args := struct {
 		Name string `pulumi:"name"`
@@ -186,7 +186,7 @@ func lastOutputs(ctx *pulumi.Context) (outputs, error) {
 	var read struct {
 		Outputs map[string]any `pulumi:"outputs"`
 	}
-	// A local backend writes the stack's file as the run goes on, and reads it half written when we ask just then.
+	// A local backend writes the stack's file during the run, and a read at that moment can fail.
 	err := ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read)
 	for try := 0; err != nil && try < 10; try++ {
 		time.Sleep(100 * time.Millisecond)
@@ -208,7 +208,7 @@ func lastOutputs(ctx *pulumi.Context) (outputs, error) {
 	return out, nil
 }
 
-// texts gives the texts of a map.
+// texts returns the strings of a map.
 func texts(value any) map[string]string {
 	out := map[string]string{}
 	object, _ := value.(map[string]any)
@@ -220,17 +220,17 @@ func texts(value any) map[string]string {
 	return out
 }
 
-// sameProvider refuses to run a stack with a provider other than the one that made
-// it: neither can read the other's state.
-func sameProvider(last outputs, set *settings.Settings) error {
+// checkProvider returns an error if the stack was made with another provider. Neither
+// provider can read the other's state.
+func checkProvider(last outputs, set *settings.Settings) error {
 	if last.Provider == "" || last.Provider == set.Provider {
 		return nil
 	}
 	return fault.List{{
 		Where: settings.Project + ":provider",
-		What:  fmt.Sprintf("the stack was made with the %s docker provider, and cannot go on with the %s one", last.Provider, set.Provider),
-		Fix: fmt.Sprintf("go back: %s; or move over, keeping the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
-			settings.Set(set.Stack, "provider", last.Provider), settings.Set(set.Stack, "provider", last.Provider), set.Stack,
-			settings.Set(set.Stack, "provider", set.Provider), set.Stack),
+		What:  fmt.Sprintf("the stack was made with the %s docker provider, and cannot be used with the %s one", last.Provider, set.Provider),
+		Fix: fmt.Sprintf("keep that provider: %s; or change it and keep the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
+			settings.SetCommand(set.Stack, "provider", last.Provider), settings.SetCommand(set.Stack, "provider", last.Provider), set.Stack,
+			settings.SetCommand(set.Stack, "provider", set.Provider), set.Stack),
 	}}
 }

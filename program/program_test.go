@@ -25,7 +25,7 @@ import (
 	"trading-platform/program"
 )
 
-// monitor stands in for the Pulumi engine.
+// monitor is a fake Pulumi engine.
 type monitor struct {
 	mu      sync.Mutex
 	all     []pulumi.MockResourceArgs
@@ -60,7 +60,7 @@ func (m *monitor) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	return resource.PropertyMap{"name": args.Args["name"], "outputs": resource.NewObjectProperty(m.outputs)}, failure
 }
 
-// run runs the program with a config on an engine; on none where that is nil.
+// run runs the program with a config on an engine, or without an engine if it is nil.
 func run(t *testing.T, m *monitor, preview bool, e *enginetest.Engine, config map[string]string) error {
 	t.Helper()
 	text := map[string]string{}
@@ -109,8 +109,8 @@ func TestFourFaultsGiveOneErrorAndNothingIsRegistered(t *testing.T) {
 			require.ErrorContains(t, err, `4 things are wrong, and nothing was changed:
   1. trading-platform:portOfset: no such setting; did you mean portOffset?
      Fix: pulumi config rm -s dev portOfset
-  2. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set
-     Fix: platform init -s dev makes one up, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
+  2. trading-platform:ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, but not set
+     Fix: platform init -s dev generates one, or: pulumi config set -s dev --secret ALERT_RECIPIENT_HASH_SECRET
   3. container trading_platform_redis: taken by something else
      Fix: docker rm -f trading_platform_redis; or pulumi config set -s dev namePrefix <another>
   4. port `+l.Addr().String()+` of grafana: taken by a program on this host
@@ -120,8 +120,8 @@ func TestFourFaultsGiveOneErrorAndNothingIsRegistered(t *testing.T) {
 	}
 }
 
-// A wrong value in one place must not keep the rest from being looked at.
-func TestMalformedSettingsDoNotHideTheEnginesFindings(t *testing.T) {
+// An invalid value must not prevent the other checks.
+func TestMalformedSettingsDoNotHideFaultsOfTheEngine(t *testing.T) {
 	m := &monitor{}
 	e := &enginetest.Engine{Containers: []container.Summary{{ID: "x", Names: []string{"/trading_platform_redis"}}}}
 	err := run(t, m, false, e, map[string]string{
@@ -167,9 +167,9 @@ func TestTheProviderIsRemembered(t *testing.T) {
 		"the same, official": {made("official"), "official", ""},
 		"the same, offline":  {made("offline"), "offline", ""},
 		"official, then offline": {made("official"), "offline", `One thing is wrong, and nothing was changed:
-  1. trading-platform:provider: the stack was made with the official docker provider, and cannot go on with the offline one
-     Fix: go back: pulumi config set -s dev provider official; or move over, keeping the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
-		"offline, then official": {made("offline"), "official", `the stack was made with the offline docker provider, and cannot go on with the official one`},
+  1. trading-platform:provider: the stack was made with the official docker provider, and cannot be used with the offline one
+     Fix: keep that provider: pulumi config set -s dev provider official; or change it and keep the data: pulumi config set -s dev provider official && pulumi destroy -s dev && pulumi config set -s dev provider offline && pulumi up -s dev`},
+		"offline, then official": {made("offline"), "official", `the stack was made with the offline docker provider, and cannot be used with the official one`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{outputs: test.outputs}
@@ -203,7 +203,7 @@ func TestTheProviderIsRemembered(t *testing.T) {
 	})
 }
 
-// A state that says that everything runs keeps `pulumi up` from looking at the engine.
+// If everything runs according to the state, `pulumi up` does not check the engine.
 func TestAnUpOfAStackThatIsDownIsRefused(t *testing.T) {
 	last := resource.PropertyMap{"containers": resource.NewProperty([]resource.PropertyValue{resource.NewProperty("trading_platform_redis")})}
 	export := `{"version": 3, "deployment": {"resources": [
@@ -213,7 +213,7 @@ func TestAnUpOfAStackThatIsDownIsRefused(t *testing.T) {
 	config := map[string]string{"portOffset": "17300", "identity": "ours"}
 
 	err := run(t, &monitor{outputs: last, export: export}, false, &enginetest.Engine{}, config)
-	require.ErrorContains(t, err, "stack dev: the state has these as running, and the engine does not: trading_platform_redis")
+	require.ErrorContains(t, err, "stack dev: these run according to the state, but not on the engine: trading_platform_redis")
 	require.ErrorContains(t, err, "make up STACK=dev; or, with pulumi alone: pulumi refresh -s dev, then pulumi up -s dev")
 	require.NoError(t, run(t, &monitor{outputs: last, export: export}, true, &enginetest.Engine{}, config), "a preview warns")
 	require.NoError(t, run(t, &monitor{outputs: last, export: `{"version": 3}`}, false, &enginetest.Engine{}, config), "after a refresh")
@@ -233,7 +233,7 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{outputs: test.outputs}
 			err := run(t, m, false, &enginetest.Engine{}, map[string]string{"portOffset": "17300", "engine": test.config})
-			require.ErrorContains(t, err, "stack dev lives on the engine at tcp://there:2375 (ID THERE)")
+			require.ErrorContains(t, err, "stack dev runs on the engine at tcp://there:2375 (ID THERE)")
 			assert.Empty(t, m.all)
 		})
 	}
@@ -248,8 +248,8 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 	assert.Fail(t, "no provider")
 }
 
-// A preview touches nothing, the checkout neither.
-func TestFoldersOfTheCheckoutAreMadeOnUpAlone(t *testing.T) {
+// A preview changes nothing, not even in the checkout.
+func TestFoldersOfTheCheckoutAreCreatedOnlyByUp(t *testing.T) {
 	for name, preview := range map[string]bool{"preview": true, "up": false} {
 		t.Run(name, func(t *testing.T) {
 			checkout := t.TempDir()
@@ -266,7 +266,7 @@ func TestFoldersOfTheCheckoutAreMadeOnUpAlone(t *testing.T) {
 	}
 }
 
-func TestTheProgramStandsTheStackUp(t *testing.T) {
+func TestTheProgramRegistersTheStack(t *testing.T) {
 	for name, preview := range map[string]bool{"preview": true, "up": false} {
 		t.Run(name, func(t *testing.T) {
 			m := &monitor{}
@@ -286,7 +286,7 @@ func TestTheProgramStandsTheStackUp(t *testing.T) {
 	}
 }
 
-// An image is built where the engine is, which can be another machine than this.
+// An image is built on the engine's host, which can be another machine.
 func TestBuildsAreForTheEnginesArchitecture(t *testing.T) {
 	t.Chdir("..") // where the reference app's Dockerfile is
 	for name, test := range map[string]struct {
@@ -314,14 +314,14 @@ func TestBuildsAreForTheEnginesArchitecture(t *testing.T) {
 	}
 }
 
-// Where the engine cannot be asked, the provider says what is wrong.
-func TestAnEngineThatDoesNotAnswerIsTheProvidersToReport(t *testing.T) {
+// If the engine does not answer, the provider reports the cause.
+func TestAnEngineThatDoesNotAnswerIsLeftToTheProvider(t *testing.T) {
 	m := &monitor{}
 	require.NoError(t, run(t, m, true, nil, nil))
 	assert.NotEmpty(t, m.all)
 }
 
-func TestAnEngineThatFailsOnTheWayStopsTheRun(t *testing.T) {
+func TestAnEngineThatFailsDuringThePreflightStopsTheRun(t *testing.T) {
 	m := &monitor{}
 	err := run(t, m, false, &enginetest.Engine{Broken: []string{"/networks"}}, map[string]string{"portOffset": "17300"})
 	require.ErrorContains(t, err, "asking the engine for its networks: ")

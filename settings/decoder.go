@@ -22,34 +22,34 @@ import (
 	"trading-platform/fault"
 )
 
-// decoder reads typed values out of a source. A wrong one is noted as a fault
-// and read as its zero value, so that the faults after it are found as well.
+// decoder reads typed values from a source. It records an invalid value as a fault and
+// continues with a default, so that the faults after it are found as well.
 type decoder struct {
 	src    Source
-	known  []string // the keys asked for, which are all there are
+	known  []string // the keys that were read; no others exist
 	faults fault.List
 }
 
-// fault notes what is wrong with a key.
+// fault records what is wrong with a key.
 func (d *decoder) fault(key, fix, what string, args ...any) {
 	d.faults.Add(Project+":"+key, fix, what, args...)
 }
 
-// wrong notes a value of the wrong type.
-func (d *decoder) wrong(key, value, want, example string) {
+// invalid records a value that is not what the setting needs; want says what it needs.
+func (d *decoder) invalid(key, value, want, example string) {
 	if d.src.Secret[key] {
 		value = Hidden
 	}
-	d.fault(key, Set(d.src.Stack, key, example), "%q is not %s", value, want)
+	d.fault(key, SetCommand(d.src.Stack, key, example), "%q is not %s", value, want)
 }
 
-// misshapen notes a value of another shape where a list or map is wanted. It has to
-// go first: Pulumi sets no name inside of a list.
-func (d *decoder) misshapen(key, value, want, path, example string) {
+// wrongShape records a value that is not the list or map that it should be. The fix
+// removes it first, because Pulumi cannot set a path inside of another type.
+func (d *decoder) wrongShape(key, value, want, path, example string) {
 	if d.src.Secret[key] {
 		value = Hidden
 	}
-	d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key+" && "+Set(d.src.Stack, "--path "+path, example), "%q is not %s", value, want)
+	d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key+" && "+SetCommand(d.src.Stack, "--path "+path, example), "%q is not %s", value, want)
 }
 
 func (d *decoder) raw(key string) (string, bool) {
@@ -58,69 +58,69 @@ func (d *decoder) raw(key string) (string, bool) {
 	return value, value != ""
 }
 
-func (d *decoder) text(key, otherwise string) string {
+func (d *decoder) text(key, fallback string) string {
 	if value, ok := d.raw(key); ok {
 		return value
 	}
-	return otherwise
+	return fallback
 }
 
-func (d *decoder) integer(key string, otherwise int) int {
+func (d *decoder) integer(key string, fallback int) int {
 	value, ok := d.raw(key)
 	if !ok {
-		return otherwise
+		return fallback
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil {
-		d.wrong(key, value, "a whole number", strconv.Itoa(otherwise))
+		d.invalid(key, value, "a whole number", strconv.Itoa(fallback))
 	}
 	return n
 }
 
-func (d *decoder) boolean(key string, otherwise bool) bool {
+func (d *decoder) boolean(key string, fallback bool) bool {
 	switch value, ok := d.raw(key); {
 	case !ok:
-		return otherwise
+		return fallback
 	case value == "true" || value == "false":
 		return value == "true"
 	default:
-		d.wrong(key, value, "true or false", strconv.FormatBool(otherwise))
-		return otherwise
+		d.invalid(key, value, "true or false", strconv.FormatBool(fallback))
+		return fallback
 	}
 }
 
-func (d *decoder) address(key, otherwise string) netip.Addr {
-	value := d.text(key, otherwise)
+func (d *decoder) address(key, fallback string) netip.Addr {
+	value := d.text(key, fallback)
 	a, err := netip.ParseAddr(value)
 	if err != nil {
-		d.wrong(key, value, "an IP address", otherwise)
-		return netip.MustParseAddr(otherwise)
+		d.invalid(key, value, "an IP address", fallback)
+		return netip.MustParseAddr(fallback)
 	}
 	return a
 }
 
-func (d *decoder) prefix(key, otherwise string) netip.Prefix {
-	value := d.text(key, otherwise)
+func (d *decoder) prefix(key, fallback string) netip.Prefix {
+	value := d.text(key, fallback)
 	p, err := netip.ParsePrefix(value)
 	if err != nil || !p.Addr().Is4() || p.Bits() > 28 {
-		d.wrong(key, value, "an IPv4 subnet of at least 16 addresses, such as 172.28.0.0/16", otherwise)
-		return netip.MustParsePrefix(otherwise)
+		d.invalid(key, value, "an IPv4 subnet of at least 16 addresses, such as 172.28.0.0/16", fallback)
+		return netip.MustParsePrefix(fallback)
 	}
 	if p != p.Masked() {
-		d.fault(key, Set(d.src.Stack, key, p.Masked().String()), "%s has host bits set", value)
+		d.fault(key, SetCommand(d.src.Stack, key, p.Masked().String()), "%s has host bits set", value)
 	}
 	return p.Masked()
 }
 
-// within reads an address that lies in a subnet; the default is the subnet's tenth.
-func (d *decoder) within(key string, subnet netip.Prefix) netip.Addr {
+// addressIn reads an address that lies in a subnet; the default is the subnet's tenth.
+func (d *decoder) addressIn(key string, subnet netip.Prefix) netip.Addr {
 	tenth := subnet.Addr()
 	for range 10 {
 		tenth = tenth.Next()
 	}
 	a := d.address(key, tenth.String())
 	if a.IsValid() && (!subnet.Contains(a) || a == subnet.Addr() || a == subnet.Addr().Next()) {
-		d.fault(key, Set(d.src.Stack, key, tenth.String()),
+		d.fault(key, SetCommand(d.src.Stack, key, tenth.String()),
 			"%s is not an address that a container can have in the subnet %s (its first is the gateway)", a, subnet)
 	}
 	return a
@@ -137,7 +137,7 @@ func (d *decoder) version(key string) Version {
 	v.Major, err1 = strconv.Atoi(major)
 	v.Minor, err2 = strconv.Atoi(minor)
 	if errors.Join(err1, err2) != nil {
-		d.wrong(key, value, `an API version such as "1.44" (quote it)`, `'"1.44"'`)
+		d.invalid(key, value, `an API version such as "1.44" (quote it)`, `'"1.44"'`)
 	}
 	return v
 }
@@ -145,7 +145,7 @@ func (d *decoder) version(key string) Version {
 func (d *decoder) choice(key string, choices ...string) string {
 	value := d.text(key, choices[0])
 	if !slices.Contains(choices, value) {
-		d.wrong(key, value, "one of "+strings.Join(choices, ", "), choices[0])
+		d.invalid(key, value, "one of "+strings.Join(choices, ", "), choices[0])
 	}
 	return value
 }
@@ -156,20 +156,20 @@ func (d *decoder) path(key string) string {
 	return Path(d.src.Root, home, value)
 }
 
-// folder reads the path of a folder that must be there.
+// folder reads the path of a folder that must exist.
 func (d *decoder) folder(key string) string {
 	path := d.path(key)
 	if path == "" {
 		return ""
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		d.fault(key, Set(d.src.Stack, key, "<folder>")+", or: pulumi config rm -s "+d.src.Stack+" "+key,
+		d.fault(key, SetCommand(d.src.Stack, key, "<folder>")+", or: pulumi config rm -s "+d.src.Stack+" "+key,
 			"%s is not a folder", path)
 	}
 	return path
 }
 
-// list reads a list of texts. An example shows how to set one.
+// list reads a list of strings. example is an item that the fix sets.
 func (d *decoder) list(key, kind, example string) []string {
 	value, ok := d.raw(key)
 	if !ok {
@@ -177,7 +177,7 @@ func (d *decoder) list(key, kind, example string) []string {
 	}
 	var items []string
 	if err := json.Unmarshal([]byte(value), &items); err != nil {
-		d.misshapen(key, value, "a list of "+kind, "'"+key+"[0]'", example)
+		d.wrongShape(key, value, "a list of "+kind, "'"+key+"[0]'", example)
 		return nil
 	}
 	slices.Sort(items)
@@ -193,7 +193,7 @@ func (d *decoder) names(key, kind string, known []string) []string {
 	return names
 }
 
-// engine reads the engine that `platform init` recorded. Both parts are needed.
+// engine reads the engine that `platform init` recorded. It must have both an ID and a host.
 func (d *decoder) engine(key string) engine.Ref {
 	value, ok := d.raw(key)
 	if !ok {
@@ -201,20 +201,20 @@ func (d *decoder) engine(key string) engine.Ref {
 	}
 	var ref engine.Ref
 	if err := json.Unmarshal([]byte(value), &ref); err != nil || (ref.ID == "") != (ref.Host == "") {
-		d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key+", and the next `platform up` records it again",
-			"%q is not an engine's id and host, as `platform init` writes them", value)
+		d.fault(key, "pulumi config rm -s "+d.src.Stack+" "+key+"; the next `platform up` records it again",
+			"%q is not the id and host of an engine, as `platform init` writes them", value)
 	}
 	return ref
 }
 
 func (d *decoder) checkName(key, kind, name string, known []string) {
 	if !slices.Contains(known, name) {
-		d.fault(key, fmt.Sprintf("one of %s", strings.Join(known, ", ")),
+		d.fault(key, fmt.Sprintf("use one of %s", strings.Join(known, ", ")),
 			"no %s %q%s", kind, name, fault.DidYouMean(name, known))
 	}
 }
 
-// scalars reads a map of strings, numbers and booleans as strings.
+// scalars reads a map of strings, numbers and booleans. It returns them as strings.
 func (d *decoder) scalars(key string) map[string]string {
 	value, ok := d.raw(key)
 	if !ok {
@@ -222,14 +222,14 @@ func (d *decoder) scalars(key string) map[string]string {
 	}
 	object := map[string]json.RawMessage{}
 	if err := json.Unmarshal([]byte(value), &object); err != nil {
-		d.misshapen(key, value, "a map", key+".<name>", "<value>")
+		d.wrongShape(key, value, "a map", key+".<name>", "<value>")
 		return nil
 	}
 	out := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		text, ok := scalar(object[name])
 		if !ok {
-			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "<value>"), "is not a plain value")
+			d.fault(key+"."+name, SetCommand(d.src.Stack, "--path "+key+"."+name, "<value>"), "is not a plain value")
 			continue
 		}
 		out[name] = text
@@ -250,7 +250,7 @@ func scalar(raw json.RawMessage) (string, bool) {
 	return text, !strings.HasPrefix(text, "{") && !strings.HasPrefix(text, "[")
 }
 
-// texts reads a map whose keys are known names.
+// texts reads a map of strings whose keys are known names.
 func (d *decoder) texts(key, kind string, known []string) map[string]string {
 	all := d.scalars(key)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -267,20 +267,20 @@ func (d *decoder) images(key string) map[string]string {
 	all := d.texts(key, "service", append(catalog.ServiceNames(), Reference))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if _, err := reference.ParseNormalizedNamed(all[name]); err != nil {
-			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, "<repository>:<tag>"), "%q is not an image reference: %v", all[name], err)
+			d.fault(key+"."+name, SetCommand(d.src.Stack, "--path "+key+"."+name, "<repository>:<tag>"), "%q is not an image reference: %v", all[name], err)
 		}
 	}
 	return all
 }
 
-// numbers reads a map of whole numbers from least to most; hint is added to a fault.
-func (d *decoder) numbers(key, kind string, known []string, least, most int, hint string) map[string]int {
+// numbers reads a map of integers from lowest to highest; hint is appended to the message of a fault.
+func (d *decoder) numbers(key, kind string, known []string, lowest, highest int, hint string) map[string]int {
 	out := map[string]int{}
 	for name, text := range d.texts(key, kind, known) {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < least || n > most {
-			d.fault(key+"."+name, Set(d.src.Stack, "--path "+key+"."+name, strconv.Itoa(least)),
-				"%q is not a number from %d to %d%s", text, least, most, hint)
+		if err != nil || n < lowest || n > highest {
+			d.fault(key+"."+name, SetCommand(d.src.Stack, "--path "+key+"."+name, strconv.Itoa(lowest)),
+				"%q is not a number from %d to %d%s", text, lowest, highest, hint)
 			continue
 		}
 		out[name] = n
@@ -288,7 +288,7 @@ func (d *decoder) numbers(key, kind string, known []string, least, most int, hin
 	return out
 }
 
-// scalable gives the services that take replicas.
+// scalable returns the names of the services that can have replicas.
 func scalable() []string {
 	var names []string
 	for _, s := range catalog.Services() {
@@ -306,7 +306,7 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 	}
 	object := map[string]map[string]json.RawMessage{}
 	if err := json.Unmarshal([]byte(value), &object); err != nil {
-		d.misshapen(key, value, "a map of services to maps of variables", key+".<service>.<NAME>", "<value>")
+		d.wrongShape(key, value, "a map of services to maps of variables", key+".<service>.<NAME>", "<value>")
 		return nil
 	}
 	out := map[string]map[string]Value{}
@@ -316,7 +316,7 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 		for name, raw := range object[service] {
 			text, ok := scalar(raw)
 			if !ok || !variableName.MatchString(name) {
-				d.fault(key+"."+service+"."+name, Set(d.src.Stack, "--path "+key+"."+service+"."+name, "<value>"),
+				d.fault(key+"."+service+"."+name, SetCommand(d.src.Stack, "--path "+key+"."+service+"."+name, "<value>"),
 					"is not a variable with a plain value")
 				continue
 			}
@@ -330,12 +330,13 @@ func (d *decoder) serviceEnv(key string) map[string]map[string]Value {
 var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	upperCase    = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	// What the engine takes in names of containers and, in lower case, of images.
+	// What the engine accepts in names of containers and, in lower case, of images.
 	enginePrefix = regexp.MustCompile(`^[a-zA-Z0-9]+((\.|_|__|-)[a-zA-Z0-9]+)*$`)
 )
 
-// variables gathers the user's variables: the stack config over the dotenv file.
-// A dotenv file may hold what is no business of this stack; the config may not.
+// variables reads the user's variables from the dotenv file and from the stack config,
+// which takes precedence. A dotenv file may contain variables that no service uses; the
+// config may not.
 func (d *decoder) variables() map[string]Value {
 	out := map[string]Value{}
 	known := catalog.UserVariables()
@@ -343,10 +344,10 @@ func (d *decoder) variables() map[string]Value {
 		file, err := godotenv.Read(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			d.fault("envFile", "write it, one NAME=value a line, or: pulumi config rm -s "+d.src.Stack+" envFile", "no file %s", path)
+			d.fault("envFile", "write it with one NAME=value per line, or: pulumi config rm -s "+d.src.Stack+" envFile", "file %s does not exist", path)
 		case err != nil:
-			// The library quotes the line that it cannot read, which may hold a secret.
-			d.fault("envFile", "write NAME=value lines, quotes closed", "%s cannot be read as a dotenv file", path)
+			// The library's error quotes the line that it cannot read, which may contain a secret.
+			d.fault("envFile", "write one NAME=value per line, and close all quotes", "%s cannot be read as a dotenv file", path)
 		}
 		for _, name := range known {
 			if file[name] != "" {
@@ -356,8 +357,8 @@ func (d *decoder) variables() map[string]Value {
 	}
 	for name, text := range d.scalars("env") {
 		if !slices.Contains(known, name) {
-			d.fault("env."+name, "serviceEnv.<service>."+name+" gives a service a variable of your own",
-				"no service takes this variable%s", fault.DidYouMean(name, known))
+			d.fault("env."+name, "to give a service a variable of your own, set serviceEnv.<service>."+name,
+				"no service uses this variable%s", fault.DidYouMean(name, known))
 			continue
 		}
 		if text != "" {
@@ -374,27 +375,27 @@ func (d *decoder) variables() map[string]Value {
 	return out
 }
 
-// longestVariable is the most that Linux takes in one variable, its name, the equals sign and the end included.
-const longestVariable = 128 << 10
+// maxVariableSize is the largest variable that Linux accepts, including its name, the equals sign and the final NUL.
+const maxVariableSize = 128 << 10
 
-// oneLine are the variables whose value stands in a line of another program's input.
-var oneLine = []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "REDIS_PASSWORD"}
+// singleLine lists the variables whose value becomes part of one line of another program's input.
+var singleLine = []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "REDIS_PASSWORD"}
 
-// checkValues notes values that no container could be given. The keys stand under path;
-// it is empty for variables that are keys themselves. No value is printed.
+// checkValues records values that cannot be passed to a container. path is the prefix of
+// the variables' keys, empty for variables of the stack config. No value is printed.
 func (d *decoder) checkValues(path string, values map[string]Value) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		text := values[name].Text
 		var what string
 		switch {
 		case strings.ContainsRune(text, 0):
-			what = "holds a NUL, which no variable can"
+			what = "contains a NUL character, which a variable cannot"
 		case !utf8.ValidString(text):
-			what = "is not UTF-8, which Pulumi's config has to be"
-		case len(name)+len(text)+2 > longestVariable:
-			what = "is longer than the 128 KiB that Linux takes in a variable"
-		case strings.ContainsAny(text, "\r\n") && slices.Contains(oneLine, name):
-			what = "holds a line break, and has to be one line"
+			what = "is not valid UTF-8, which Pulumi's config requires"
+		case len(name)+len(text)+2 > maxVariableSize:
+			what = "is longer than the 128 KiB that Linux allows for a variable"
+		case strings.ContainsAny(text, "\r\n") && slices.Contains(singleLine, name):
+			what = "contains a line break, but must be a single line"
 		default:
 			continue
 		}
@@ -402,14 +403,14 @@ func (d *decoder) checkValues(path string, values map[string]Value) {
 		if path != "" {
 			key = "--path " + key
 		}
-		d.fault(path+name, SetSecret(d.src.Stack, key), "%s", what)
+		d.fault(path+name, SetSecretCommand(d.src.Stack, key), "%s", what)
 	}
 }
 
-// longestPrefix leaves room for what follows in the names of containers and images.
-const longestPrefix = 63
+// maxPrefixLength leaves room for the rest of the names of containers and images.
+const maxPrefixLength = 63
 
-// unknown notes the keys that nobody asked for.
+// unknown records the keys that no setting has.
 func (d *decoder) unknown() {
 	for _, key := range slices.Sorted(maps.Keys(d.src.Config)) {
 		if slices.Contains(d.known, key) {
@@ -423,22 +424,22 @@ func (d *decoder) unknown() {
 	}
 }
 
-// check notes what only several settings together get wrong.
+// check records values that are invalid in combination, or by the engine's rules.
 func (d *decoder) check(s *Settings) {
-	if !enginePrefix.MatchString(s.NamePrefix) || len(s.NamePrefix) > longestPrefix {
-		d.wrong("namePrefix", s.NamePrefix, "a name that the engine takes for containers and images (letters and digits, with a single . _ - between them, 63 at most)", "trading_platform")
+	if !enginePrefix.MatchString(s.NamePrefix) || len(s.NamePrefix) > maxPrefixLength {
+		d.invalid("namePrefix", s.NamePrefix, "a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)", "trading_platform")
 	}
 	if !strings.HasPrefix(s.DockerRoot, "/") || strings.Contains(s.DockerRoot, ":") {
-		d.wrong("dockerRoot", s.DockerRoot, "the absolute path of a folder on the engine's host", "/var/lib/docker")
+		d.invalid("dockerRoot", s.DockerRoot, "the absolute path of a folder on the engine's host", "/var/lib/docker")
 	}
 	if s.PortOffset < 0 || s.PortOffset > 50000 {
-		d.wrong("portOffset", strconv.Itoa(s.PortOffset), "between 0 and 50000", "1000")
+		d.invalid("portOffset", strconv.Itoa(s.PortOffset), "between 0 and 50000", "1000")
 	}
 	for _, p := range catalog.Profiles {
 		for other, why := range p.Conflicts {
 			if slices.Contains(s.Profiles, p.Name) && slices.Contains(s.Profiles, other) {
 				d.fault("profiles", fmt.Sprintf(
-					"give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s %s, pulumi up -s %s", p.Name, other),
+					"use two stacks, one of them with another namePrefix, portOffset and subnet: pulumi up -s %s, pulumi up -s %s", p.Name, other),
 					"%s and %s cannot be in one stack: %s", p.Name, other, why)
 			}
 		}

@@ -17,7 +17,7 @@ import (
 	"trading-platform/settings"
 )
 
-// assertFaults asserts that what is refused is refused with where it is and what to do.
+// assertFaults asserts that every fault has a place and a fix.
 func assertFaults(t *testing.T, err error) {
 	t.Helper()
 	var list fault.List
@@ -27,7 +27,7 @@ func assertFaults(t *testing.T, err error) {
 	}
 }
 
-// FuzzStackFile loads a stack file of any content: it is read, or refused with what is wrong.
+// FuzzStackFile loads a stack file with any content: it is read, or refused with faults.
 func FuzzStackFile(f *testing.F) {
 	for _, seed := range []string{
 		"config:\n  trading-platform:profiles: [dev]\n  trading-platform:env:\n    WEB_CONSOLE_USER: admin\n",
@@ -57,7 +57,7 @@ func FuzzStackFile(f *testing.F) {
 	})
 }
 
-// FuzzVariable gives a variable any value, as a key of its own, in env and in serviceEnv: it is carried through exactly, or refused.
+// FuzzVariable gives a variable any value, as a separate key, in env and in serviceEnv: it is kept exactly, or refused.
 func FuzzVariable(f *testing.F) {
 	for _, seed := range []string{
 		"hunter2", "two\nlines", "a\r\nb", "it's \"quoted\"", `\`, "$HOME ${HOME} $$", "100%41%", "\x00", "\xff\xfe", " blanks ", "[secret]", "true", "1e3", "null", "~",
@@ -99,7 +99,7 @@ func FuzzVariable(f *testing.F) {
 	})
 }
 
-// FuzzDotenv reads a dotenv file of any content: a value is the library's, or refused.
+// FuzzDotenv reads a dotenv file with any content: a value is what the library reads, or refused.
 func FuzzDotenv(f *testing.F) {
 	for _, seed := range []string{
 		"POSTGRES_PASSWORD=hunter2\n", "export LOG_LEVEL='a b' # c\n", "LOG_LEVEL=\"a\\nb\"\n", "POSTGRES_PASSWORD='a\nb'\n", "LOG_LEVEL=$HOME${X}\n", "LOG_LEVEL: DEBUG\n",
@@ -132,7 +132,7 @@ func FuzzDotenv(f *testing.F) {
 	})
 }
 
-// FuzzNames sets an image and a prefix: what is accepted is a name that the engine takes.
+// FuzzNames sets an image and a prefix: the engine accepts every name that the settings accept.
 func FuzzNames(f *testing.F) {
 	for _, seed := range []string{"redis:7", "blue-", "a.b/c", "localhost", "UPPER", "a__b", "a___b", "registry:5000/x@sha256:" + strings.Repeat("a", 64), "", "é", "a b", strings.Repeat("a", 300)} {
 		f.Add(seed)

@@ -1,5 +1,5 @@
-// Package settings turns a stack's config and dotenv file into one typed,
-// validated value, and reports every fault of it at once.
+// Package settings turns a stack's config and dotenv file into one typed, validated
+// value, and reports everything that is wrong with them at once.
 package settings
 
 import (
@@ -17,13 +17,13 @@ import (
 // Project is the name of the Pulumi project and the namespace of its config keys.
 const Project = "trading-platform"
 
-// Reference is the key of `images` for the reference app, which stands in for
-// every app that has no image and no checkout.
+// Reference is the key of `images` for the reference app, which replaces every app
+// that has neither an image nor a checkout.
 const Reference = "reference"
 
-// OfflineVersion is the version by which a stack asks for our provider plugin. It
-// is one that the official plugin never has, so that neither is taken for the
-// other where both are installed.
+// OfflineVersion is the version by which a stack requests the offline provider plugin.
+// The official plugin never has this version, so that Pulumi does not confuse the two
+// where both are installed.
 const OfflineVersion = "4.11.3-offline.1"
 
 // The providers that a stack can be made with.
@@ -43,8 +43,8 @@ type Value struct {
 type Settings struct {
 	Stack string // the stack's name; not a setting
 
-	Identity      string                      // identity: tells this stack from others of its name, on an engine that they share
-	Engine        engine.Ref                  // engine: the one that the stack lives on; zero until `platform init` or an up has recorded it
+	Identity      string                      // identity: distinguishes this stack from others of the same name on one engine
+	Engine        engine.Ref                  // engine: the one that the stack runs on; zero until `platform init` or an up has recorded it
 	IgnoreCompose []string                    // ignoreCompose: old Compose projects whose data this stack does not take over; "*" is all
 	Profiles      []string                    // profiles: what the stack adds to the base
 	NamePrefix    string                      // namePrefix: first part of every name on the engine
@@ -54,33 +54,32 @@ type Settings struct {
 	NginxAddress  netip.Addr                  // nginxAddress: nginx's fixed address in Subnet
 	Images        map[string]string           // images: service (or Reference) → image reference
 	SourceDir     string                      // sourceDir: a checkout of the platform, absolute; empty for none
-	Variables     map[string]Value            // the stack config's and the dotenv file's, by name
-	ServiceEnv    map[string]map[string]Value // serviceEnv: service → variables that add to or override its own
+	Variables     map[string]Value            // those of the stack config and of the dotenv file, by name
+	ServiceEnv    map[string]map[string]Value // serviceEnv: service → variables that are added to its own or override them
 	Replicas      map[string]int              // replicas: worker → number of containers
 	Memory        map[string]int              // memory: service → limit in MB, in place of the catalog's
-	Volumes       map[string]string           // volumes: volume → name of an existing one to take over
-	Disabled      []string                    // disabled: services taken out on purpose
-	Expose        []string                    // expose: services whose ports without a login follow bindAddress too
-	RetainVolumes bool                        // retainVolumes: destroy leaves the data
+	Volumes       map[string]string           // volumes: volume → name of an existing volume to use
+	Disabled      []string                    // disabled: services that the stack does not run
+	Expose        []string                    // expose: services whose ports without a login are published on bindAddress too
+	RetainVolumes bool                        // retainVolumes: destroy keeps the volumes and their data
 	EngineAPI     Version                     // engineApi: the engine's API version, as `platform init` found it
 	DockerRoot    string                      // dockerRoot: the engine's folder on its host, under which containers' logs are
-	CertsDir      string                      // certsDir: where `platform certs` puts them, absolute; empty for none
+	CertsDir      string                      // certsDir: where `platform certs` writes certificates, absolute; empty for none
 	Provider      string                      // provider: Official or Offline
 }
 
-// MostMemory is the largest memory limit in MB: a terabyte.
-const MostMemory = 1 << 20
+// MaxMemory is the largest memory limit in MB: a terabyte.
+const MaxMemory = 1 << 20
 
-// Version is a Docker Engine API version. The zero value is an engine of which
-// nothing is known.
+// Version is a Docker Engine API version. The zero value means that it is unknown.
 type Version struct{ Major, Minor int }
 
-// AtLeast tells whether v is known and not older than major.minor.
+// AtLeast reports whether v is known and not older than major.minor.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
 
-// Load validates a source. Its error is a fault.List of all that is wrong.
+// Load validates a source. Its error is a fault.List of everything that is wrong.
 func Load(src Source) (*Settings, error) {
 	d := decoder{src: src}
 	s := &Settings{
@@ -94,7 +93,7 @@ func Load(src Source) (*Settings, error) {
 		SourceDir:     d.folder("sourceDir"),
 		ServiceEnv:    d.serviceEnv("serviceEnv"),
 		Replicas:      d.numbers("replicas", "worker", scalable(), 1, 99, " (to have none, name it in `disabled`)"),
-		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MostMemory, ""),
+		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MaxMemory, ""),
 		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
 		Expose:        d.names("expose", "service", catalog.Exposable()),
@@ -107,7 +106,7 @@ func Load(src Source) (*Settings, error) {
 		Engine:        d.engine("engine"),
 		IgnoreCompose: d.list("ignoreCompose", "Compose projects", "my-trading"),
 	}
-	s.NginxAddress = d.within("nginxAddress", s.Subnet)
+	s.NginxAddress = d.addressIn("nginxAddress", s.Subnet)
 	s.Variables = d.variables()
 	d.unknown()
 	d.check(s)
@@ -115,12 +114,12 @@ func Load(src Source) (*Settings, error) {
 	return s, d.faults.Err()
 }
 
-// PublicHost is the name by which a browser knows nginx: the old stack's, in
-// the cookie domain and the redirect addresses as well.
+// PublicHost is the host name of nginx for browsers. It is the Compose stack's, and also
+// part of the cookie domain and of the redirect URLs.
 const PublicHost = "web-console.trading-platform.local"
 
-// ServerNames gives the names and addresses that nginx is reached by, which its
-// certificate must cover.
+// ServerNames returns the names and addresses by which clients reach nginx. Its
+// certificate must cover them.
 func (s *Settings) ServerNames() []string {
 	names := []string{PublicHost, "localhost", "127.0.0.1"}
 	if s.BindAddress.IsValid() && !s.BindAddress.IsUnspecified() && s.BindAddress.String() != "127.0.0.1" {
@@ -129,8 +128,8 @@ func (s *Settings) ServerNames() []string {
 	return names
 }
 
-// Path makes a path of the user's absolute: relative ones start at root, the
-// project's folder, and a leading ~ is the home folder.
+// Path makes a user's path absolute: a relative path starts at root, the project's
+// folder, and a leading ~ is the home folder.
 func Path(root, home, path string) string {
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		return filepath.Join(home, rest)
@@ -141,13 +140,13 @@ func Path(root, home, path string) string {
 	return filepath.Join(root, path)
 }
 
-// Set gives the `pulumi config set` command for a key, as a fix.
-func Set(stack, key, value string) string {
+// SetCommand returns the `pulumi config set` command for a key, for use as a fix.
+func SetCommand(stack, key, value string) string {
 	return strings.TrimSpace("pulumi config set -s " + stack + " " + key + " " + value)
 }
 
-// SetSecret gives the command that sets a secret variable. The value is asked
-// for, so that it stays out of the shell's history.
-func SetSecret(stack, name string) string {
+// SetSecretCommand returns the command that sets a secret variable. Pulumi asks for the
+// value, so that it stays out of the shell's history.
+func SetSecretCommand(stack, name string) string {
 	return "pulumi config set -s " + stack + " --secret " + name
 }

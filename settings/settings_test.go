@@ -15,7 +15,7 @@ import (
 	"trading-platform/settings"
 )
 
-// load loads a stack named dev with this config alone.
+// load loads a stack named dev with only this config.
 func load(config map[string]string, secret ...string) (*settings.Settings, error) {
 	src := settings.Source{Stack: "dev", Root: "/clone", Config: config, Secret: map[string]bool{}}
 	for _, key := range secret {
@@ -114,15 +114,15 @@ func TestFaults(t *testing.T) {
 		where, what, fix string
 	}{
 		"profiles, no list": {"profiles", "dev", "profiles", `"dev" is not a list of profile names`, "pulumi config rm -s dev profiles && " + set + "--path 'profiles[0]' dev"},
-		"profiles, unknown": {"profiles", `["worker"]`, "profiles", `no profile "worker"; did you mean workers?`, "one of " + allProfiles},
-		"profiles, far off": {"profiles", `["production"]`, "profiles", `no profile "production"`, "one of " + allProfiles},
+		"profiles, unknown": {"profiles", `["worker"]`, "profiles", `no profile "worker"; did you mean workers?`, "use one of " + allProfiles},
+		"profiles, far off": {"profiles", `["production"]`, "profiles", `no profile "production"`, "use one of " + allProfiles},
 		"profiles, conflict": {"profiles", `["mtls","oauth2"]`, "profiles",
 			"mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443 and want nginx's fixed address",
-			"give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2"},
-		"namePrefix":             {"namePrefix", "my stack", "namePrefix", `"my stack" is not a name that the engine takes for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
-		"namePrefix, an end":     {"namePrefix", "blue-", "namePrefix", `"blue-" is not a name that the engine takes for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
-		"namePrefix, a start":    {"namePrefix", "_blue", "namePrefix", `"_blue" is not a name that the engine takes for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
-		"namePrefix, two dots":   {"namePrefix", "a..b", "namePrefix", `"a..b" is not a name that the engine takes for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
+			"use two stacks, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2"},
+		"namePrefix":             {"namePrefix", "my stack", "namePrefix", `"my stack" is not a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
+		"namePrefix, an end":     {"namePrefix", "blue-", "namePrefix", `"blue-" is not a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
+		"namePrefix, a start":    {"namePrefix", "_blue", "namePrefix", `"_blue" is not a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
+		"namePrefix, two dots":   {"namePrefix", "a..b", "namePrefix", `"a..b" is not a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
 		"bindAddress":            {"bindAddress", "localhost", "bindAddress", `"localhost" is not an IP address`, set + "bindAddress 127.0.0.1"},
 		"portOffset, no number":  {"portOffset", "ten", "portOffset", `"ten" is not a whole number`, set + "portOffset 0"},
 		"portOffset, a fraction": {"portOffset", "1.5", "portOffset", `"1.5" is not a whole number`, set + "portOffset 0"},
@@ -148,13 +148,13 @@ func TestFaults(t *testing.T) {
 			`"https://mirror/redis" is not an image reference: invalid reference format`, set + "--path images.reference <repository>:<tag>"},
 		"sourceDir": {"sourceDir", "/no/such/checkout", "sourceDir", "/no/such/checkout is not a folder",
 			set + "sourceDir <folder>, or: pulumi config rm -s dev sourceDir"},
-		"envFile": {"envFile", "/no/such/.env", "envFile", "no file /no/such/.env",
-			"write it, one NAME=value a line, or: pulumi config rm -s dev envFile"},
+		"envFile": {"envFile", "/no/such/.env", "envFile", "file /no/such/.env does not exist",
+			"write it with one NAME=value per line, or: pulumi config rm -s dev envFile"},
 		"env, no map": {"env", `["LOG_LEVEL=DEBUG"]`, "env", `"[\"LOG_LEVEL=DEBUG\"]" is not a map`, "pulumi config rm -s dev env && " + set + "--path env.<name> <value>"},
-		"env, unknown": {"env", `{"LOGLEVEL":"DEBUG"}`, "env.LOGLEVEL", "no service takes this variable; did you mean LOG_LEVEL?",
-			"serviceEnv.<service>.LOGLEVEL gives a service a variable of your own"},
-		"env, fixed": {"env", `{"RQ_QUEUES":"mine"}`, "env.RQ_QUEUES", "no service takes this variable",
-			"serviceEnv.<service>.RQ_QUEUES gives a service a variable of your own"},
+		"env, unknown": {"env", `{"LOGLEVEL":"DEBUG"}`, "env.LOGLEVEL", "no service uses this variable; did you mean LOG_LEVEL?",
+			"to give a service a variable of your own, set serviceEnv.<service>.LOGLEVEL"},
+		"env, fixed": {"env", `{"RQ_QUEUES":"mine"}`, "env.RQ_QUEUES", "no service uses this variable",
+			"to give a service a variable of your own, set serviceEnv.<service>.RQ_QUEUES"},
 		"env, nested": {"env", `{"LOG_LEVEL":["DEBUG"]}`, "env.LOG_LEVEL", "is not a plain value", set + "--path env.LOG_LEVEL <value>"},
 		"serviceEnv, no map": {"serviceEnv", `{"redis":"x"}`, "serviceEnv", `"{\"redis\":\"x\"}" is not a map of services to maps of variables`,
 			"pulumi config rm -s dev serviceEnv && " + set + "--path serviceEnv.<service>.<NAME> <value>"},
@@ -163,13 +163,13 @@ func TestFaults(t *testing.T) {
 			set + "--path serviceEnv.redis.A-B <value>"},
 		"serviceEnv, nested": {"serviceEnv", `{"redis":{"A":{}}}`, "serviceEnv.redis.A", "is not a variable with a plain value",
 			set + "--path serviceEnv.redis.A <value>"},
-		"a variable with a NUL": {"POSTGRES_PASSWORD", "a\x00b", "POSTGRES_PASSWORD", "holds a NUL, which no variable can", "pulumi config set -s dev --secret POSTGRES_PASSWORD"},
-		"a password of two lines": {"POSTGRES_PASSWORD", "a\nb", "POSTGRES_PASSWORD", "holds a line break, and has to be one line",
+		"a variable with a NUL": {"POSTGRES_PASSWORD", "a\x00b", "POSTGRES_PASSWORD", "contains a NUL character, which a variable cannot", "pulumi config set -s dev --secret POSTGRES_PASSWORD"},
+		"a password of two lines": {"POSTGRES_PASSWORD", "a\nb", "POSTGRES_PASSWORD", "contains a line break, but must be a single line",
 			"pulumi config set -s dev --secret POSTGRES_PASSWORD"},
-		"a variable that is not UTF-8": {"LOG_LEVEL", "\xff", "LOG_LEVEL", "is not UTF-8, which Pulumi's config has to be", "pulumi config set -s dev --secret LOG_LEVEL"},
-		"a variable of 128 KiB": {"LOG_LEVEL", strings.Repeat("x", 128<<10), "LOG_LEVEL", "is longer than the 128 KiB that Linux takes in a variable",
+		"a variable that is not UTF-8": {"LOG_LEVEL", "\xff", "LOG_LEVEL", "is not valid UTF-8, which Pulumi's config requires", "pulumi config set -s dev --secret LOG_LEVEL"},
+		"a variable of 128 KiB": {"LOG_LEVEL", strings.Repeat("x", 128<<10), "LOG_LEVEL", "is longer than the 128 KiB that Linux allows for a variable",
 			"pulumi config set -s dev --secret LOG_LEVEL"},
-		"serviceEnv, with a NUL": {"serviceEnv", `{"redis":{"A":"\u0000"}}`, "serviceEnv.redis.A", "holds a NUL, which no variable can",
+		"serviceEnv, with a NUL": {"serviceEnv", `{"redis":{"A":"\u0000"}}`, "serviceEnv.redis.A", "contains a NUL character, which a variable cannot",
 			"pulumi config set -s dev --secret --path serviceEnv.redis.A"},
 		"memory, too little":   {"memory", `{"redis":32}`, "memory.redis", `"32" is not a number from 64 to 1048576`, set + "--path memory.redis 64"},
 		"dockerRoot, relative": {"dockerRoot", "docker", "dockerRoot", `"docker" is not the absolute path of a folder on the engine's host`, set + "dockerRoot /var/lib/docker"},
@@ -178,12 +178,12 @@ func TestFaults(t *testing.T) {
 		"replicas, words": {"replicas", `{"alert_worker":"many"}`, "replicas.alert_worker",
 			`"many" is not a number from 1 to 99 (to have none, name it in ` + "`disabled`)", set + "--path replicas.alert_worker 1"},
 		"replicas of what has one": {"replicas", `{"postgres":2}`, "replicas", `no worker "postgres"`,
-			"one of " + allWorkers},
+			"use one of " + allWorkers},
 		"volumes, unknown": {"volumes", `{"pg_data":"x"}`, "volumes", `no volume "pg_data"; did you mean pgdata?`,
-			"one of pgdata, redisdata, prometheusdata, grafanadata, lokidata, promtaildata, backtest_data"},
+			"use one of pgdata, redisdata, prometheusdata, grafanadata, lokidata, promtaildata, backtest_data"},
 		"disabled, no list": {"disabled", "grafana", "disabled", `"grafana" is not a list of service names`, "pulumi config rm -s dev disabled && " + set + "--path 'disabled[0]' postgres"},
 		"disabled, unknown": {"disabled", `["graphana"]`, "disabled", `no service "graphana"; did you mean grafana?`, ""},
-		"expose, unknown":   {"expose", `["grafana"]`, "expose", `no service "grafana"`, "one of " + strings.Join(catalog.Exposable(), ", ")},
+		"expose, unknown":   {"expose", `["grafana"]`, "expose", `no service "grafana"`, "use one of " + strings.Join(catalog.Exposable(), ", ")},
 		"retainVolumes":     {"retainVolumes", "yes", "retainVolumes", `"yes" is not true or false`, set + "retainVolumes true"},
 		"engineApi":         {"engineApi", "twenty", "engineApi", `"twenty" is not an API version such as "1.44" (quote it)`, set + `engineApi '"1.44"'`},
 		"engineApi, a half": {"engineApi", "1", "engineApi", `"1" is not an API version such as "1.44" (quote it)`, set + `engineApi '"1.44"'`},
@@ -200,7 +200,7 @@ func TestFaults(t *testing.T) {
 			assert.Equal(t, "trading-platform:"+test.where, faults[0].Where)
 			assert.Equal(t, test.what, faults[0].What)
 			if test.fix == "" { // a long list of names
-				assert.Contains(t, faults[0].Fix, "one of postgres, redis, ")
+				assert.Contains(t, faults[0].Fix, "use one of postgres, redis, ")
 			} else {
 				assert.Equal(t, test.fix, faults[0].Fix)
 			}
@@ -221,14 +221,14 @@ func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
   3. trading-platform:portOffset: "many" is not a whole number
      Fix: pulumi config set -s dev portOffset 0
   4. trading-platform:profiles: no profile "prod"
-     Fix: one of `+strings.Join(catalog.ProfileNames(), ", ")+`
+     Fix: use one of `+strings.Join(catalog.ProfileNames(), ", ")+`
   5. trading-platform:replicas.alert_worker: "1000" is not a number from 1 to 99 (to have none, name it in `+"`disabled`"+`)
      Fix: pulumi config set -s dev --path replicas.alert_worker 1
   6. trading-platform:retainVolumes: "no" is not true or false
      Fix: pulumi config set -s dev retainVolumes true`)
 }
 
-// What comes after settings must be able to work with what a wrong value leaves.
+// The checks that follow must work with the default that replaces an invalid value.
 func TestAWrongValueLeavesTheDefault(t *testing.T) {
 	s, err := load(map[string]string{"bindAddress": "x", "subnet": "x", "nginxAddress": "x", "retainVolumes": "x"})
 	require.Error(t, err)
@@ -255,7 +255,7 @@ func TestSecrets(t *testing.T) {
 	assert.Equal(t, map[string]settings.Value{
 		"POSTGRES_PASSWORD": {Text: "one", Secret: true},
 		"POSTGRES_USER":     {Text: "two"},
-		// Pulumi only tells that something in the map is secret, so all of it is.
+		// Pulumi only says that something in the map is secret, so all of it is treated as secret.
 		"LOG_LEVEL":            {Text: "DEBUG", Secret: true},
 		"WEB_CONSOLE_PASSWORD": {Text: "three", Secret: true},
 	}, s.Variables)
@@ -272,7 +272,7 @@ func envFile(t *testing.T, text string) string {
 func TestWhereAVariableComesFrom(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "the process environment is never read")
 	file := envFile(t, `
-# a dotenv file of someone's, with what is no business of this stack
+# a user's dotenv file, with variables that no service uses
 LOG_LEVEL=from-file
 STRATEGY_ID="quoted, with a # sign"
 export DRY_RUN=false
@@ -317,7 +317,7 @@ func TestAnEnvFileThatCannotBeReadIsNotShown(t *testing.T) {
 			_, err := load(map[string]string{"envFile": path})
 			require.EqualError(t, err, "One thing is wrong, and nothing was changed:\n"+
 				"  1. trading-platform:envFile: "+path+" cannot be read as a dotenv file\n"+
-				"     Fix: write NAME=value lines, quotes closed")
+				"     Fix: write one NAME=value per line, and close all quotes")
 		})
 	}
 }
@@ -338,9 +338,9 @@ func TestPath(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	assert.Equal(t, "pulumi config set -s dev portOffset 1000", settings.Set("dev", "portOffset", "1000"))
-	assert.Equal(t, "pulumi config set -s dev --path a.b", settings.Set("dev", "--path a.b", ""), "a value that is asked for")
-	assert.Equal(t, "pulumi config set -s dev --secret POSTGRES_PASSWORD", settings.SetSecret("dev", "POSTGRES_PASSWORD"))
+	assert.Equal(t, "pulumi config set -s dev portOffset 1000", settings.SetCommand("dev", "portOffset", "1000"))
+	assert.Equal(t, "pulumi config set -s dev --path a.b", settings.SetCommand("dev", "--path a.b", ""), "a value that is asked for")
+	assert.Equal(t, "pulumi config set -s dev --secret POSTGRES_PASSWORD", settings.SetSecretCommand("dev", "POSTGRES_PASSWORD"))
 }
 
 func TestVersion(t *testing.T) {
@@ -353,10 +353,10 @@ func TestVersion(t *testing.T) {
 	assert.False(t, settings.Version{}.AtLeast(1, 40), "of an unknown engine nothing is taken for granted")
 }
 
-// The list of names in a fix is the whole list.
-func TestAnUnknownServiceNamesAllThatThereAre(t *testing.T) {
+// The fix lists all names.
+func TestTheFixOfAnUnknownServiceListsAllServices(t *testing.T) {
 	_, err := load(map[string]string{"disabled": `["x"]`})
 	var faults fault.List
 	require.ErrorAs(t, err, &faults)
-	assert.Equal(t, "one of "+strings.Join(catalog.ServiceNames(), ", "), faults[0].Fix)
+	assert.Equal(t, "use one of "+strings.Join(catalog.ServiceNames(), ", "), faults[0].Fix)
 }

@@ -17,14 +17,14 @@ type Source struct {
 	Stack string
 	Root  string // the project's folder, where relative paths start
 	// Config holds the project's keys without their namespace. Lists and maps
-	// are JSON, as Pulumi hands them to a program.
+	// are JSON, as Pulumi passes them to a program.
 	Config map[string]string
 	Secret map[string]bool // the keys whose value is a secret
 }
 
-// FromProgram reads the config that Pulumi hands to a running program. Pulumi's
-// own config package can be asked for keys, but cannot list them, and a
-// misspelt key is only seen in the list.
+// FromProgram reads the config that Pulumi passes to a running program. Pulumi's
+// own config package looks up keys, but cannot list them, and only a list shows a
+// misspelt key.
 func FromProgram(stack, root string, getenv func(string) string) (Source, error) {
 	src := Source{Stack: stack, Root: root, Config: map[string]string{}, Secret: map[string]bool{}}
 	all := map[string]string{}
@@ -50,11 +50,11 @@ func FromProgram(stack, root string, getenv func(string) string) (Source, error)
 	return src, nil
 }
 
-// Hidden stands for the value of a secret that is only known to be there.
+// Hidden is shown in place of a secret's value.
 const Hidden = "[secret]"
 
-// FromFiles reads the config without Pulumi: the defaults of root's Pulumi.yaml
-// under the stack's file. Encrypted values come out as Hidden.
+// FromFiles reads the config without Pulumi: the stack's file, and the defaults in
+// root's Pulumi.yaml for what it does not set. Encrypted values are read as Hidden.
 func FromFiles(stack, root, stackFile string) (Source, error) {
 	project, err := os.ReadFile(filepath.Join(root, "Pulumi.yaml"))
 	if err != nil {
@@ -62,14 +62,14 @@ func FromFiles(stack, root, stackFile string) (Source, error) {
 	}
 	stackText, err := os.ReadFile(stackFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Source{}, fmt.Errorf("no file %s for stack %s; make one, or name another with -s", stackFile, stack)
+		return Source{}, fmt.Errorf("stack %s has no file %s. Fix: write it, or name another stack with -s", stack, stackFile)
 	} else if err != nil {
 		return Source{}, err
 	}
 	return FromYAML(stack, root, project, stackText)
 }
 
-// FromYAML is FromFiles for files that are in memory, such as a git revision's.
+// FromYAML is FromFiles for files in memory, such as those of a git revision.
 func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 	src := Source{Stack: stack, Root: root, Config: map[string]string{}, Secret: map[string]bool{}}
 	var schema struct {
@@ -116,7 +116,7 @@ func (s Source) set(key string, value any) error {
 	return nil
 }
 
-// hide replaces each {secure: …} of a stack file by Hidden, and tells whether there was one.
+// hide replaces each {secure: …} of a stack file by Hidden, and reports whether there was one.
 func hide(value any) (any, bool) {
 	found := false
 	switch v := value.(type) {

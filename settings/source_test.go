@@ -59,8 +59,8 @@ func TestFromProgramMalformed(t *testing.T) {
 	}
 }
 
-// A program and a look at the files must come to the same settings. The config is
-// as Pulumi hands it to a program for this file.
+// FromProgram and FromYAML must read the same settings. The config is what Pulumi passes
+// to a program for this file.
 func TestFromYAMLAgreesWithFromProgram(t *testing.T) {
 	stackFile := []byte(`
 encryptionsalt: v1:abc
@@ -133,7 +133,7 @@ func TestFromFiles(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "Pulumi.yaml"), []byte("config: {portOffset: {default: 5}, namePrefix: {default: a}}"), 0o600))
 	file := filepath.Join(root, "Pulumi.dev.yaml")
 	_, err = settings.FromFiles("dev", root, file)
-	require.EqualError(t, err, "no file "+file+" for stack dev; make one, or name another with -s")
+	require.EqualError(t, err, "stack dev has no file "+file+". Fix: write it, or name another stack with -s")
 
 	require.NoError(t, os.WriteFile(file, []byte("config: {trading-platform:namePrefix: b}"), 0o600))
 	src, err := settings.FromFiles("dev", root, file)
@@ -170,8 +170,8 @@ func withoutEmpty(s *settings.Settings) *settings.Settings {
 	return s
 }
 
-// The schema and Load know the same keys: one that only the schema has would be
-// refused, and one that only Load has would be nowhere described.
+// The schema and Load must have the same keys: Load would refuse a key that only the
+// schema has, and a key that only Load has would not be documented.
 func TestTheProjectDescribesEverySetting(t *testing.T) {
 	var schema struct {
 		Name   string
@@ -190,7 +190,7 @@ func TestTheProjectDescribesEverySetting(t *testing.T) {
 		"profiles", "namePrefix", "bindAddress", "portOffset", "subnet", "nginxAddress", "images", "sourceDir", "envFile", "env",
 		"serviceEnv", "replicas", "volumes", "disabled", "expose", "retainVolumes", "engineApi", "certsDir", "provider", "identity", "engine", "ignoreCompose", "memory", "dockerRoot",
 	}, keys)
-	// A setting is a field of Settings, but for two that only give variables.
+	// Every setting is a field of Settings, except two that only contain variables.
 	fields := reflect.TypeFor[settings.Settings]().NumField() - len([]string{"Stack", "Variables"}) + len([]string{"env", "envFile"})
 	assert.Len(t, keys, fields)
 }

@@ -12,12 +12,12 @@ import (
 	"strings"
 )
 
-// Home is Pulumi's own folder: PULUMI_HOME, else .pulumi in the home folder.
+// Home returns Pulumi's own folder: PULUMI_HOME, or else .pulumi in the home folder.
 func Home(getenv func(string) string) (string, error) {
 	if home := getenv("PULUMI_HOME"); home != "" {
 		return home, nil
 	}
-	// As Pulumi finds it: in the user's entry in passwd, whatever HOME says.
+	// Pulumi takes the home folder from the user's passwd entry and ignores HOME.
 	me, err := user.Current()
 	if err != nil {
 		return "", fmt.Errorf("no home folder for Pulumi's state: %w. Fix: set PULUMI_HOME", err)
@@ -25,8 +25,8 @@ func Home(getenv func(string) string) (string, error) {
 	return filepath.Join(me.HomeDir, ".pulumi"), nil
 }
 
-// Backend is the URL of the place where the user keeps state: as the environment
-// says, as they are logged in, else Pulumi's own place for local state.
+// Backend returns the URL of the user's backend: PULUMI_BACKEND_URL, or the backend that
+// the user is logged in to, or else Pulumi's default for local state.
 func Backend(getenv func(string) string, home string) string {
 	if b := getenv("PULUMI_BACKEND_URL"); b != "" {
 		return b
@@ -40,7 +40,7 @@ func Backend(getenv func(string) string, home string) string {
 	return "file://~"
 }
 
-// LocalFolder is the folder of a backend that keeps its state in local files; empty for any other.
+// LocalFolder returns the folder of a backend with local files, or "" for any other backend.
 func LocalFolder(backend string) string {
 	path, ok := strings.CutPrefix(backend, "file://")
 	if !ok {
@@ -57,9 +57,9 @@ func LocalFolder(backend string) string {
 	return filepath.Clean(path)
 }
 
-// DefaultIdentity is the identity of a stack that was given none: the same at each
-// run, and another for each place of state. Local state is told apart by machine
-// and user as well, since everybody's lies at the same address.
+// DefaultIdentity returns the identity of a stack that has no such setting. It is the same
+// in each run, and differs between backends. For local state it differs between machines
+// and users as well, because their backends can have the same URL.
 func DefaultIdentity(backend, organization, stack string) string {
 	place := backend
 	if folder := LocalFolder(backend); folder != "" {

@@ -1,5 +1,5 @@
-// Package stack resolves a stack's config all the way to its plan, the way the
-// program and the platform command both need it.
+// Package stack resolves a stack's config into its plan, for both the Pulumi program and
+// the platform command.
 package stack
 
 import (
@@ -12,9 +12,8 @@ import (
 	"trading-platform/settings"
 )
 
-// Resolve turns a stack's config into its plan, with the certificates that it
-// uploads. As plan.Resolve does, it gives a plan with its fault.List, as far as it
-// goes; any other error comes without one.
+// Resolve turns a stack's config into its plan, including the certificates that the stack
+// uploads. If the error is a fault.List, it returns a plan as well, as plan.Resolve does.
 func Resolve(src settings.Source) (*plan.Plan, *settings.Settings, error) {
 	var faults fault.List
 	set, err := settings.Load(src)
@@ -32,14 +31,14 @@ func Resolve(src settings.Source) (*plan.Plan, *settings.Settings, error) {
 	return p, set, faults.Err()
 }
 
-// NeedsCerts tells whether a stack has a service that reads files of the certificate folder.
+// NeedsCerts reports whether a stack has a service that reads files of the certificate folder.
 func NeedsCerts(set *settings.Settings) bool {
 	return slices.ContainsFunc(catalog.Services(), func(s catalog.Service) bool {
 		return len(s.Certs) > 0 && slices.Contains(set.Profiles, s.Profile) && !slices.Contains(set.Disabled, s.Name)
 	})
 }
 
-// readCerts gives the certificate files of a stack that has nginx, checked.
+// readCerts checks the certificate files of a stack that has nginx, and returns them.
 func readCerts(set *settings.Settings) (map[string]string, error) {
 	if !NeedsCerts(set) {
 		return nil, nil
@@ -47,8 +46,8 @@ func readCerts(set *settings.Settings) (map[string]string, error) {
 	if set.CertsDir == "" {
 		return nil, fault.List{{
 			Where: settings.Project + ":certsDir",
-			What:  "nginx needs certificates, and the stack names no folder with any",
-			Fix:   "platform init -s " + set.Stack + ", or: " + settings.Set(set.Stack, "certsDir", "<folder>") + " && platform certs -s " + set.Stack,
+			What:  "nginx needs certificates, but the stack has no folder with certificates",
+			Fix:   "platform init -s " + set.Stack + ", or: " + settings.SetCommand(set.Stack, "certsDir", "<folder>") + " && platform certs -s " + set.Stack,
 		}}
 	}
 	if err := certs.Check(set.CertsDir, set.Stack, set.ServerNames()); err != nil {

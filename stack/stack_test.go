@@ -17,7 +17,7 @@ func source(config map[string]string) settings.Source {
 	return settings.Source{Stack: "mtls", Root: "/clone", Config: config}
 }
 
-// secured is a config of the mtls stack that lacks its certificates alone.
+// secured is a config of the mtls stack that lacks only its certificates.
 func secured() map[string]string {
 	return map[string]string{
 		"profiles": `["mtls"]`, "POSTGRES_PASSWORD": "a", "GF_SECURITY_ADMIN_PASSWORD": "b", "WEB_CONSOLE_USER": "c", "WEB_CONSOLE_PASSWORD": "d",
@@ -70,7 +70,7 @@ func TestCertificates(t *testing.T) {
 	t.Run("no folder", func(t *testing.T) {
 		_, _, err := stack.Resolve(source(secured()))
 		require.EqualError(t, err, `One thing is wrong, and nothing was changed:
-  1. trading-platform:certsDir: nginx needs certificates, and the stack names no folder with any
+  1. trading-platform:certsDir: nginx needs certificates, but the stack has no folder with certificates
      Fix: platform init -s mtls, or: pulumi config set -s mtls certsDir <folder> && platform certs -s mtls`)
 	})
 	t.Run("an empty folder", func(t *testing.T) {

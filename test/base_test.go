@@ -111,7 +111,7 @@ func cleanMachine(t *testing.T) []string {
 // ownFile finds, in what make printed, where the stack's own config file lies.
 func ownFile(t *testing.T, printed string) string {
 	t.Helper()
-	said := regexp.MustCompile(`its own settings and secrets lie in (\S+)`).FindStringSubmatch(printed)
+	said := regexp.MustCompile(`its own settings and secrets are in (\S+)`).FindStringSubmatch(printed)
 	require.NotNil(t, said, printed)
 	return said[1]
 }

@@ -209,12 +209,12 @@ func serviceFaults() []fault {
 			provoke: imageFault("redis", func(l *live) string {
 				return testImage(l.t, "exits", references["redis"], `ENTRYPOINT ["sh", "-c", "echo could not read the frobnicator; exit 3"]`)
 			}),
-			says: []string{"_redis restarts over and over", "last exited with code 3", "could not read the frobnicator", "docker logs", "goes on from here"},
+			says: []string{"_redis restarts over and over", "last exited with code 3", "could not read the frobnicator", "docker logs", "` to continue"},
 		},
 		{
 			name: "image missing", how: "an image of redis that is neither on the engine nor in a registry",
 			provoke: imageFault("redis", func(l *live) string { return l.prefix + "/nowhere:latest" }),
-			says:    []string{"/nowhere:latest", "goes on from here"},
+			says:    []string{"/nowhere:latest", "` to continue"},
 		},
 		{
 			name: "dependency slow to become healthy", how: "an image of postgres that waits 20 s before it starts", works: true,
@@ -263,7 +263,7 @@ func ended(signal, how string, end func(*running), says, then []string) (faults 
 
 func runnerFaults() []fault {
 	return slices.Concat(
-		ended("runner ended by TERM", "kill -TERM of platform", func(r *running) { _ = r.cmd.Process.Signal(syscall.SIGTERM) }, []string{"interrupted. Fix: `make"}, nil),
+		ended("runner ended by TERM", "kill -TERM of platform", func(r *running) { _ = r.cmd.Process.Signal(syscall.SIGTERM) }, []string{"interrupted. Fix: run `make"}, nil),
 		ended("runner ended by KILL", "kill -KILL of platform and of all that it started", (*running).killAll, nil,
 			[]string{"cleared the lock of a run that was killed"}),
 		[]fault{
@@ -279,7 +279,7 @@ func runnerFaults() []fault {
 						}
 					}))
 				},
-				says: []string{"pulumi-resource-docker", "goes on from here"},
+				says: []string{"pulumi-resource-docker", "` to continue"},
 			},
 			{
 				name: "two ups at once", how: "a second up while the first waits for a postgres that is slow",
@@ -313,7 +313,7 @@ func stateFaults() []fault {
 				require.NoError(l.t, os.Truncate(l.stateFile(), 0))
 				require.NoError(l.t, os.Truncate(l.stateFile()+".bak", 0))
 			}),
-			says: []string{"was damaged, and is made anew from the engine"},
+			says: []string{"was damaged, and is rebuilt from the engine"},
 		},
 		{
 			name: "state file gone", how: "it and all its copies removed", works: true,
@@ -325,7 +325,7 @@ func stateFaults() []fault {
 					require.NoError(l.t, os.Remove(file))
 				}
 			}),
-			says: []string{"its own settings and secrets lie in"},
+			says: []string{"its own settings and secrets are in"},
 		},
 		{
 			name: "wrong passphrase", how: "PULUMI_CONFIG_PASSPHRASE set to another",
@@ -355,7 +355,7 @@ func engineFaults() []fault {
 				l.proxy.listen()
 				return said
 			},
-			says: []string{`(connect|docker API).*engine\.sock`, "goes on from here"},
+			says: []string{`(connect|docker API).*engine\.sock`, "` to continue"},
 		},
 		{
 			name: "connection to the engine cut for a moment", how: "the same, for half a second while postgres starts", may: true,
@@ -367,7 +367,7 @@ func engineFaults() []fault {
 					l.proxy.listen()
 				}))
 			},
-			says: []string{`(connect|docker API).*engine\.sock`, "goes on from here"},
+			says: []string{`(connect|docker API).*engine\.sock`, "` to continue"},
 		},
 		{
 			name: "clock jumping", how: "a proxy that moves the times that the engine tells by an hour forward while an up creates postgres, and back in the next", works: true,
@@ -405,7 +405,7 @@ func probeFaults() []fault {
 		provoke: imageFault("promtail", func(l *live) string {
 			return testImage(l.t, "sleeps", references["promtail"], `ENTRYPOINT ["sh", "-c", "echo waiting for the other shoe; exec sleep infinity"]`)
 		}),
-		says: []string{"_promtail is unhealthy", "waiting for the other shoe", "docker logs", "goes on from here"},
+		says: []string{"_promtail is unhealthy", "waiting for the other shoe", "docker logs", "` to continue"},
 	}}
 }
 
@@ -466,7 +466,7 @@ func restartFaults() []fault {
 				l.daemon.start()
 			}))
 		},
-		says: []string{`(connect|docker API).*docker\.sock|was stopped while it started`, "goes on from here"},
+		says: []string{`(connect|docker API).*docker\.sock|was stopped while it started`, "` to continue"},
 	}}
 }
 

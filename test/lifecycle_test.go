@@ -164,7 +164,7 @@ func TestEveryFaultInOneError(t *testing.T) {
 	assert.Contains(t, text, "4 things are wrong, and nothing was changed")
 	assert.Contains(t, text, "of redis: taken by a program on this host")
 	assert.Contains(t, text, "container "+s.prefix+"_postgres: taken by something else")
-	assert.Contains(t, text, "ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, and not set")
+	assert.Contains(t, text, "ALERT_RECIPIENT_HASH_SECRET: required by alert_worker, but not set")
 	assert.Contains(t, text, "retainVolume: no such setting; did you mean retainVolumes?")
 	assert.Equal(t, []string{"postgres"}, s.names(), "nothing was made")
 	assert.Empty(t, s.networks())

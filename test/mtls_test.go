@@ -171,7 +171,7 @@ func TestCertificatesThatDoNotHold(t *testing.T) {
 		require.Error(t, err)
 		assert.Contains(t, out, "server.key: others than its owner can read it")
 		assert.Contains(t, out, "mtls and oauth2 cannot be in one stack: both publish host ports 80 and 443 and want nginx's fixed address")
-		assert.Contains(t, out, "Fix: give each a stack of its own, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
+		assert.Contains(t, out, "Fix: use two stacks, one of them with another namePrefix, portOffset and subnet: pulumi up -s mtls, pulumi up -s oauth2")
 	})
 	assert.Empty(t, s.names(), "nothing was made")
 	assert.Empty(t, s.networks())
@@ -196,7 +196,7 @@ func TestMakeUpOfASecuredStack(t *testing.T) {
 	file, err := os.ReadFile(place)
 	require.NoError(t, err)
 	for _, name := range []string{"POSTGRES_PASSWORD", "WEB_CONSOLE_PASSWORD"} {
-		assert.Regexp(t, `made as secrets of stack mtls: .*`+name, out)
+		assert.Regexp(t, `generated secrets of stack mtls: .*`+name, out)
 		assert.Regexp(t, `trading-platform:`+name+`:\n\s+secure: v1:`, string(file), "encrypted")
 	}
 	password := s.inspectEnv("postgres")["POSTGRES_PASSWORD"]
@@ -217,7 +217,7 @@ func TestMakeUpOfASecuredStack(t *testing.T) {
 
 	before := s.ids()
 	out = runIn(t, s.dir, env, "make", "up", "STACK=mtls")
-	assert.NotContains(t, out, "made as secrets")
+	assert.NotContains(t, out, "generated secrets")
 	assert.NotContains(t, out, "certificates in")
 	assert.Equal(t, before, s.ids(), "a second run makes nothing anew")
 	after, err := os.ReadFile(place)

@@ -143,18 +143,18 @@ func TestRequiredSecrets(t *testing.T) {
 		"AUTH0_DOMAIN":           "Fix: pulumi config set -s oauth2 AUTH0_DOMAIN <value>",
 		"AUTH0_CLIENT_ID":        "Fix: pulumi config set -s oauth2 AUTH0_CLIENT_ID <value>",
 		"AUTH0_CLIENT_SECRET":    "Fix: pulumi config set -s oauth2 --secret AUTH0_CLIENT_SECRET",
-		"SESSION_ENCRYPTION_KEY": "platform init -s oauth2 makes one up, or: pulumi config set -s oauth2 --secret SESSION_ENCRYPTION_KEY",
-		"WEB_CONSOLE_PASSWORD":   "platform init -s oauth2 makes one up, or: pulumi config set -s oauth2 --secret WEB_CONSOLE_PASSWORD",
-		"WEB_CONSOLE_USER":       "platform init -s oauth2 makes one up, or: pulumi config set -s oauth2 WEB_CONSOLE_USER <value>",
-		"POSTGRES_PASSWORD":      "platform init -s oauth2 makes one up, or: pulumi config set -s oauth2 --secret POSTGRES_PASSWORD",
+		"SESSION_ENCRYPTION_KEY": "platform init -s oauth2 generates one, or: pulumi config set -s oauth2 --secret SESSION_ENCRYPTION_KEY",
+		"WEB_CONSOLE_PASSWORD":   "platform init -s oauth2 generates one, or: pulumi config set -s oauth2 --secret WEB_CONSOLE_PASSWORD",
+		"WEB_CONSOLE_USER":       "platform init -s oauth2 generates one, or: pulumi config set -s oauth2 WEB_CONSOLE_USER <value>",
+		"POSTGRES_PASSWORD":      "platform init -s oauth2 generates one, or: pulumi config set -s oauth2 --secret POSTGRES_PASSWORD",
 	} {
 		assert.Contains(t, out, "trading-platform:"+name+": ")
 		assert.Contains(t, out, fix)
 	}
-	assert.Contains(t, out, "required by web_console_oauth2, auth_service, and not set")
-	assert.Contains(t, out, "certsDir: nginx needs certificates, and the stack names no folder with any")
+	assert.Contains(t, out, "required by web_console_oauth2, auth_service, but not set")
+	assert.Contains(t, out, "certsDir: nginx needs certificates, but the stack has no folder with certificates")
 	assert.Contains(t, out, "Fix: platform init -s oauth2, or: ")
-	assert.Contains(t, out, "postgres would run with the value that everyone knows, and profile oauth2 is for stacks that others reach")
+	assert.Contains(t, out, "postgres would run with its public default, and profile oauth2 is for stacks that others can reach")
 
 	s.configure(map[string]any{"env": with(secrets, map[string]any{
 		"AUTH0_DOMAIN": "tenant.example.com", "AUTH0_CLIENT_ID": "console", "AUTH0_CLIENT_SECRET": "a-secret", "SESSION_ENCRYPTION_KEY": "",

@@ -65,7 +65,7 @@ func TestPasswordsFollowTheSettings(t *testing.T) {
 		out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 		require.Error(t, err)
 		assert.Contains(t, out, "POSTGRES_PASSWORD: the secured stack base has used the database in volume "+s.prefix+"_pgdata")
-		assert.Contains(t, out, "platform init -s base makes one up")
+		assert.Contains(t, out, "platform init -s base generates one")
 		assert.Equal(t, ids, s.ids(), "nothing was changed")
 		_, err = s.login(before, "select 1")
 		assert.NoError(t, err)
@@ -96,7 +96,7 @@ func TestPasswordsFollowTheSettings(t *testing.T) {
 	})
 	t.Run("a value that no container can be given is refused", func(t *testing.T) {
 		s := s.in(t)
-		for value, what := range map[string]string{"two\nlines": "holds a line break", "a\x00b": "holds a NUL"} {
+		for value, what := range map[string]string{"two\nlines": "contains a line break", "a\x00b": "contains a NUL"} {
 			s.configure(map[string]any{"env": map[string]any{"POSTGRES_PASSWORD": value}})
 			out, err := s.try("preview", "-s", s.name, "--non-interactive")
 			require.Error(t, err)

@@ -40,7 +40,7 @@ func TestRedisOpenedToOthers(t *testing.T) {
 	})
 	out, err := s.try("up", "-s", s.name, "--yes", "--skip-preview", "--non-interactive")
 	require.Error(t, err)
-	assert.Contains(t, out, "redis has no password in this stack, so it cannot be opened to "+address)
+	assert.Contains(t, out, "redis has no password in this stack, so it cannot be exposed on "+address)
 
 	s.configure(map[string]any{"env": map[string]any{"POSTGRES_PASSWORD": "only-in-this-test", "REDIS_PASSWORD": password}})
 	out = s.up()

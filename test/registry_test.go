@@ -196,7 +196,7 @@ func TestRegistry(t *testing.T) {
 		},
 		"cut in the middle": {
 			map[string]any{"redis": mirror + "/cut/redis:cut"},
-			"unexpected EOF", "docker pull " + mirror + "/cut/redis:cut shows what stands in its way", true,
+			"unexpected EOF", "docker pull " + mirror + "/cut/redis:cut shows the cause", true,
 		},
 		"a login is wanted": {
 			map[string]any{"redis": locked + "/library/redis:7-alpine", "postgres": locked + "/library/postgres:missing"},
@@ -204,11 +204,11 @@ func TestRegistry(t *testing.T) {
 		},
 		"another kind of processor": {
 			map[string]any{"redis": mirror + "/library/redis:foreign"},
-			"no matching manifest for linux/", "name an image that is built for the engine's kind of processor", true,
+			"no matching manifest for linux/", "name an image that is built for the engine's architecture", true,
 		},
 		"nothing answers": {
 			map[string]any{"redis": "127.0.0.1:1/redis:missing", "postgres": "127.0.0.1:1/postgres:missing"},
-			"connection refused", "see to the way from the engine to 127.0.0.1:1", false,
+			"connection refused", "check the engine's connection to 127.0.0.1:1", false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestRegistry(t *testing.T) {
 			up := l.platform("up")
 			require.Error(t, up.err)
 			if fault.hidden && provider == settings.Official {
-				fault.says, fault.fix = "unable to find or pull image", fmt.Sprintf("docker pull %s shows what stands in its way", fault.images["redis"])
+				fault.says, fault.fix = "unable to find or pull image", fmt.Sprintf("docker pull %s shows the cause", fault.images["redis"])
 			}
 			assert.Contains(t, up.out, fault.says)
 			told := up.out[strings.LastIndex(up.out, "Diagnostics:"):] // what comes before is the progress

@@ -44,7 +44,7 @@ func TestSourceDir(t *testing.T) {
 			assert.Contains(t, out, checkout.path(gone[i])+": does not exist, and "+use)
 			checkout.move(gone[i]+".away", gone[i])
 		}
-		assert.Contains(t, out, "image "+base+": cannot be had, and market_data_service, model_registry would be built from it")
+		assert.Contains(t, out, "image "+base+": is not available, and market_data_service, model_registry would be built from it")
 		for path, text := range good {
 			checkout.write(path, text)
 		}

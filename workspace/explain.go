@@ -14,14 +14,14 @@ import (
 	"trading-platform/settings"
 )
 
-// What the official docker plugin says of an image that it did not get, and of a container that it waited for. Of a pull that was
-// cut off it gives no cause, and of a container neither its name nor its log.
+// The official docker plugin's errors for an image that it could not pull, and for a container that did not become healthy.
+// It gives no cause for a pull that was interrupted, and neither the name nor the log of a container.
 var (
 	pluginPull = regexp.MustCompile(`unable to (?:find or )?pull image ((?:[^\s:/]+:\d+/)?[^\s:]+(?::[\w.-]+)?)([^\n]*)`)
 	pluginWait = regexp.MustCompile(`failed to be in healthy state`)
 )
 
-// explained runs the CLI in the foreground. Where the official plugin failed, it says what to do, once for each cause.
+// explained runs the CLI in the foreground. If the official plugin fails, it prints what to do, once for each cause.
 func (r *run) explained(ctx context.Context, p *plan.Plan, args []string) error {
 	if p == nil || p.Provider != settings.Official {
 		return r.foreground(ctx, args)
@@ -39,13 +39,13 @@ func (r *run) explained(ctx context.Context, p *plan.Plan, args []string) error 
 	return failed
 }
 
-// explain reads Pulumi's log of a run's events, which is JSON.
+// explain finds known errors in Pulumi's event log of a run, which is JSON.
 func (r *run) explain(ctx context.Context, p *plan.Plan, events []byte) {
-	said := map[string]bool{}
+	printed := map[string]bool{}
 	for _, m := range pluginPull.FindAllSubmatch(bytes.ReplaceAll(events, []byte(`\n`), []byte("\n")), -1) {
 		image, cause := string(m[1]), string(m[2])
-		if line := "no image could be pulled from " + engine.Registry(image) + ". Fix: " + engine.PullFix(image, cause); !said[line] {
-			said[line] = true
+		if line := "no image could be pulled from " + engine.Registry(image) + ". Fix: " + engine.PullFix(image, cause); !printed[line] {
+			printed[line] = true
 			r.say(line)
 		}
 	}
@@ -59,7 +59,7 @@ func (r *run) explain(ctx context.Context, p *plan.Plan, events []byte) {
 		for _, name := range s.Containers {
 			found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
 			if err == nil && condition(found.Container.State) != "healthy" {
-				r.say(name + " is " + condition(found.Container.State) + r.lastWords(ctx, name, found.Container.State) + "\n     Fix: docker logs " + name)
+				r.say(name + " is " + condition(found.Container.State) + r.lastOutput(ctx, name, found.Container.State) + "\n     Fix: docker logs " + name)
 			}
 		}
 	}

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// lookEvery is the time between two looks at containers that are not healthy yet.
-	lookEvery = 500 * time.Millisecond
-	// patience is how long an unhealthy container may take to recover by itself, as when
-	// what it needs was just started: three beats of its probe.
-	patience = 45 * time.Second
+	// pollInterval is the time between two checks of containers that are not healthy yet.
+	pollInterval = 500 * time.Millisecond
+	// recoveryTime is how long an unhealthy container has to recover by itself, for example
+	// because a service that it needs was just started: three intervals of its probe.
+	recoveryTime = 45 * time.Second
 )
 
-// awaitHealthy returns when every container of the plan is healthy. One that stays
-// unhealthy is restarted once. What does not recover is told with its last words.
+// awaitHealthy returns when every container of the plan is healthy. It restarts one that
+// stays unhealthy once. The error has the last output of those that do not recover.
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
 	for {
@@ -35,19 +35,19 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 		for _, s := range p.Services {
 			for _, name := range s.Containers {
 				found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
-				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < patience {
-					waiting = name + " cannot be looked at: " + err.Error() // as while the engine restarts
+				if err != nil && !cerrdefs.IsNotFound(err) && ctx.Err() == nil && time.Since(answered) < recoveryTime {
+					waiting = name + " cannot be inspected: " + err.Error() // for example while the engine restarts
 					continue
 				}
 				if err != nil {
-					return fmt.Errorf("container %s: %w. Fix: `docker info` must work, then `make up STACK=%s` goes on from here", name, err, r.stack)
+					return fmt.Errorf("container %s: %w. Fix: make sure that `docker info` works, then run `make up STACK=%s` to continue", name, err, r.stack)
 				}
 				answered = time.Now()
 				state, again := found.Container.State, restarted[name]
 				switch {
 				case state.Running && !state.Paused && (state.Health == nil || state.Health.Status == container.Healthy):
 					continue
-				case again.IsZero() && state.Health != nil && state.Health.Status == container.Unhealthy && time.Since(started) > patience:
+				case again.IsZero() && state.Health != nil && state.Health.Status == container.Unhealthy && time.Since(started) > recoveryTime:
 					r.say(name + " stays unhealthy: restarting it")
 					grace := int(s.Grace.Seconds())
 					if _, err := r.engine.ContainerRestart(ctx, name, client.ContainerRestartOptions{Timeout: &grace}); err != nil {
@@ -56,7 +56,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 					restarted[name] = time.Now()
 				case time.Since(later(started, again)) > s.Probe.WaitTimeout(), !again.IsZero() && state.Health.Status == container.Unhealthy:
 					faults.Add("container "+name, "docker logs "+name+", and when the cause is gone: make up STACK="+r.stack,
-						"%s%s", condition(state), r.lastWords(ctx, name, state))
+						"%s%s", condition(state), r.lastOutput(ctx, name, state))
 					continue
 				}
 				waiting = name + " is " + condition(state)
@@ -71,7 +71,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("interrupted: %s", waiting)
-		case <-time.After(lookEvery):
+		case <-time.After(pollInterval):
 		}
 	}
 }
@@ -90,8 +90,8 @@ func condition(state *container.State) string {
 	return string(state.Status)
 }
 
-// lastWords are the last probe's output and the end of the log.
-func (r *run) lastWords(ctx context.Context, name string, state *container.State) string {
+// lastOutput returns the output of the last probe and the end of the container's log.
+func (r *run) lastOutput(ctx context.Context, name string, state *container.State) string {
 	text := ""
 	if state.Health != nil && len(state.Health.Log) > 0 {
 		text += "; its last probe: " + strings.TrimSpace(state.Health.Log[len(state.Health.Log)-1].Output)

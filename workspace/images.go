@@ -16,12 +16,12 @@ import (
 	"trading-platform/stack"
 )
 
-// airgapPrefix begins every reference to an image that airgap makes.
+// airgapPrefix is the prefix of every image that package airgap builds.
 const airgapPrefix = "trading-platform-airgap/"
 
-// registryAnswers asks, through the engine, for an image that every stack wants. A
-// registry that refuses has answered: too many pulls today are no reason to run
-// on other images for good.
+// registryAnswers asks the registry, through the engine, for an image that every stack
+// needs. A refusal counts as an answer: a rate limit is temporary, and no reason to use
+// air-gap images from then on.
 func registryAnswers(ctx context.Context, engine *client.Client) bool {
 	postgres, _ := catalog.Lookup("postgres")
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -31,8 +31,8 @@ func registryAnswers(ctx context.Context, engine *client.Client) bool {
 		strings.Contains(err.Error(), "toomanyrequests")
 }
 
-// airgapped tells whether the stack runs on air-gap images. That is settled when
-// the stack is made: it must not flip because a registry was down for a minute.
+// airgapped reports whether the stack uses air-gap images. This is decided once, when the
+// stack is created, so that a short outage of a registry does not change it.
 func (f stackFile) airgapped() bool {
 	images, _ := f.get("images").(map[string]any)
 	for _, reference := range images {
@@ -43,8 +43,8 @@ func (f stackFile) airgapped() bool {
 	return false
 }
 
-// useAirgap points the stack at the air-gap images, and leaves out the services
-// that have none. An image that the user chose stays.
+// useAirgap sets the stack's images to the air-gap images, and disables the services that
+// have none. It keeps an image that the user has set.
 func (w *Workspace) useAirgap(stack string, f stackFile, say func(string)) error {
 	references, err := airgap.References(w.Root)
 	if err != nil {
@@ -52,7 +52,7 @@ func (w *Workspace) useAirgap(stack string, f stackFile, say func(string)) error
 	}
 	if !f.airgapped() {
 		rm := "pulumi config rm -s " + stack
-		say("images: air-gap, because the engine reaches no registry (to take a registry's later: " + rm + " images && " + rm + " disabled)")
+		say("images: air-gap, because the engine cannot reach a registry (to use a registry later: " + rm + " images && " + rm + " disabled)")
 	}
 	images, _ := f.get("images").(map[string]any)
 	if images == nil {
@@ -68,7 +68,7 @@ func (w *Workspace) useAirgap(stack string, f stackFile, say func(string)) error
 		case references[key] != "":
 			images[s.Name] = references[key]
 		case !slices.Contains(disabled, any(s.Name)):
-			say(s.Name + " is disabled: its image can only be had from a registry")
+			say(s.Name + " is disabled: its image is available from a registry only")
 			disabled = append(disabled, s.Name)
 		}
 	}
@@ -80,7 +80,7 @@ func (w *Workspace) useAirgap(stack string, f stackFile, say func(string)) error
 	return nil
 }
 
-// imageKey is the name by which airgap knows a service's image.
+// imageKey returns the name of a service's image in package airgap.
 func imageKey(s catalog.Service) string {
 	switch {
 	case s.App != "":
@@ -91,8 +91,8 @@ func imageKey(s catalog.Service) string {
 	return s.Name
 }
 
-// plan resolves a stack from its own file, as far as that goes: what is wrong with
-// it is for the program to say. It is nil where nothing can be resolved.
+// plan resolves a stack from its own file. It ignores faults, because the Pulumi program
+// reports them. The plan is nil if the stack cannot be resolved at all.
 func (w *Workspace) plan(name string) (*plan.Plan, error) {
 	src, err := w.Source(name)
 	if err != nil {
@@ -102,7 +102,7 @@ func (w *Workspace) plan(name string) (*plan.Plan, error) {
 	return p, nil
 }
 
-// Source reads a stack's config as the program would get it.
+// Source reads a stack's config as the Pulumi program would receive it.
 func (w *Workspace) Source(name string) (settings.Source, error) {
 	src, err := settings.FromFiles(name, w.Root, w.ConfigFile(name))
 	if err == nil && src.Config["identity"] == "" {
@@ -111,7 +111,7 @@ func (w *Workspace) Source(name string) (settings.Source, error) {
 	return src, err
 }
 
-// makeImages makes the air-gap images that the stack's services run.
+// makeImages builds the air-gap images that the stack's services use.
 func (w *Workspace) makeImages(ctx context.Context, engine *client.Client, name string, say func(string)) error {
 	p, err := w.plan(name)
 	if err != nil || p == nil {

@@ -25,18 +25,18 @@ import (
 	stacks "trading-platform/stack"
 )
 
-// OfficialVersion is the docker plugin that the SDK in go.mod asks for.
+// OfficialVersion is the version of the docker plugin that the SDK in go.mod requests.
 const OfficialVersion = "4.11.2"
 
-// InitOptions are what a user may ask of Init.
+// InitOptions are the options of Init.
 type InitOptions struct {
-	// MoveEngine moves a stack from the engine that it lives on to the one that docker
-	// leads to now. Its volumes stay behind.
+	// MoveEngine moves a stack from the engine that it runs on to the one that docker
+	// connects to now. Its volumes stay on the old engine.
 	MoveEngine bool
 }
 
-// Init puts in place what a stack needs on this machine, and says what it did.
-// What is there already is left as it is; choices once made are kept.
+// Init sets up what a stack needs on this machine, and reports what it did through say.
+// It keeps what exists already, and earlier decisions.
 func (w *Workspace) Init(ctx context.Context, stack string, options InitOptions, say func(string)) error {
 	r, err := w.prepare(ctx, stack, options, say)
 	if err != nil {
@@ -45,7 +45,7 @@ func (w *Workspace) Init(ctx context.Context, stack string, options InitOptions,
 	return r.engine.Close()
 }
 
-// run is what the steps of one command on one stack share.
+// run is the state that the steps of one command on one stack share.
 type run struct {
 	*Workspace
 	stack  string
@@ -55,10 +55,10 @@ type run struct {
 	say    func(string)
 }
 
-// prepare is Init, and gives what it found out on the way.
+// prepare does what Init does, and returns the state of the run.
 func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptions, say func(string)) (*run, error) {
 	if !exists(w.trackedFile(stack)) && !exists(w.StackFile(stack)) {
-		return nil, fmt.Errorf("no stack file Pulumi.%s.yaml; stacks here: %s (a new one is a copy of one of them)",
+		return nil, fmt.Errorf("there is no stack file Pulumi.%s.yaml. Fix: name one of the stacks %s, or copy the file of one of them",
 			stack, strings.Join(w.Stacks(), ", "))
 	}
 	engine, here, err := preflight.Connect(ctx)
@@ -88,16 +88,16 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 		return err
 	}
 	if fresh && exists(r.passphraseFile()) {
-		r.say("made a passphrase for the secrets in the state: " + r.passphraseFile())
+		r.say("created a passphrase for the secrets in the state: " + r.passphraseFile())
 	}
 	if exportErr == nil && exists(r.StackFile(r.stack)) {
-		if err := r.Refresh(r.stack); err != nil {
+		if err := r.MergeTracked(r.stack); err != nil {
 			return err
 		}
 	} else if err := r.makeStack(ctx); err != nil {
 		return err
 	}
-	if err := r.closeState(); err != nil {
+	if err := r.restrictState(); err != nil {
 		return err
 	}
 	var err error
@@ -110,10 +110,10 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := r.settle(ctx, file, options); err != nil {
+	if err := r.recordEngine(ctx, file, options); err != nil {
 		return err
 	}
-	if err := r.choose(ctx, r.engine, r.stack, file, r.say); err != nil {
+	if err := r.chooseSettings(ctx, r.engine, r.stack, file, r.say); err != nil {
 		return err
 	}
 	if err := r.makeCerts(r.stack, file, r.say); err != nil {
@@ -122,19 +122,19 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err := r.takeOver(ctx, file); err != nil {
 		return err
 	}
-	more, err := r.unfit(ctx)
+	more, err := r.publicPasswords(ctx)
 	if err != nil {
 		return err
 	}
 	return r.makeSecrets(ctx, r.stack, more, r.say)
 }
 
-// settle records which engine the stack lives on and what tells it from others there,
-// and refuses another engine. The file is saved with the choices that come next.
-func (r *run) settle(ctx context.Context, f stackFile, options InitOptions) error {
+// recordEngine records the engine that the stack runs on, and the identity that
+// distinguishes the stack there. It refuses another engine. chooseSettings saves the file.
+func (r *run) recordEngine(ctx context.Context, f stackFile, options InitOptions) error {
 	home := recorded(f, r.state)
 	if options.MoveEngine && home.ID != r.here.ID {
-		if err := r.leave(ctx, home); err != nil {
+		if err := r.leaveEngine(ctx, home); err != nil {
 			return err
 		}
 	} else if err := preflight.SameEngine(r.stack, home, r.here); err != nil {
@@ -148,7 +148,7 @@ func (r *run) settle(ctx context.Context, f stackFile, options InitOptions) erro
 	return nil
 }
 
-// recorded is the engine that a stack lives on, by its settings or its last outputs.
+// recorded returns the engine that a stack runs on, from its settings or its last outputs.
 func recorded(f stackFile, state *observe.State) engines.Ref {
 	for _, value := range []any{f.get("engine"), state.Outputs["engine"]} {
 		engine, _ := value.(map[string]any)
@@ -161,9 +161,9 @@ func recorded(f stackFile, state *observe.State) engines.Ref {
 	return engines.Ref{}
 }
 
-// leave empties the state of a stack whose engine is left behind. Where that engine
-// still answers and runs the stack, it has to be taken down there first.
-func (r *run) leave(ctx context.Context, home engines.Ref) error {
+// leaveEngine empties the state of a stack that moves to another engine. If the old engine
+// still answers and has containers of the stack, the stack must be taken down there first.
+func (r *run) leaveEngine(ctx context.Context, home engines.Ref) error {
 	if old, err := engines.Open(home.Host, ""); err == nil {
 		defer func() { _ = old.Close() }()
 		same, err := engines.Identify(ctx, old, home.Host)
@@ -172,7 +172,7 @@ func (r *run) leave(ctx context.Context, home engines.Ref) error {
 			if err != nil || len(left.Items) > 0 {
 				return fault.List{{
 					Where: "stack " + r.stack, What: fmt.Sprintf("has %d containers on the engine at %s", len(left.Items), home),
-					Fix: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then this again", home.Host, r.stack),
+					Fix: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then run this command again", home.Host, r.stack),
 				}}
 			}
 		}
@@ -189,7 +189,7 @@ func (r *run) leave(ctx context.Context, home engines.Ref) error {
 	return nil
 }
 
-// Stacks lists the stacks that have a file in the clone.
+// Stacks returns the names of the stacks that have a file in the clone.
 func (w *Workspace) Stacks() []string {
 	files, _ := filepath.Glob(filepath.Join(w.Root, "Pulumi.*.yaml"))
 	var names []string
@@ -199,25 +199,25 @@ func (w *Workspace) Stacks() []string {
 	return names
 }
 
-// EnsurePulumi builds the CLI and its language host where the machine has none.
+// EnsurePulumi builds the Pulumi CLI and its language host if the machine has none.
 func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
-	if w.Pulumi != "" && w.Own {
+	if w.Pulumi != "" && w.Installed {
 		return nil
 	}
 	if w.Pulumi == "" {
-		say("no pulumi on PATH: building one from source, once")
+		say("there is no pulumi on PATH: building it from source, once")
 	}
 	build := exec.CommandContext(ctx, filepath.Join(w.Root, "tools", "build"), "pulumi")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
-		return fmt.Errorf("building pulumi failed: %w; see above, or install it: https://www.pulumi.com/docs/install", err)
+		return fmt.Errorf("building pulumi failed: %w. Fix: correct what is reported above, or install pulumi: https://www.pulumi.com/docs/install", err)
 	}
-	w.Pulumi, w.Own = w.findPulumi()
+	w.Pulumi, w.Installed = w.findPulumi()
 	return nil
 }
 
-// makeStack makes the stack and its own file. `pulumi stack init` writes the
-// stack's salt into the project's folder, so it runs in an empty one.
+// makeStack creates the stack and its own file. `pulumi stack init` writes the stack's
+// salt into the project's folder, so it runs in a temporary one.
 func (r *run) makeStack(ctx context.Context) error {
 	w, stack := r.Workspace, r.stack
 	temp, err := os.MkdirTemp("", "trading-platform-*")
@@ -247,8 +247,8 @@ func (r *run) makeStack(ctx context.Context) error {
 	}
 	err = w.runCLI(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
 	var failed *cliError
-	if errors.As(err, &failed) && strings.Contains(failed.complaint, "already exists") {
-		// Made by plain pulumi: its salt is in the state, and asking for the config writes it down.
+	if errors.As(err, &failed) && strings.Contains(failed.stderr, "already exists") {
+		// The stack was created with plain pulumi. Its salt is in the state, and reading the config writes it to the file.
 		cmd := w.command(ctx, "-C", temp, "config", "-s", stack)
 		cmd.Env = append(cmd.Env, "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER=true")
 		if out, runErr := cmd.CombinedOutput(); runErr != nil {
@@ -264,14 +264,14 @@ func (r *run) makeStack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.say("stack " + stack + ": its own settings and secrets lie in " + w.StackFile(stack))
-	if own != nil { // and what the tracked file has gained since then comes over
-		return errors.Join(writeFile(w.StackFile(stack), made), w.Refresh(stack))
+	r.say("stack " + stack + ": its own settings and secrets are in " + w.StackFile(stack))
+	if own != nil { // then merge what has changed in the tracked file since
+		return errors.Join(writeFile(w.StackFile(stack), made), w.MergeTracked(stack))
 	}
 	return errors.Join(writeFile(w.lastTracked(stack), tracked), writeFile(w.StackFile(stack), made))
 }
 
-// stackFile is a stack's own file, taken apart.
+// stackFile is the decoded content of a stack's own file.
 type stackFile map[string]any
 
 func (w *Workspace) load(stack string) (stackFile, error) {
@@ -279,7 +279,7 @@ func (w *Workspace) load(stack string) (stackFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not into a stackFile: the library would make the maps inside of that type as well.
+	// Decoded into a plain map, because the library would give nested maps the type stackFile as well.
 	f := map[string]any{}
 	err = yaml.Unmarshal(text, &f)
 	return f, err
@@ -293,7 +293,7 @@ func (w *Workspace) save(stack string, f stackFile) error {
 	return writeFile(w.StackFile(stack), text)
 }
 
-// config gives the file's config map.
+// config returns the file's config map.
 func (f stackFile) config() map[string]any {
 	c, ok := f["config"].(map[string]any)
 	if !ok {
@@ -306,10 +306,10 @@ func (f stackFile) config() map[string]any {
 func (f stackFile) get(key string) any        { return f.config()[settings.Project+":"+key] }
 func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+key] = value }
 
-// choose settles, once, which provider and which images the stack is made with,
-// and puts them in place. The engine's API version is written down once as well: a
-// newer one would replace every container, which only the user asks for.
-func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
+// chooseSettings decides, once, which provider and which images the stack uses, and
+// installs them. It also records the engine's API version once: changing it replaces
+// every container, which is the user's decision.
+func (w *Workspace) chooseSettings(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
 	ping, err := engine.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return err
@@ -318,7 +318,7 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 		f.set("engineApi", ping.APIVersion)
 	} else if known != ping.APIVersion {
 		say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
-			ping.APIVersion, stack, known, settings.Set(stack, "engineApi", "'"+ping.APIVersion+"'")))
+			ping.APIVersion, stack, known, settings.SetCommand(stack, "engineApi", "'"+ping.APIVersion+"'")))
 	}
 	first := f.get("provider") == nil
 	if first {
@@ -334,7 +334,7 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 			return err
 		}
 	}
-	// To an interrupted run nothing answers, and what it chose for that would be kept.
+	// In an interrupted run every request fails, and decisions based on that must not be saved.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -344,10 +344,10 @@ func (w *Workspace) choose(ctx context.Context, engine *client.Client, stack str
 	return w.makeImages(ctx, engine, stack, say)
 }
 
-// ChooseProvider takes the official plugin where a user's own Pulumi can have it.
+// ChooseProvider chooses the official plugin if the user's own Pulumi can install it.
 func (w *Workspace) ChooseProvider(ctx context.Context, say func(string)) string {
-	if !w.Own {
-		say("provider: offline, because this machine brought no Pulumi of its own")
+	if !w.Installed {
+		say("provider: offline, because this machine has no Pulumi of its own")
 		return settings.Offline
 	}
 	if err := w.runCLI(ctx, nil, "plugin", "install", "resource", "docker", OfficialVersion); err != nil {
@@ -358,9 +358,9 @@ func (w *Workspace) ChooseProvider(ctx context.Context, say func(string)) string
 	return settings.Official
 }
 
-// installProvider builds our plugin and gives it to Pulumi, when it is another than the one there.
+// installProvider builds the offline plugin, and installs it if it differs from the installed one.
 func (w *Workspace) installProvider(ctx context.Context, say func(string)) error {
-	// Not in bin itself, which `platform env` puts on PATH: Pulumi takes a plugin from there for any version.
+	// Not in bin itself, which `platform env` puts on PATH: Pulumi uses a plugin on PATH for any version.
 	binary := filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
 	if err := w.BuildProvider(ctx, binary, settings.OfflineVersion); err != nil {
 		return err
@@ -377,8 +377,8 @@ func (w *Workspace) installProvider(ctx context.Context, say func(string)) error
 	return replacePlugin(installed, built)
 }
 
-// replacePlugin writes a plugin's binary in one step. `pulumi plugin install --reinstall` removes
-// it first, and another stack's run at that moment finds none.
+// replacePlugin replaces a plugin's binary atomically. `pulumi plugin install --reinstall` removes
+// it first, and a run of another stack at that moment would find none.
 func replacePlugin(path string, binary []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
@@ -386,7 +386,7 @@ func replacePlugin(path string, binary []byte) error {
 	return maybe.WriteFile(path, binary, 0o755)
 }
 
-// BuildProvider compiles our plugin, which says that it is of the given version.
+// BuildProvider compiles the offline plugin, with the version that it reports.
 func (w *Workspace) BuildProvider(ctx context.Context, binary, version string) error {
 	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X trading-platform/provider.Version="+version, "-o", binary, "./cmd/pulumi-resource-docker")
 	build.Dir = w.Root

@@ -15,8 +15,8 @@ import (
 	"trading-platform/stack"
 )
 
-// initialised runs init of a stack of this very clone with a CLI of the test's own,
-// which writes its arguments down and then runs a script.
+// initialised runs init of a stack of this clone with a fake CLI, which records its
+// arguments and then runs a script.
 type initialised struct {
 	w    *Workspace
 	log  string
@@ -28,8 +28,8 @@ func newInit(t *testing.T, script string) *initialised {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
 	i := &initialised{w: clone(t), log: filepath.Join(t.TempDir(), "log")}
-	i.w.Root, i.w.Own = root, true
-	// It has a stack from its init on.
+	i.w.Root, i.w.Installed = root, true
+	// The stack exists from its init on.
 	made := filepath.Join(t.TempDir(), "made")
 	i.w.Pulumi = executable(t, t.TempDir(), `echo "$@" >> `+i.log+"\n"+script+`
 case "$*" in
@@ -70,8 +70,8 @@ func TestInit(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	assert.FileExists(t, i.w.passphraseFile())
 	assert.Equal(t, tracked, read(t, i.w.trackedFile("base")), "the clone stays clean")
-	assert.Contains(t, i.text(), "made a passphrase for the secrets in the state: "+i.w.passphraseFile())
-	assert.Contains(t, i.text(), "stack base: its own settings and secrets lie in "+file)
+	assert.Contains(t, i.text(), "created a passphrase for the secrets in the state: "+i.w.passphraseFile())
+	assert.Contains(t, i.text(), "stack base: its own settings and secrets are in "+file)
 	assert.Contains(t, i.text(), "provider: official")
 	assert.Contains(t, read(t, i.log), "stack init base --no-select")
 	assert.Contains(t, read(t, i.log), "plugin install resource docker "+OfficialVersion)
@@ -95,7 +95,7 @@ func TestInit(t *testing.T) {
 		before := read(t, file)
 		t.Setenv("DOCKER_HOST", (&enginetest.Engine{ID: "ELSEWHERE"}).Start(t))
 		err := i.w.Init(context.Background(), "base", InitOptions{}, func(string) {})
-		require.ErrorContains(t, err, "stack base lives on the engine at ")
+		require.ErrorContains(t, err, "stack base runs on the engine at ")
 		require.ErrorContains(t, err, "(ID ELSEWHERE)")
 		assert.Equal(t, before, read(t, file))
 		require.NoError(t, i.w.Init(context.Background(), "base", InitOptions{MoveEngine: true}, func(string) {}))
@@ -126,7 +126,7 @@ func TestInitOfASecuredStackMakesItsCertificatesAndSecrets(t *testing.T) {
 	}
 }
 
-func TestInitMakesNoClientCertificateThatNobodyAsksFor(t *testing.T) {
+func TestInitMakesClientCertificatesOnlyForProfilesThatNeedThem(t *testing.T) {
 	i := newInit(t, "")
 	require.NoError(t, i.run(t, "oauth2", &enginetest.Engine{Registry: true}))
 	assert.FileExists(t, filepath.Join(i.w.CertsDir("oauth2"), "server.crt"))
@@ -146,8 +146,8 @@ func TestTheStacksOwnFileComesFromItselfWhenTheStateIsGone(t *testing.T) {
 		read(t, i.w.StackFile("base")))
 }
 
-// Stacks of one machine share a plugin's folder, and one's init may replace the plugin while another's up runs.
-func TestAPluginIsThereWhileItIsReplaced(t *testing.T) {
+// The stacks of one machine share a plugin's folder, and the init of one may replace the plugin during the up of another.
+func TestAPluginIsReplacedAtomically(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plugins", "resource-docker-v1", "pulumi-resource-docker")
 	require.NoError(t, replacePlugin(path, []byte("one")))
 	replaced := make(chan error, 1)

@@ -8,14 +8,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Refresh takes edits of the tracked stack file over into the stack's own file.
+// MergeTracked merges edits of the tracked stack file into the stack's own file.
 //
-// It is a merge of three: what the tracked file said last time, what it says now,
-// and the own file. A value that the own file still has from the tracked one
-// follows it; a value that was set there stays. A list follows item by item: what
-// the tracked file disables counts beside what this machine cannot have. A stack without a tracked file
-// has only its own.
-func (w *Workspace) Refresh(stack string) error {
+// It is a three-way merge of the tracked file at the last merge, the tracked file now, and
+// the own file. A value that the own file has from the tracked one is updated; a value
+// that was set in the own file is kept. Lists are merged item by item, so that services
+// which the tracked file disables are added to those which this machine disables. A stack
+// without a tracked file has only its own file.
+func (w *Workspace) MergeTracked(stack string) error {
 	own, err := readFile(w.StackFile(stack))
 	if err != nil || own == nil {
 		return err
@@ -41,10 +41,10 @@ func (w *Workspace) Refresh(stack string) error {
 	return writeFile(w.lastTracked(stack), now)
 }
 
-// lastTracked is the tracked file as it was when it was last taken over.
+// lastTracked is the path of the copy of the tracked file at the last merge.
 func (w *Workspace) lastTracked(stack string) string { return w.StackFile(stack) + ".tracked" }
 
-// merge gives own with what changed from last to now.
+// merge returns own with the changes from last to now.
 func merge(last, now, own []byte) ([]byte, error) {
 	var l, n, o map[string]any
 	for _, f := range []struct {
@@ -87,7 +87,7 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 		lm, lIsMap := l.(map[string]any)
 		om, oIsMap := own[key].(map[string]any)
 		if lIsMap && oIsMap {
-			out[key] = mergeMaps(lm, nil, om) // what was set there stays
+			out[key] = mergeMaps(lm, nil, om) // keeps what was set in the own file
 		}
 		if ll, ol := list(l), list(own[key]); ll != nil && ol != nil {
 			out[key] = mergeLists(ll, nil, ol)
@@ -99,10 +99,10 @@ func mergeMaps(last, now, own map[string]any) map[string]any {
 	return out
 }
 
-// same compares two values as Pulumi reads them: it writes numbers and booleans back as texts.
+// same compares two values as strings, because Pulumi writes numbers and booleans back as strings.
 func same(a, b any) bool { return reflect.DeepEqual(texts(a), texts(b)) }
 
-// texts is a value whose scalars are all texts.
+// texts returns a value with all its scalars converted to strings.
 func texts(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
@@ -123,8 +123,8 @@ func texts(value any) any {
 	return fmt.Sprint(value)
 }
 
-// mergeLists gives own with the items that came between last and now, and without those that went.
-// Every list of a stack's settings is a set of names.
+// mergeLists returns own with the items that were added between last and now, and without those
+// that were removed. Every list in a stack's settings is a set of names.
 func mergeLists(last, now, own []any) []any {
 	has := func(items []any, item any) bool {
 		return slices.ContainsFunc(items, func(other any) bool { return same(item, other) })
@@ -138,7 +138,7 @@ func mergeLists(last, now, own []any) []any {
 	return out
 }
 
-// list is the value as a list; nil for any other.
+// list returns the value if it is a list, or nil.
 func list(value any) []any {
 	items, _ := value.([]any)
 	return items

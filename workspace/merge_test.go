@@ -46,24 +46,24 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-func TestRefresh(t *testing.T) {
+func TestMergeTracked(t *testing.T) {
 	w := clone(t)
 	write(t, w.trackedFile("dev"), "config: {trading-platform:profiles: [dev]}")
 	own := "encryptionsalt: v1:x\nconfig: {trading-platform:profiles: [dev], trading-platform:portOffset: 5}"
 
-	require.NoError(t, w.Refresh("dev"))
+	require.NoError(t, w.MergeTracked("dev"))
 	assert.NoFileExists(t, w.StackFile("dev"), "a stack that is not set up has no file of its own")
 
 	write(t, w.StackFile("dev"), own)
 	write(t, w.lastTracked("dev"), "config: {trading-platform:profiles: [dev]}")
-	require.NoError(t, w.Refresh("dev"))
+	require.NoError(t, w.MergeTracked("dev"))
 	assert.Equal(t, own, read(t, w.StackFile("dev")), "untouched while the tracked file is the same")
 
 	write(t, w.trackedFile("dev"), "config: {trading-platform:profiles: [dev, workers]}")
-	require.NoError(t, w.Refresh("dev"))
+	require.NoError(t, w.MergeTracked("dev"))
 	want := "encryptionsalt: v1:x\nconfig: {trading-platform:profiles: [dev, workers], trading-platform:portOffset: 5}"
 	assert.YAMLEq(t, want, read(t, w.StackFile("dev")))
-	require.NoError(t, w.Refresh("dev"))
+	require.NoError(t, w.MergeTracked("dev"))
 	assert.YAMLEq(t, want, read(t, w.StackFile("dev")))
 	for _, path := range []string{w.StackFile("dev"), w.lastTracked("dev")} {
 		info, err := os.Stat(path)
@@ -73,14 +73,14 @@ func TestRefresh(t *testing.T) {
 	assert.Equal(t, "config: {trading-platform:profiles: [dev, workers]}", read(t, w.trackedFile("dev")), "the clone stays clean")
 
 	write(t, w.trackedFile("dev"), "config: [")
-	err := w.Refresh("dev")
+	err := w.MergeTracked("dev")
 	require.ErrorContains(t, err, "merging "+w.trackedFile("dev")+" into "+w.StackFile("dev")+": yaml:")
 	assert.YAMLEq(t, want, read(t, w.StackFile("dev")), "a file that cannot be read changes nothing")
 }
 
-func TestRefreshOfAStackWithoutATrackedFile(t *testing.T) {
+func TestMergeTrackedOfAStackWithoutATrackedFile(t *testing.T) {
 	w := clone(t)
 	write(t, w.StackFile("mine"), "config: {a: 1}")
-	require.NoError(t, w.Refresh("mine"))
+	require.NoError(t, w.MergeTracked("mine"))
 	assert.Equal(t, "config: {a: 1}", read(t, w.StackFile("mine")))
 }

@@ -9,14 +9,14 @@ import (
 	"syscall"
 )
 
-// replaceProcess runs a program in the place of this process. It returns only when that fails.
+// replaceProcess replaces this process by a program. It returns only if that fails.
 func replaceProcess(path string, args, env []string) error { return syscall.Exec(path, args, env) }
 
-// ownGroup gives a command a process group of its own, so that a signal to this process's group does not reach it.
+// ownGroup puts a command into a new process group, so that signals to this process's group do not reach it.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// interrupt asks a process to end in good order.
+// interrupt asks a process to shut down.
 func interrupt(p *os.Process) error { return p.Signal(os.Interrupt) }
 
-// processExists tells whether a process of this number runs, whoever owns it.
+// processExists reports whether a process with this ID exists, of any user.
 func processExists(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }

@@ -5,18 +5,18 @@ import (
 	"os/exec"
 )
 
-// replaceProcess runs a program for the user to see: Windows cannot put it in the place of this process.
+// replaceProcess runs a program as a child with this process's standard streams: Windows cannot replace a process.
 func replaceProcess(path string, args, env []string) error {
 	return (&exec.Cmd{Path: path, Args: args, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}).Run()
 }
 
-// ownGroup leaves a command in this process's console, the only way in which Ctrl-C reaches it.
+// ownGroup does nothing: the command must stay in this process's console to receive Ctrl-C.
 func ownGroup(*exec.Cmd) {}
 
-// interrupt does nothing: Windows has sent Ctrl-C to every process of the console by itself.
+// interrupt does nothing: Windows itself sends Ctrl-C to every process of the console.
 func interrupt(*os.Process) error { return nil }
 
-// processExists tells whether a process of this number runs.
+// processExists reports whether a process with this ID exists.
 func processExists(pid int) bool {
 	p, err := os.FindProcess(pid)
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 	"trading-platform/stack"
 )
 
-// unfit gives the secrets whose shipped value does not do on this machine: one that
-// everyone knows never goes over a database that a secured stack has used.
-func (r *run) unfit(ctx context.Context) ([]catalog.Variable, error) {
+// publicPasswords returns the variables whose public default must not be used on this
+// machine: a database that a secured stack has used never gets it as its password.
+func (r *run) publicPasswords(ctx context.Context) ([]catalog.Variable, error) {
 	p, err := r.plan(r.stack)
 	if err != nil || p == nil {
 		return nil, err
@@ -33,12 +33,12 @@ func (r *run) unfit(ctx context.Context) ([]catalog.Variable, error) {
 	if secured, err := preflight.SecuredDatabase(ctx, r.engine, p); err != nil || !secured {
 		return nil, err
 	}
-	r.say("a secured stack has used this database, so stack " + r.stack + " gets a password of its own for it")
+	r.say("a secured stack has used this database, so stack " + r.stack + " gets a generated password for it")
 	return []catalog.Variable{{Name: password}}, nil
 }
 
-// makeSecrets makes up what the stack needs and nobody has to choose. Only what
-// somebody else gave the user is asked for, and only where there is somebody to ask.
+// makeSecrets generates the secrets that the stack needs. It asks for values that cannot
+// be generated, but only if there is a terminal.
 func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog.Variable, say func(string)) error {
 	p, err := w.plan(name)
 	if err != nil || p == nil {
@@ -53,15 +53,15 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog
 		case variable.Initial != "":
 			value = variable.Initial
 		case strings.HasSuffix(variable.Name, "_PASSWORD"):
-			value = base64.URLEncoding.EncodeToString([]byte(Random()))[:32] // fit for a URL and a shell
+			value = base64.URLEncoding.EncodeToString([]byte(RandomSecret()))[:32] // safe in a URL and in a shell
 		default:
-			value = Random()
+			value = RandomSecret()
 		}
 		if value == "" {
 			unknown = append(unknown, variable.Name)
 			continue
 		}
-		// Over standard input: an argument would stand in the list of processes.
+		// On standard input, because every user can see the arguments of a process.
 		err := w.runCLI(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable.Name)
 		if err != nil {
 			return err
@@ -69,20 +69,20 @@ func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog
 		made = append(made, variable.Name)
 	}
 	if len(made) > 0 {
-		say("made as secrets of stack " + name + ": " + strings.Join(made, ", ") +
+		say("generated secrets of stack " + name + ": " + strings.Join(made, ", ") +
 			" (to see one: pulumi config get -s " + name + " <NAME>)")
 	}
 	for _, variable := range unknown {
-		fix := settings.Set(name, variable, "<value>")
+		fix := settings.SetCommand(name, variable, "<value>")
 		if catalog.IsSecret(variable, "") {
-			fix = settings.SetSecret(name, variable)
+			fix = settings.SetSecretCommand(name, variable)
 		}
-		say("still to be set: " + fix)
+		say("you still have to set: " + fix)
 	}
 	return nil
 }
 
-// makeCerts makes the certificates of a stack that has nginx, and renews them in time.
+// makeCerts creates the certificates of a stack that has nginx, and renews them before they expire.
 func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error {
 	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
 	if err != nil {
@@ -110,8 +110,8 @@ func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error 
 	return err
 }
 
-// takeOver asks once whether the data of an old Compose stack is this stack's now, and
-// remembers the answer. Where there is nobody to ask, the program says what to set.
+// takeOver asks once whether this stack takes over the data of an old Compose stack, and
+// records the answer. Without a terminal, the Pulumi program reports the settings for it.
 func (r *run) takeOver(ctx context.Context, f stackFile) error {
 	src, err := r.Source(r.stack)
 	if err != nil {
@@ -141,7 +141,7 @@ func (r *run) takeOver(ctx context.Context, f stackFile) error {
 	return nil
 }
 
-// ask reads a value from the terminal, a secret one without showing it; empty where there is none.
+// ask reads a value from the terminal, without echo if it is a secret. It returns "" if there is no terminal.
 func ask(variable string) string {
 	terminal := int(os.Stdin.Fd())
 	if !term.IsTerminal(terminal) {

@@ -21,7 +21,7 @@ import (
 	"trading-platform/stack"
 )
 
-// local gives a path in the folder of local state; empty for state that is elsewhere.
+// local returns a path in the folder of local state, or "" for another backend.
 func (w *Workspace) local(parts ...string) string {
 	folder := stack.LocalFolder(w.Backend)
 	if folder == "" {
@@ -30,9 +30,9 @@ func (w *Workspace) local(parts ...string) string {
 	return filepath.Join(append([]string{folder, ".pulumi"}, parts...)...)
 }
 
-// closeState keeps others from reading the local state of the project's stacks, which
-// Pulumi leaves to the umask: its secrets are only as safe as their passphrase.
-func (w *Workspace) closeState() error {
+// restrictState makes the local state of the project's stacks readable by its owner only.
+// Pulumi uses the umask, and only the passphrase protects the secrets in the state.
+func (w *Workspace) restrictState() error {
 	for _, kind := range []string{"stacks", "history", "backups"} {
 		folder := w.local(kind, settings.Project)
 		if folder == "" {
@@ -45,8 +45,8 @@ func (w *Workspace) closeState() error {
 	return nil
 }
 
-// repairState puts Pulumi's own copy in the place of a state file that was cut short,
-// as by a full disk. What the copy does not know is taken over from the engine.
+// repairState replaces a truncated state file, as a full disk leaves it, by Pulumi's own
+// backup copy. Objects that are not in the copy are adopted from the engine later.
 func (r *run) repairState() error {
 	file := r.local("stacks", settings.Project, r.stack+".json")
 	if file == "" {
@@ -60,7 +60,7 @@ func (r *run) repairState() error {
 	if err := os.Rename(file, aside); err != nil {
 		return err
 	}
-	// Pulumi's storage keeps a checksum beside the file.
+	// Pulumi's file storage keeps a checksum beside the file.
 	if err := removeIfThere(file + ".attrs"); err != nil {
 		return err
 	}
@@ -69,14 +69,14 @@ func (r *run) repairState() error {
 		return err
 	}
 	if !json.Valid(copied) {
-		r.say(fmt.Sprintf("the state of stack %s was damaged, and is made anew from the engine; the damaged file is %s", r.stack, aside))
+		r.say(fmt.Sprintf("the state of stack %s was damaged, and is rebuilt from the engine; the damaged file is %s", r.stack, aside))
 		return nil
 	}
 	r.say(fmt.Sprintf("the state of stack %s was damaged, and Pulumi's last copy takes its place; the damaged file is %s", r.stack, aside))
 	return maybe.WriteFile(file, copied, 0o600)
 }
 
-// lock is what Pulumi writes into the lock file of local state.
+// lock is the content of Pulumi's lock file for local state.
 type lock struct {
 	PID       int       `json:"pid"`
 	Username  string    `json:"username"`
@@ -84,8 +84,8 @@ type lock struct {
 	Timestamp time.Time `json:"timestamp"`
 }
 
-// clearLock removes the locks that killed runs left, and refuses to go on beside one
-// that is alive. It knows the locks of local state alone; Pulumi tells of any other.
+// clearLock removes the locks of runs that were killed, and returns an error if another
+// run is active. It handles local state only; Pulumi itself reports other locks.
 func (r *run) clearLock() error {
 	folder := r.local("locks", "organization", settings.Project, r.stack)
 	if folder == "" {
@@ -106,14 +106,14 @@ func (r *run) clearLock() error {
 		}
 		var l lock
 		if json.Unmarshal(text, &l) != nil && len(text) > 0 {
-			continue // not what we know
+			continue // not a lock file that we know
 		}
 		since := l.Timestamp.Local().Format("15:04:05 on 2 January")
 		if len(text) > 0 && (l.Hostname != host || alive(l)) {
 			return fault.List{{
 				Where: "stack " + r.stack,
 				What:  fmt.Sprintf("another run has it locked: process %d of %s on %s, since %s", l.PID, l.Username, l.Hostname, since),
-				Fix:   "wait until it has ended; or, if it hangs: kill " + strconv.Itoa(l.PID) + " on that machine, then this again",
+				Fix:   "wait until it has ended; or, if it hangs: kill " + strconv.Itoa(l.PID) + " on that machine, then run this command again",
 			}}
 		}
 		if err := errors.Join(os.Remove(file), removeIfThere(file+".attrs")); err != nil {
@@ -124,7 +124,7 @@ func (r *run) clearLock() error {
 	return nil
 }
 
-// clearPending takes the operations of a run that was cut short out of the state.
+// clearPending removes the pending operations of an interrupted run from the state.
 func (r *run) clearPending(ctx context.Context) error {
 	if !r.state.Pending {
 		return nil
@@ -136,7 +136,7 @@ func (r *run) clearPending(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.say("the last run was cut short; the engine tells what became of it")
+	r.say("the last run was interrupted; the engine shows which of its operations were completed")
 	return r.runCLI(ctx, bytes.NewReader(export), "stack", "import", "-s", r.stack)
 }
 
@@ -147,13 +147,13 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// alive tells whether the process that took a lock on this host still runs. Another
-// program may have got its number since.
+// alive reports whether the process that took a lock on this host is still running. Its
+// process ID may belong to another program by now.
 func alive(l lock) bool {
 	if !processExists(l.PID) {
 		return false
 	}
-	// A zombie has ended: who started it has not asked how, as where process 1 is no init.
+	// A zombie has ended. Its parent has not waited for it, as when process 1 is not an init.
 	found, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(l.PID)).Output()
 	if gone := new(exec.ExitError); errors.As(err, &gone) {
 		return false

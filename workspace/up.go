@@ -20,7 +20,7 @@ import (
 	"trading-platform/settings"
 )
 
-// Up brings a stack up: when it returns nil, every service is healthy now.
+// Up brings a stack up. When it returns nil, every service is healthy.
 func (w *Workspace) Up(ctx context.Context, stack string, args []string, say func(string)) error {
 	return w.prepared(ctx, stack, append([]string{"up", "--yes", "--skip-preview"}, args...), say)
 }
@@ -35,8 +35,8 @@ func (w *Workspace) Preview(ctx context.Context, stack string, args []string, sa
 	return w.prepared(ctx, stack, append([]string{"preview", "--diff"}, args...), say)
 }
 
-// Reread takes over into the state what happened outside of Pulumi.
-func (w *Workspace) Reread(ctx context.Context, stack string, args []string, say func(string)) error {
+// Refresh records in the state what changed outside of Pulumi.
+func (w *Workspace) Refresh(ctx context.Context, stack string, args []string, say func(string)) error {
 	return w.prepared(ctx, stack, append([]string{"refresh", "--yes", "--skip-preview"}, args...), say)
 }
 
@@ -46,22 +46,22 @@ func (w *Workspace) prepared(ctx context.Context, stack string, args []string, s
 		return err
 	}
 	defer func() { _ = r.engine.Close() }()
-	return r.act(ctx, args[0], append(args, "-s", stack))
+	return r.runPulumi(ctx, args[0], append(args, "-s", stack))
 }
 
-// lockless is for how long something that the state does not know may belong to a run
-// whose lock is not on this machine.
-const lockless = 15 * time.Minute
+// unlockedWindow is how long an object that is not in the state may belong to an active
+// run whose lock is not on this machine.
+const unlockedWindow = 15 * time.Minute
 
-// acting are the commands of the CLI that act on the engine, by what they do.
-var acting = map[string]string{
+// engineCommands maps the commands of the CLI that use the engine, and their aliases, to what they do.
+var engineCommands = map[string]string{
 	"up": "up", "update": "up", "preview": "preview", "pre": "preview", "refresh": "refresh",
 	"destroy": "destroy", "down": "destroy", "dn": "destroy",
 }
 
-// Exec runs a pulumi command as it was typed, with this machine's state, passphrase
-// and the stack's own file. One that acts on the engine is seen to as in Up; any
-// other takes the place of this process.
+// Exec runs a pulumi command with the user's arguments, with this machine's state and
+// passphrase and the stack's own file. A command that uses the engine runs as in Up; any
+// other replaces this process.
 func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) error {
 	if w.Pulumi == "" {
 		return errors.New("there is no pulumi here yet. Fix: make init")
@@ -71,11 +71,11 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 		stack = w.Selected(ctx)
 	}
 	if stack != "" {
-		if err := w.Refresh(stack); err != nil {
+		if err := w.MergeTracked(stack); err != nil {
 			return err
 		}
 	}
-	i := slices.IndexFunc(args, func(a string) bool { return acting[a] != "" })
+	i := slices.IndexFunc(args, func(a string) bool { return engineCommands[a] != "" })
 	help := slices.Contains(args, "--help") || slices.Contains(args, "-h")
 	if i < 0 || stack == "" || help || !exists(w.StackFile(stack)) {
 		return replaceProcess(w.Pulumi, append([]string{"pulumi"}, w.PulumiArgs(stack, args)...), w.Environ())
@@ -85,10 +85,10 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 		return err
 	}
 	defer func() { _ = r.engine.Close() }()
-	return r.act(ctx, acting[args[i]], args)
+	return r.runPulumi(ctx, engineCommands[args[i]], args)
 }
 
-// Engine opens the engine that a stack lives on.
+// Engine opens the engine that a stack runs on.
 func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, error) {
 	engine, here, err := preflight.Connect(ctx)
 	if err != nil {
@@ -96,7 +96,7 @@ func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, e
 	}
 	file, err := w.load(stack)
 	if errors.Is(err, os.ErrNotExist) {
-		return engine, nil // made by plain pulumi, which has no file of its own to remember it in
+		return engine, nil // created with plain pulumi, so that no own file has recorded an engine
 	}
 	if err == nil {
 		err = preflight.SameEngine(stack, recorded(file, &observe.State{}), here)
@@ -107,7 +107,7 @@ func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, e
 	return engine, nil
 }
 
-// attach opens a stack that Init has seen to before.
+// attach opens a stack that Init has set up before.
 func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) (*run, error) {
 	engine, err := w.Engine(ctx, stack)
 	if err != nil {
@@ -126,9 +126,10 @@ func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) 
 	return r, nil
 }
 
-// act runs a command of the CLI between what it cannot do itself: before it, the
-// engine is made to agree with the state; after an up, every service is healthy.
-func (r *run) act(ctx context.Context, command string, args []string) error {
+// runPulumi runs a command of the CLI, and what the CLI cannot do itself: before it, it
+// corrects differences between the engine and the state; after an up, it waits until
+// every service is healthy.
+func (r *run) runPulumi(ctx context.Context, command string, args []string) error {
 	p, err := r.plan(r.stack)
 	if err != nil {
 		return err
@@ -141,14 +142,14 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 			return err
 		}
 	}
-	if p != nil && command != "refresh" { // else Pulumi's program says what is wrong with the settings
-		found, err := observe.Look(ctx, r.engine, p, r.state)
+	if p != nil && command != "refresh" { // if p is nil, the Pulumi program reports what is wrong with the settings
+		found, err := observe.Compare(ctx, r.engine, p, r.state)
 		if err != nil {
 			return err
 		}
 		if command == "preview" {
 			if down := found.Down(); len(down) > 0 {
-				r.say("not shown below: up brings back what does not run: " + strings.Join(down, ", "))
+				r.say("not shown below: up starts what is not running: " + strings.Join(down, ", "))
 			}
 		} else if err := r.converge(ctx, p, found, command == "up"); err != nil {
 			return err
@@ -157,7 +158,7 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 		}
 	}
 	if err := r.explained(ctx, p, r.PulumiArgs(r.stack, args)); err != nil {
-		r.say(r.next(ctx, command))
+		r.say(r.remedy(ctx, command))
 		return err
 	}
 	if command != "up" || p == nil {
@@ -166,24 +167,24 @@ func (r *run) act(ctx context.Context, command string, args []string) error {
 	return r.awaitHealthy(ctx, p)
 }
 
-// next says what to do after a command that Pulumi has told the failure of.
-func (r *run) next(ctx context.Context, command string) string {
+// remedy returns what to do after a command has failed. Pulumi has already printed the cause.
+func (r *run) remedy(ctx context.Context, command string) string {
 	target := command
 	if command == "destroy" {
 		target = "down"
 	}
 	again := "make " + target + " STACK=" + r.stack
 	if ctx.Err() != nil {
-		return "interrupted. Fix: `" + again + "` goes on from here"
+		return "interrupted. Fix: run `" + again + "` to continue"
 	}
 	if r.wrongPassphrase(ctx) {
 		return "the passphrase is not the one that stack " + r.stack + " was made with. Fix: set PULUMI_CONFIG_PASSPHRASE or " +
-			"PULUMI_CONFIG_PASSPHRASE_FILE as then, or unset both to use " + r.passphraseFile()
+			"PULUMI_CONFIG_PASSPHRASE_FILE to that one, or unset both to use " + r.passphraseFile()
 	}
-	return command + " did not finish. Fix: see to what is said above, then `" + again + "` goes on from here"
+	return command + " did not finish. Fix: correct what is reported above, then run `" + again + "` to continue"
 }
 
-// wrongPassphrase tells whether the CLI refuses the passphrase. Only what encrypts asks for it.
+// wrongPassphrase reports whether the CLI refuses the passphrase. Only a command that encrypts checks it.
 func (r *run) wrongPassphrase(ctx context.Context) bool {
 	file, err := readFile(r.StackFile(r.stack))
 	if err != nil {
@@ -196,12 +197,12 @@ func (r *run) wrongPassphrase(ctx context.Context) bool {
 	}
 	var failed *cliError
 	err = r.runCLI(ctx, nil, "config", "set", "-s", r.stack, "--config-file", temp, "--secret", "probe", "none")
-	return errors.As(err, &failed) && strings.Contains(failed.complaint, "incorrect passphrase")
+	return errors.As(err, &failed) && strings.Contains(failed.stderr, "incorrect passphrase")
 }
 
-// converge brings the engine closer to the state: containers that an up takes for
-// running run again, and what the state does not know of is taken away. None of
-// that holds data: volumes are left alone.
+// converge corrects differences between the engine and the state: it starts containers
+// that Pulumi assumes to be running, and removes containers and networks that are not in
+// the state. It does not touch volumes, so no data is lost.
 func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Findings, up bool) error {
 	for _, name := range found.MissingVolumes {
 		r.say("volume " + name + " is gone from the engine, and its data with it")
@@ -219,8 +220,8 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 		for _, c := range found.Stopped {
 			r.say(observe.Name(c) + " is stopped: starting it")
 			if _, err := r.engine.ContainerStart(ctx, c.ID, client.ContainerStartOptions{}); err != nil {
-				// As when its network is gone. It holds no data, and is made anew.
-				r.say(observe.Name(c) + " cannot be started, and is made anew: " + err.Error())
+				// For example because its network was removed. It has no data, and is created again.
+				r.say(observe.Name(c) + " cannot be started, and is created again: " + err.Error())
 				if err := r.removeContainer(ctx, p, c.ID, observe.Name(c)); err != nil {
 					return err
 				}
@@ -228,21 +229,21 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 			}
 		}
 	}
-	// The offline provider takes over what is exactly as wanted. The official one
-	// stumbles over the name.
+	// The offline provider adopts a container or network that is exactly as planned. The
+	// official one fails because the name is in use.
 	wanted := func(name string) bool { return up && p.Provider == settings.Offline && p.Has(name) }
-	// Where the lock of a run elsewhere cannot be seen, what is new may be that run's.
+	// If locks of runs on other machines cannot be seen, a new object may belong to such a run.
 	foreign := func(name string, made time.Time) bool {
-		fresh := r.local() == "" && time.Since(made) < lockless
+		fresh := r.local() == "" && time.Since(made) < unlockedWindow
 		if fresh {
-			r.say(name + " is not in the state and was made just now: left alone, since another run may be at it")
+			r.say(name + " is not in the state and is new: it is kept, because another run may have created it")
 		}
 		return fresh
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, c := range found.Containers {
 		if name := observe.Name(c); !wanted(name) && !foreign(name, time.Unix(c.Created, 0)) {
-			r.say(name + " was left behind by a run that was cut short: removing it")
+			r.say(name + " was left behind by an interrupted run: removing it")
 			group.Go(func() error { return r.removeContainer(ctx, p, c.ID, name) })
 		}
 	}
@@ -253,16 +254,16 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 		if wanted(n.Name) || foreign("network "+n.Name, n.Created) {
 			continue
 		}
-		r.say("network " + n.Name + " was left behind by a run that was cut short: removing it")
+		r.say("network " + n.Name + " was left behind by an interrupted run: removing it")
 		if _, err := r.engine.NetworkRemove(context.WithoutCancel(ctx), n.ID, client.NetworkRemoveOptions{}); err != nil {
-			return fmt.Errorf("network %s: %w. Fix: `docker network inspect %s` shows who uses it", n.Name, err, n.Name)
+			return fmt.Errorf("network %s: %w. Fix: remove the containers that `docker network inspect %s` shows", n.Name, err, n.Name)
 		}
 	}
 	return nil
 }
 
-// removeContainer stops a container with its service's grace time and removes it.
-// Only unnamed volumes go with it.
+// removeContainer stops a container with its service's grace period and removes it,
+// together with its anonymous volumes.
 func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string) error {
 	grace := 10
 	for _, s := range p.Services {
@@ -280,12 +281,12 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 	return nil
 }
 
-// foreground runs the CLI for the user to see. At a terminal Ctrl-C reaches the CLI
-// by itself, and a second one would have it drop its state; in all other cases the
-// signal is passed on, and it ends in good order.
+// foreground runs the CLI with this process's standard streams. At a terminal the CLI
+// receives Ctrl-C itself, and a second interrupt would make it lose its state; in all
+// other cases the signal is passed on, and the CLI shuts down.
 func (w *Workspace) foreground(ctx context.Context, args []string, env ...string) error {
 	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
-	cmd.Env = slices.Concat(w.Environ(), []string{observe.Done + "=true"}, env)
+	cmd.Env = slices.Concat(w.Environ(), []string{observe.ComparedVariable + "=true"}, env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	if !terminal {

@@ -16,9 +16,9 @@ import (
 	"trading-platform/settings"
 )
 
-// A run on another machine locks a stack in a bucket where this one cannot see it, and
-// what that run has just made is in no state yet.
-func TestWhatAnotherRunMayJustHaveMadeIsLeftAlone(t *testing.T) {
+// This machine cannot see the lock of a run on another machine if the state is in a bucket,
+// and objects that such a run has just created are not in the state yet.
+func TestNewObjectsOfAnotherRunAreKept(t *testing.T) {
 	for name, test := range map[string]struct {
 		backend string
 		made    time.Time
@@ -39,11 +39,11 @@ func TestWhatAnotherRunMayJustHaveMadeIsLeftAlone(t *testing.T) {
 			err = r.converge(context.Background(), &plan.Plan{Provider: settings.Official}, found, true)
 			if test.removed {
 				require.ErrorContains(t, err, "container x_redis: ", "the stand-in for an engine stops nothing")
-				assert.Contains(t, said, "x_redis was left behind by a run that was cut short: removing it")
+				assert.Contains(t, said, "x_redis was left behind by an interrupted run: removing it")
 				return
 			}
 			require.NoError(t, err)
-			assert.Contains(t, said, "x_redis is not in the state and was made just now: left alone")
+			assert.Contains(t, said, "x_redis is not in the state and is new: it is kept")
 		})
 	}
 }

@@ -1,9 +1,9 @@
-// Package workspace is what `pulumi` needs around it on one machine: the CLI
-// itself where there is none, a backend, a passphrase, and for each stack a
-// stack file of its own that is laid over the tracked one.
+// Package workspace provides what `pulumi` needs on one machine: the CLI itself if there
+// is none, a backend, a passphrase, and for each stack its own stack file, which is used in
+// place of the tracked one and merged with it.
 //
-// All of it lies beside Pulumi's local state, so that every clone of a user
-// finds the same stacks with the same secrets and choices, and none is dirtied.
+// All of it is stored beside Pulumi's local state, so that all clones of a user share the
+// same stacks, secrets and decisions, and no file of a clone is changed.
 package workspace
 
 import (
@@ -30,27 +30,27 @@ import (
 type Workspace struct {
 	Root string // the clone: where Pulumi.yaml is
 	Home string // Pulumi's own folder, PULUMI_HOME or ~/.pulumi
-	// Backend is the URL of the state's place.
+	// Backend is the URL of the backend that stores the state.
 	Backend string
-	// Pulumi is the CLI's path; empty until one is built.
+	// Pulumi is the path of the CLI; empty until it is built.
 	Pulumi string
-	// Own says that the CLI is the user's, not one that `make` built.
-	Own bool
+	// Installed says that the user has installed the CLI; otherwise `make` has built it.
+	Installed bool
 }
 
-// Open finds out what this machine has. It changes nothing.
+// Open finds the backend and the CLI of this machine. It changes nothing.
 func Open(root string) (*Workspace, error) {
 	home, err := stack.Home(os.Getenv)
 	if err != nil {
 		return nil, err
 	}
 	w := &Workspace{Root: root, Home: home, Backend: stack.Backend(os.Getenv, home)}
-	w.Pulumi, w.Own = w.findPulumi()
+	w.Pulumi, w.Installed = w.findPulumi()
 	return w, nil
 }
 
-// findPulumi looks on PATH, past our own shim, then where tools/build puts it.
-func (w *Workspace) findPulumi() (path string, own bool) {
+// findPulumi searches PATH, without our own shim, and then the folder that tools/build writes to.
+func (w *Workspace) findPulumi() (path string, installed bool) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		if dir == w.ShimDir() || dir == filepath.Join(w.Root, "tools", "bin") {
 			continue
@@ -65,27 +65,27 @@ func (w *Workspace) findPulumi() (path string, own bool) {
 	return "", false
 }
 
-// ShimDir holds a `pulumi` that runs through this workspace, for a shell's PATH.
+// ShimDir is the folder, for a shell's PATH, of a `pulumi` command that runs through this workspace.
 func (w *Workspace) ShimDir() string { return filepath.Join(w.Root, "bin", "shim") }
 
-// Shim puts a `pulumi` that runs through this workspace into ShimDir, and gives the
-// folders that a shell's PATH should begin with, quoted for a shell.
+// Shim writes the `pulumi` command in ShimDir, and returns the folders that a shell's PATH
+// should begin with, quoted for a shell.
 func (w *Workspace) Shim() (path string, err error) {
 	bin := filepath.Join(w.Root, "bin")
 	shim := fmt.Sprintf("#!/bin/sh\nexec %s pulumi \"$@\"\n", shellescape.Quote(filepath.Join(bin, "platform")))
-	if err := os.MkdirAll(w.ShimDir(), 0o755); err != nil { //nolint:gosec // it holds a command and no secret
+	if err := os.MkdirAll(w.ShimDir(), 0o750); err != nil {
 		return "", err
 	}
 	err = os.WriteFile(filepath.Join(w.ShimDir(), "pulumi"), []byte(shim), 0o755) //nolint:gosec // a command
 	return shellescape.Quote(w.ShimDir() + ":" + bin), err
 }
 
-// notInNames is what a URL has and a folder's name should not.
+// notInNames matches the characters of a URL that a folder's name should not have.
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// place is the folder beside the state for what belongs with it: local state can be
-// read with the passphrase that lies there, whatever PULUMI_HOME says.
-func (w *Workspace) place() string {
+// sharedDir is the folder beside the state for the files that all stacks share. The
+// passphrase of local state is there, independent of PULUMI_HOME.
+func (w *Workspace) sharedDir() string {
 	home := w.Home
 	if folder := stack.LocalFolder(w.Backend); folder != "" {
 		home = filepath.Join(folder, ".pulumi")
@@ -93,25 +93,25 @@ func (w *Workspace) place() string {
 	return filepath.Join(home, "trading-platform")
 }
 
-// dir is where the stacks of this backend have their files.
-func (w *Workspace) dir() string {
-	return filepath.Join(w.place(), strings.Trim(notInNames.ReplaceAllString(w.Backend, "-"), "-"))
+// stackDir is the folder of the stack files of this backend.
+func (w *Workspace) stackDir() string {
+	return filepath.Join(w.sharedDir(), strings.Trim(notInNames.ReplaceAllString(w.Backend, "-"), "-"))
 }
 
-// StackFile is the stack's own config file, over the tracked one.
+// StackFile is the path of the stack's own config file, which is used in place of the tracked one.
 func (w *Workspace) StackFile(stack string) string {
-	return filepath.Join(w.dir(), "Pulumi."+stack+".yaml")
+	return filepath.Join(w.stackDir(), "Pulumi."+stack+".yaml")
 }
 
-// CertsDir is where the stack's certificates lie unless its settings say otherwise.
-func (w *Workspace) CertsDir(stack string) string { return filepath.Join(w.dir(), "certs", stack) }
+// CertsDir is the default folder of the stack's certificates.
+func (w *Workspace) CertsDir(stack string) string { return filepath.Join(w.stackDir(), "certs", stack) }
 
-// trackedFile is the stack's file in the clone.
+// trackedFile is the path of the stack's file in the clone.
 func (w *Workspace) trackedFile(stack string) string {
 	return filepath.Join(w.Root, "Pulumi."+stack+".yaml")
 }
 
-// ConfigFile is the file to read a stack's config from: its own where there is one, else the tracked one.
+// ConfigFile is the path of the file to read a stack's config from: its own if it exists, or else the tracked one.
 func (w *Workspace) ConfigFile(stack string) string {
 	if own := w.StackFile(stack); exists(own) {
 		return own
@@ -124,28 +124,28 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// selfManaged tells whether the backend keeps no secrets for us, so that a passphrase must.
+// selfManaged reports whether the backend does not encrypt secrets itself, so that a passphrase is needed.
 func (w *Workspace) selfManaged() bool {
 	u, err := url.Parse(w.Backend)
 	return err == nil && u.Scheme != "https" && u.Scheme != "http"
 }
 
-// passphraseFile is where the generated passphrase lies.
-func (w *Workspace) passphraseFile() string { return filepath.Join(w.place(), "passphrase") }
+// passphraseFile is the path of the generated passphrase.
+func (w *Workspace) passphraseFile() string { return filepath.Join(w.sharedDir(), "passphrase") }
 
-// ensurePassphrase makes a passphrase where the user has none, readable by the owner
-// alone. A stack that exists was encrypted with one that is somewhere else then.
+// ensurePassphrase generates a passphrase if the user has none, readable by the owner only.
+// If the stack exists already, its passphrase is elsewhere, and the error says so.
 func (w *Workspace) ensurePassphrase(name string, made bool) error {
 	_, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE")
 	if set || os.Getenv("PULUMI_CONFIG_PASSPHRASE_FILE") != "" || !w.selfManaged() || exists(w.passphraseFile()) {
 		return nil
 	}
 	if !made {
-		return writeFile(w.passphraseFile(), []byte(Random()))
+		return writeFile(w.passphraseFile(), []byte(RandomSecret()))
 	}
 	find := "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE as when it was made"
 	if old := filepath.Join(w.Home, "trading-platform", "passphrase"); exists(old) {
-		find = fmt.Sprintf("mkdir -p %s && cp -a %s/. %s", shellescape.Quote(w.place()), shellescape.Quote(filepath.Dir(old)), shellescape.Quote(w.place()))
+		find = fmt.Sprintf("mkdir -p %s && cp -a %s/. %s", shellescape.Quote(w.sharedDir()), shellescape.Quote(filepath.Dir(old)), shellescape.Quote(w.sharedDir()))
 	}
 	return fault.List{{
 		Where: "stack " + name,
@@ -154,7 +154,7 @@ func (w *Workspace) ensurePassphrase(name string, made bool) error {
 	}}
 }
 
-// SetConfig sets one key of the stack's own file, in one step: whole or not at all.
+// SetConfig sets one key of the stack's own file. It replaces the file atomically.
 func (w *Workspace) SetConfig(stack, key string, value any) error {
 	f, err := w.load(stack)
 	if err != nil {
@@ -164,23 +164,23 @@ func (w *Workspace) SetConfig(stack, key string, value any) error {
 	return w.save(stack, f)
 }
 
-// Random gives 32 random bytes in base64: a password, or a key for AES-256.
-func Random() string {
+// RandomSecret returns 32 random bytes in base64: a password, or a key for AES-256.
+func RandomSecret() string {
 	b := make([]byte, 32)
-	_, _ = rand.Read(b) // never fails, says its documentation
+	_, _ = rand.Read(b) // never fails, according to its documentation
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// writeFile writes a file for the owner alone, whole or not at all.
+// writeFile replaces a file atomically, readable by the owner only.
 func writeFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	// The library keeps the mode of a file that is there.
+	// The library keeps the mode of an existing file.
 	return errors.Join(maybe.WriteFile(path, content, 0o600), os.Chmod(path, 0o600))
 }
 
-// readFile is os.ReadFile that gives nothing for a file that is not there.
+// readFile is os.ReadFile, except that it returns nil for a file that does not exist.
 func readFile(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -17,7 +17,7 @@ import (
 	"trading-platform/settings"
 )
 
-// bare takes out of the environment what would lead to the machine's own Pulumi.
+// bare removes the variables by which the machine's own Pulumi would be found.
 func bare(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{
@@ -54,7 +54,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// executable puts a program called pulumi into a folder.
+// executable writes a script named pulumi into a folder.
 func executable(t *testing.T, dir, script string) string {
 	t.Helper()
 	path := filepath.Join(dir, "pulumi")
@@ -86,7 +86,7 @@ func TestBackend(t *testing.T) {
 	}
 }
 
-func TestWhichPulumi(t *testing.T) {
+func TestFindPulumi(t *testing.T) {
 	bare(t)
 	root := t.TempDir()
 	open := func(path ...string) *Workspace {
@@ -97,21 +97,21 @@ func TestWhichPulumi(t *testing.T) {
 	}
 	w := open(t.TempDir())
 	assert.Empty(t, w.Pulumi, "none yet")
-	assert.False(t, w.Own)
+	assert.False(t, w.Installed)
 
 	built := executable(t, filepath.Join(root, "tools", "bin"), "")
 	shim := executable(t, filepath.Join(root, "bin", "shim"), "")
 	w = open(filepath.Dir(shim), filepath.Dir(built))
 	assert.Equal(t, built, w.Pulumi, "never our own shim, which would run itself")
-	assert.False(t, w.Own)
+	assert.False(t, w.Installed)
 
 	own := executable(t, t.TempDir(), "")
 	w = open(filepath.Dir(shim), filepath.Dir(built), filepath.Dir(own))
 	assert.Equal(t, own, w.Pulumi)
-	assert.True(t, w.Own)
+	assert.True(t, w.Installed)
 }
 
-func TestFilesOfBackendsDoNotMeet(t *testing.T) {
+func TestBackendsHaveSeparateFiles(t *testing.T) {
 	w := clone(t)
 	w.Backend = "file:///states"
 	assert.Equal(t, "/states/.pulumi/trading-platform/file-states/Pulumi.dev.yaml", w.StackFile("dev"), "beside the state, whatever PULUMI_HOME says")
@@ -172,7 +172,7 @@ func TestPassphrase(t *testing.T) {
 	}
 }
 
-// A new passphrase beside a state that another has encrypted would lock the user out.
+// With a new passphrase the user could not decrypt a state that was encrypted with another.
 func TestAPassphraseThatIsElsewhere(t *testing.T) {
 	w := clone(t)
 	err := w.ensurePassphrase("dev", true)
@@ -221,8 +221,8 @@ func TestADamagedState(t *testing.T) {
 	for name, test := range map[string]struct{ state, copied, want, said string }{
 		"whole":                           {`{"version": 3}`, `{"version": 2}`, `{"version": 3}`, ""},
 		"cut short":                       {`{"versi`, `{"version": 2}`, `{"version": 2}`, "Pulumi's last copy takes its place"},
-		"cut short, and the copy as well": {`{"versi`, `{"v`, "", "is made anew from the engine"},
-		"emptied, and there is no copy":   {"", "", "", "is made anew from the engine"},
+		"cut short, and the copy as well": {`{"versi`, `{"v`, "", "is rebuilt from the engine"},
+		"emptied, and there is no copy":   {"", "", "", "is rebuilt from the engine"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := clone(t)
@@ -246,12 +246,12 @@ func TestADamagedState(t *testing.T) {
 	}
 }
 
-func TestRandom(t *testing.T) {
-	a, err := base64.StdEncoding.DecodeString(Random())
+func TestRandomSecret(t *testing.T) {
+	a, err := base64.StdEncoding.DecodeString(RandomSecret())
 	require.NoError(t, err)
 	assert.Len(t, a, 32, "a key for AES-256")
-	first := Random()
-	assert.NotEqual(t, first, Random())
+	first := RandomSecret()
+	assert.NotEqual(t, first, RandomSecret())
 }
 
 func TestWriteFile(t *testing.T) {
@@ -337,7 +337,7 @@ func TestEnviron(t *testing.T) {
 	})
 	t.Run("what the user has set stays", func(t *testing.T) {
 		w := clone(t)
-		w.Pulumi, w.Own = "/usr/bin/pulumi", true
+		w.Pulumi, w.Installed = "/usr/bin/pulumi", true
 		t.Setenv("PULUMI_BACKEND_URL", "s3://mine")
 		t.Setenv("PULUMI_CONFIG_PASSPHRASE", "")
 		got := environ(w)
@@ -357,7 +357,7 @@ func TestInitOfAnUnknownStack(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	write(t, filepath.Join(w.Root, "Pulumi.base.yaml"), "")
 	err := w.Init(context.Background(), "prod", InitOptions{}, func(string) {})
-	require.EqualError(t, err, "no stack file Pulumi.prod.yaml; stacks here: base, dev (a new one is a copy of one of them)")
+	require.EqualError(t, err, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, or copy the file of one of them")
 }
 
 func TestInitWithoutAnEngine(t *testing.T) {
@@ -376,7 +376,7 @@ func TestInitWithAPulumiThatFails(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.yaml"), "name: trading-platform")
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
-	w.Pulumi, w.Own = executable(t, t.TempDir(), "echo 'the backend is away' >&2\nexit 3"), true
+	w.Pulumi, w.Installed = executable(t, t.TempDir(), "echo 'the backend is away' >&2\nexit 3"), true
 	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})
 	require.ErrorContains(t, err, "stack export -s dev: exit status 3\nthe backend is away")
 }
@@ -412,7 +412,7 @@ func TestAirgapIsRemembered(t *testing.T) {
 	}
 }
 
-// secretsOf runs makeSecrets with a CLI that writes down what it is told, and gives that and what was said.
+// secretsOf runs makeSecrets with a fake CLI that records its input, and returns that and the messages.
 func secretsOf(t *testing.T, config string) (told, said string) {
 	t.Helper()
 	w := clone(t)
@@ -435,7 +435,7 @@ func secretsOf(t *testing.T, config string) (told, said string) {
 	return told, strings.Join(lines, "\n")
 }
 
-func TestSecretsAreMadeUp(t *testing.T) {
+func TestSecretsAreGenerated(t *testing.T) {
 	told, said := secretsOf(t, "config: {trading-platform:profiles: [oauth2]}")
 	values := map[string]string{}
 	for _, line := range strings.Split(strings.TrimSpace(told), "\n") {
@@ -455,12 +455,12 @@ func TestSecretsAreMadeUp(t *testing.T) {
 	for _, value := range []string{values["POSTGRES_PASSWORD"], values["SESSION_ENCRYPTION_KEY"]} {
 		assert.NotContains(t, said, value)
 	}
-	assert.Contains(t, said, "made as secrets of stack oauth2: ")
-	assert.Contains(t, said, "still to be set: "+settings.SetSecret("oauth2", "AUTH0_CLIENT_SECRET"))
-	assert.Contains(t, said, "still to be set: "+settings.Set("oauth2", "AUTH0_DOMAIN", "<value>"))
+	assert.Contains(t, said, "generated secrets of stack oauth2: ")
+	assert.Contains(t, said, "you still have to set: "+settings.SetSecretCommand("oauth2", "AUTH0_CLIENT_SECRET"))
+	assert.Contains(t, said, "you still have to set: "+settings.SetCommand("oauth2", "AUTH0_DOMAIN", "<value>"))
 }
 
-func TestNoSecretIsMadeWhereNoneIsMissing(t *testing.T) {
+func TestNoSecretIsGeneratedIfNoneIsMissing(t *testing.T) {
 	told, said := secretsOf(t, "config: {trading-platform:profiles: []}")
 	assert.Empty(t, told)
 	assert.Empty(t, said)

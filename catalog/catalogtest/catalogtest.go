@@ -1,4 +1,4 @@
-// Package catalogtest gives tests what follows from the catalog, so that a new entry takes no edit of them.
+// Package catalogtest derives test data from the catalog, so that a new entry needs no edit of the tests.
 package catalogtest
 
 import (
@@ -8,8 +8,8 @@ import (
 	"trading-platform/catalog"
 )
 
-// Required gives a made-up value for each variable that some service of the catalog
-// requires, and own values of the caller's over them.
+// Required returns a made-up value for each variable that a service of the catalog
+// requires. The caller's own values replace them.
 func Required(own map[string]string) map[string]string {
 	values := map[string]string{}
 	for _, s := range catalog.Services() {
@@ -25,7 +25,7 @@ func Required(own map[string]string) map[string]string {
 	return values
 }
 
-// BaseWithout gives the names of the base's services but the given ones.
+// BaseWithout returns the names of the base services except the given ones.
 func BaseWithout(names ...string) []string {
 	var others []string
 	for _, s := range catalog.Services() {

@@ -15,8 +15,8 @@ import (
 	"trading-platform/workspace"
 )
 
-// withData opens the stack's engine and settings for work on its data. A stack with a
-// fault is refused, because its volumes may differ from those that the settings seem to name.
+// withData opens the stack's engine and settings and calls work. It refuses a stack with
+// invalid settings, because they may name the wrong volumes.
 func (t target) withData(work func(*backup.Stack) error) error {
 	p, _, err := t.resolve()
 	if err != nil {
@@ -64,8 +64,8 @@ func restoreCommand() *cobra.Command {
 		Short: "Replace a stack's data with that of a backup, and bring the stack up",
 		Long: `Replace a stack's data with that of a backup, and bring the stack up.
 
-The whole file is checked first, then restored into new volumes, and only when all of
-it is there does the stack change over to them. The previous volumes stay.`,
+The whole file is checked first, then restored into new volumes. The stack switches to
+them only when the restore is complete. The previous volumes are kept.`,
 		Args: cobra.ExactArgs(1),
 	}, func(t target, args []string) error {
 		file, err := backup.Open(args[0])
@@ -86,13 +86,13 @@ func upgradeCommand() *cobra.Command {
 		Use:   "upgrade",
 		Short: "Move PostgreSQL's data to the major version of the stack's image",
 		Long: `Move PostgreSQL's data to the major version of the stack's image, which images.postgres
-sets. The data is copied from a server of the old version into a new volume, and only when
-all of it is there does the stack change over to it. The previous volume stays.`,
+sets. The data is copied from a server of the old version into a new volume. The stack
+switches to it only when the copy is complete. The previous volume is kept.`,
 		Args: cobra.NoArgs,
 	}, func(t target, _ []string) error {
 		return t.withData(func(s *backup.Stack) error { return s.Upgrade(t.cmd.Context(), from) })
 	})
-	cmd.Flags().StringVar(&from, "from", "", "image of the version that made the data (default: that of the stack's container, else postgres:<version>)")
+	cmd.Flags().StringVar(&from, "from", "", "image of the version that wrote the data (default: the image of the stack's container, or else postgres:<version>)")
 	return cmd
 }
 
@@ -107,7 +107,7 @@ func purgeCommand() *cobra.Command {
 			if yes {
 				return nil
 			}
-			fmt.Fprintf(os.Stderr, "  %s\nThese volumes and all that is in them will be deleted. Type the stack's name (%s) to go on: ", strings.Join(volumes, "\n  "), t.stack)
+			fmt.Fprintf(os.Stderr, "  %s\nThese volumes and all their data will be deleted. Type the stack's name (%s) to continue: ", strings.Join(volumes, "\n  "), t.stack)
 			typed, _ := bufio.NewReader(t.cmd.InOrStdin()).ReadString('\n')
 			if typed = strings.TrimSpace(typed); typed != t.stack {
 				return fmt.Errorf("%q is not the stack's name; nothing was deleted", typed)
@@ -117,6 +117,6 @@ func purgeCommand() *cobra.Command {
 		return t.withData(func(s *backup.Stack) error { return s.Purge(t.cmd.Context(), old, confirm) })
 	})
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for the stack's name")
-	cmd.Flags().BoolVar(&old, "old", false, "delete what a restore or an upgrade left behind, and keep the stack's data")
+	cmd.Flags().BoolVar(&old, "old", false, "delete the previous volumes that a restore or an upgrade kept, and not the stack's data")
 	return cmd
 }

@@ -25,7 +25,7 @@ import (
 
 func main() { os.Exit(run()) }
 
-// run returns the exit code.
+// run executes the command and returns its exit code.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -35,7 +35,7 @@ func run() int {
 	switch {
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &child) && errors.Unwrap(err) == nil: // an exit code of pulumi, which has printed the reason
+	case errors.As(err, &child) && errors.Unwrap(err) == nil: // pulumi has already printed the error
 		return max(1, child.ExitCode())
 	case err != nil:
 		say(err.Error())
@@ -44,12 +44,12 @@ func run() int {
 	return 0
 }
 
-// exitCode ends the command with a code of its own, without a message.
+// exitCode is an error that ends the command with this exit code and without a message.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// say shows progress to the user, separate from a command's output.
+// say prints a message for the user to standard error.
 func say(line string) { fmt.Fprintln(os.Stderr, "platform: "+line) }
 
 func root() *cobra.Command {
@@ -63,24 +63,24 @@ func root() *cobra.Command {
 		cmd.Version = info.Main.Version
 	}
 	cmd.AddCommand(
-		pulumiStep("up", "Bring a stack up; when it ends with 0, every service is healthy", (*workspace.Workspace).Up),
+		pulumiStep("up", "Bring a stack up; exit code 0 means that every service is healthy", (*workspace.Workspace).Up),
 		pulumiStep("down", "Take a stack down; its volumes and their data stay", (*workspace.Workspace).Down),
 		pulumiStep("preview", "Show what an up would change", (*workspace.Workspace).Preview),
-		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Reread),
+		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Refresh),
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
 		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand(),
 	)
 	return cmd
 }
 
-// target is the stack that a command is about, in the workspace of the clone that the command is run in.
+// target is the stack that a command is for, in the workspace of the current clone.
 type target struct {
 	*workspace.Workspace
 	cmd   *cobra.Command
 	stack string
 }
 
-// stackCommand returns a command about one stack.
+// stackCommand makes a command for one stack: it adds the flag --stack.
 func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *cobra.Command {
 	stack := cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -93,15 +93,15 @@ func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *
 	return cmd
 }
 
-// source reads the stack's config as it would be at the next run.
+// source reads the stack's config as the next run of Pulumi will see it.
 func (t target) source() (settings.Source, error) {
-	if err := t.Refresh(t.stack); err != nil {
+	if err := t.MergeTracked(t.stack); err != nil {
 		return settings.Source{}, err
 	}
 	return t.Source(t.stack)
 }
 
-// resolve is stack.Resolve of the stack's config.
+// resolve reads the stack's config and resolves it, as stack.Resolve does.
 func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
 	src, err := t.source()
 	if err != nil {
@@ -110,7 +110,7 @@ func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
 	return stack.Resolve(src)
 }
 
-// withEngine opens the stack's engine for as long as use runs.
+// withEngine opens the stack's engine, calls use, and closes the engine.
 func (t target) withEngine(use func(*client.Client) error) error {
 	engine, err := t.Engine(t.cmd.Context(), t.stack)
 	if err != nil {
@@ -120,7 +120,7 @@ func (t target) withEngine(use func(*client.Client) error) error {
 	return use(engine)
 }
 
-// here opens the workspace of the clone that the command is run in.
+// here opens the workspace of the clone that contains the current folder.
 func here() (*workspace.Workspace, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -133,7 +133,7 @@ func here() (*workspace.Workspace, error) {
 			return nil, err
 		}
 		if d == filepath.Dir(d) {
-			return nil, fmt.Errorf("no Pulumi.yaml in %s or above it; run this in a clone of the project", dir)
+			return nil, fmt.Errorf("there is no Pulumi.yaml in %s or above it. Fix: run this command in a clone of the project", dir)
 		}
 	}
 }

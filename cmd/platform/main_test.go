@@ -22,7 +22,7 @@ import (
 	"trading-platform/fault"
 )
 
-// count returns how many services some profiles bring; the empty one is the base.
+// count returns the number of services in some profiles; the empty one is the base.
 func count(profiles ...string) int {
 	n := 0
 	for _, s := range catalog.Services() {
@@ -58,7 +58,7 @@ func tempClone(t *testing.T) string {
 	return dir
 }
 
-// platform runs the command, and gives what it printed.
+// platform runs the command, and returns its output.
 func platform(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := root()
@@ -122,13 +122,13 @@ func list(t *testing.T, dir string) []string {
 	return out
 }
 
-// What is wrong with a stack comes after its plan, as far as that goes.
+// A stack with faults has a plan as well, and the faults are printed after it.
 func TestPlanWithFaults(t *testing.T) {
 	tempClone(t)
 	out, err := platform(t, "plan", "-s", "manual")
 	assert.Contains(t, out, fmt.Sprintf("Stack manual: %d services", count("", "manual")))
-	require.ErrorContains(t, err, "trading-platform:WEB_CONSOLE_PASSWORD: required by web_console, and not set")
-	require.ErrorContains(t, err, "Fix: platform init -s manual makes one up, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
+	require.ErrorContains(t, err, "trading-platform:WEB_CONSOLE_PASSWORD: required by web_console, but not set")
+	require.ErrorContains(t, err, "Fix: platform init -s manual generates one, or: pulumi config set -s manual --secret WEB_CONSOLE_PASSWORD")
 	assert.True(t, strings.HasPrefix(err.Error(), "2 things are wrong"), err.Error())
 }
 
@@ -142,20 +142,20 @@ func TestPlanShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestWrongUse(t *testing.T) {
+func TestInvalidArguments(t *testing.T) {
 	for name, test := range map[string]struct {
 		args []string
 		want string
 	}{
-		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml for stack prod; make one, or name another with -s"},
-		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o takes text, json or mermaid, not yaml"},
+		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it, or name another stack with -s"},
+		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o must be text, json or mermaid, not yaml"},
 		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
 		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
-		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "no stack file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
+		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, manual, mtls, oauth2, workers"},
 		"pulumi without one":       {[]string{"pulumi", "up"}, "there is no pulumi here yet. Fix: make init"},
-		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
-		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml for stack prod"},
-		"all without a diff":       {[]string{"plan", "--all"}, "--all goes with --diff"},
+		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
+		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
+		"all without a diff":       {[]string{"plan", "--all"}, "--all needs --diff"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tempClone(t)
@@ -172,7 +172,7 @@ func TestOutsideOfAClone(t *testing.T) {
 	for _, args := range [][]string{{"plan"}, {"init"}, {"doctor"}, {"status"}, {"env"}, {"pulumi", "up"}} {
 		_, err := platform(t, args...)
 		require.ErrorContains(t, err, "no Pulumi.yaml in ", args)
-		require.ErrorContains(t, err, "or above it; run this in a clone of the project")
+		require.ErrorContains(t, err, "or above it. Fix: run this command in a clone of the project")
 	}
 }
 
@@ -185,7 +185,7 @@ func TestDoctor(t *testing.T) {
 		t.Chdir(filepath.Join(dir, "apps"))
 		out, err := platform(t, "doctor", "-s", "mine")
 		require.NoError(t, err)
-		assert.Equal(t, fmt.Sprintf("Nothing stands in the way of stack mine (%d services).\n", count("", "dev")), out)
+		assert.Equal(t, fmt.Sprintf("No problems found for stack mine (%d services).\n", count("", "dev")), out)
 	})
 	t.Run("faults of the settings, the plan and the engine together", func(t *testing.T) {
 		dir := tempClone(t)
@@ -274,7 +274,7 @@ func TestEnv(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "export PATH="+dir+"/bin/shim:"+dir+"/bin:\"$PATH\"\n", out)
 
-	// The shim hands its arguments on as they are.
+	// The shim passes its arguments on unchanged.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "bin", "platform"), []byte("#!/bin/sh\nfor a in \"$@\"; do echo \"<$a>\"; done\n"), 0o700))
 	t.Setenv("PATH", path)
 	got, err := exec.Command(filepath.Join(dir, "bin", "shim", "pulumi"), "config", "set", "a b", "c\"d").Output()
@@ -282,8 +282,8 @@ func TestEnv(t *testing.T) {
 	assert.Equal(t, "<pulumi>\n<config>\n<set>\n<a b>\n<c\"d>\n", string(got))
 }
 
-// TestMain lets a test run this very program as a command of its own, which the
-// commands that hand the process over, or end it, need.
+// TestMain lets tests run this program as a separate process, which commands that replace
+// or end their process need.
 func TestMain(m *testing.M) {
 	if os.Getenv("PLATFORM_TEST_RUN") != "" {
 		os.Exit(run())
@@ -291,7 +291,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// process runs the program as a process, and gives its outputs and its exit code.
+// process runs the program as a process, and returns its output and its exit code.
 func process(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	self, err := os.Executable()
@@ -319,7 +319,7 @@ func TestExitCodes(t *testing.T) {
 		stdout, stderr, code := process(t, "plan", "-s", "prod")
 		assert.Equal(t, 1, code)
 		assert.Empty(t, stdout)
-		assert.Regexp(t, `^platform: no file .*/Pulumi\.prod\.yaml for stack prod; make one, or name another with -s\n$`, stderr)
+		assert.Regexp(t, `^platform: stack prod has no file .*/Pulumi\.prod\.yaml\. Fix: write it, or name another stack with -s\n$`, stderr)
 	})
 	t.Run("a stack that is not healthy needs no message", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
@@ -331,7 +331,7 @@ func TestExitCodes(t *testing.T) {
 	assert.Equal(t, "exit code 3", exitCode(3).Error())
 }
 
-// The process becomes pulumi's, with the stack's own file brought up to date.
+// The process is replaced by pulumi, after the stack's own file is updated.
 func TestPulumi(t *testing.T) {
 	dir := tempClone(t)
 	bin := t.TempDir()

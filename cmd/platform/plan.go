@@ -16,9 +16,9 @@ func planCommand() *cobra.Command {
 		Short: "Print what a stack consists of, or what a change does to it; needs no engine",
 		Long: `Print what a stack consists of; needs no engine.
 
-With --diff, print what changes from a git revision to this checkout as it is, edits
-that are not committed included. Both plans come from the revision's own code and
-tracked stack files; what this machine has set for a stack does not count. For what a
+With --diff, print what changes from a git revision to this checkout, including edits
+that are not committed. Each plan is made by the code and the tracked stack files of its
+revision; a stack's own settings on this machine are ignored. For what a
 branch changes since it left main: --diff "$(git merge-base main HEAD)".
 Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		Args: cobra.NoArgs,
@@ -30,7 +30,7 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		case t.cmd.Flags().Changed("diff"):
 			return t.printDiff(ref, format)
 		case all:
-			return errors.New("--all goes with --diff")
+			return errors.New("--all needs --diff")
 		}
 		return t.printPlan(format, files)
 	})
@@ -43,7 +43,7 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 	return cmd
 }
 
-// printPlan prints the stack's plan, as far as it goes, and what is wrong with it as an error.
+// printPlan prints the stack's plan, and returns what is wrong with it as an error.
 func (t target) printPlan(format, files string) error {
 	p, _, faults := t.resolve()
 	if p == nil {
@@ -58,7 +58,7 @@ func (t target) printPlan(format, files string) error {
 	case "mermaid":
 		err = p.Mermaid(t.cmd.OutOrStdout())
 	default:
-		return errors.New("-o takes text, json or mermaid, not " + format)
+		return errors.New("-o must be text, json or mermaid, not " + format)
 	}
 	if files != "" {
 		err = errors.Join(err, p.WriteFiles(files))
@@ -66,11 +66,11 @@ func (t target) printPlan(format, files string) error {
 	return errors.Join(err, faults)
 }
 
-// printDiff compares, writes the report, and turns what it says into the exit code.
+// printDiff compares the stacks, writes the report, and returns its exit code.
 func (t target) printDiff(ref, format string) error {
 	write, ok := review.Formats[format]
 	if !ok {
-		return errors.New("with --diff, -o takes text, markdown or json, not " + format)
+		return errors.New("with --diff, -o must be text, markdown or json, not " + format)
 	}
 	report, err := review.Diff(t.cmd.Context(), t.Root, ref, t.stack)
 	if err == nil {
@@ -85,15 +85,15 @@ func (t target) printDiff(ref, format string) error {
 func previewAllCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "preview-all",
-		Short: "Preview every stack as if it did not exist yet, and leave nothing behind; needs an engine",
-		Long: `Run pulumi preview of every stack that has a file here, as if none of it existed yet.
+		Short: "Preview every stack with an empty, temporary state; needs an engine",
+		Long: `Run pulumi preview of every stack that has a file here, as if none of them existed yet.
 
-State, secrets and certificates are made up for the run and deleted after it. Running
-stacks are not in the way, whatever their names, ports and subnets. What this machine
-has set for a stack does not count.`,
+State, secrets and certificates are generated for the run and deleted after it. Running
+stacks do not conflict with it, whatever their names, ports and subnets. A stack's own
+settings on this machine are ignored.`,
 		Args: cobra.NoArgs,
 	}
-	verbose := cmd.Flags().BoolP("verbose", "v", false, "print all that pulumi prints")
+	verbose := cmd.Flags().BoolP("verbose", "v", false, "show pulumi's complete output")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		w, err := here()
 		if err != nil {
@@ -101,7 +101,7 @@ has set for a stack does not count.`,
 		}
 		ok, err := review.PreviewAll(cmd.Context(), w.Root, *verbose, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		if err == nil && !ok {
-			return exitCode(1) // its output says why
+			return exitCode(1) // it has already printed the errors
 		}
 		return err
 	}

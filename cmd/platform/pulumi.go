@@ -10,7 +10,7 @@ func pulumiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "pulumi [arguments]",
 		Short: "Run pulumi with this machine's state, passphrase and the stack's own file",
-		// All arguments are passed to pulumi.
+		// All arguments, including flags, are passed to pulumi.
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := here()
@@ -25,7 +25,7 @@ func pulumiCommand() *cobra.Command {
 func envCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "env",
-		Short: `Print the environment for plain pulumi commands: eval "$(bin/platform env)"`,
+		Short: `Print the shell commands that set up plain pulumi: eval "$(bin/platform env)"`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := here()

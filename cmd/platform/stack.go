@@ -17,7 +17,7 @@ import (
 	"trading-platform/workspace"
 )
 
-// pulumiStep returns a command that runs init, the pulumi command of its name, and what
+// pulumiStep makes a command that runs init, then the pulumi command, and does what
 // Pulumi cannot do itself.
 func pulumiStep(use, short string, step func(w *workspace.Workspace, ctx context.Context, stack string, args []string, say func(string)) error) *cobra.Command {
 	return stackCommand(&cobra.Command{Use: use + " [flags] [-- arguments for pulumi]", Short: short}, func(t target, args []string) error {
@@ -29,22 +29,22 @@ func initCommand() *cobra.Command {
 	var options workspace.InitOptions
 	cmd := stackCommand(&cobra.Command{
 		Use:   "init",
-		Short: "Install and generate what a stack needs on this machine: Pulumi, state, provider, images, secrets",
+		Short: "Set up what a stack needs on this machine: Pulumi, state, provider, images, secrets",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
 		return t.Init(t.cmd.Context(), t.stack, options, say)
 	})
-	cmd.Flags().BoolVar(&options.MoveEngine, "move-engine", false, "move the stack from the engine that it runs on to the one that docker connects to now; its data stays behind")
+	cmd.Flags().BoolVar(&options.MoveEngine, "move-engine", false, "move the stack from the engine that it runs on to the one that docker connects to now; its data stays on the old engine")
 	return cmd
 }
 
 func doctorCommand() *cobra.Command {
 	return stackCommand(&cobra.Command{
 		Use:   "doctor",
-		Short: "Find everything that would keep a stack from coming up",
+		Short: "Find everything that prevents a stack from coming up",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		// Folders in the plan, such as apps/reference, are relative to the clone.
+		// The plan's relative paths, such as apps/reference, start at the clone.
 		if err := os.Chdir(t.Root); err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func doctorCommand() *cobra.Command {
 		if err := faults.Err(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(t.cmd.OutOrStdout(), "Nothing stands in the way of stack %s (%d services).\n", t.stack, len(p.Services))
+		_, err = fmt.Fprintf(t.cmd.OutOrStdout(), "No problems found for stack %s (%d services).\n", t.stack, len(p.Services))
 		return err
 	})
 }
@@ -70,7 +70,7 @@ func doctorCommand() *cobra.Command {
 func statusCommand() *cobra.Command {
 	return stackCommand(&cobra.Command{
 		Use:   "status",
-		Short: "Show the state of a stack's containers; exit code 1 unless all are healthy",
+		Short: "Show how a stack's containers are doing; exit code 1 unless all are healthy",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
 		p, _, err := t.resolve()
@@ -109,7 +109,7 @@ func certsCommand() *cobra.Command {
 	var o certs.Options
 	cmd := stackCommand(&cobra.Command{
 		Use:   "certs",
-		Short: "Issue a local authority, nginx's certificate and client certificates; renew those that expire soon",
+		Short: "Create a local certificate authority, nginx's certificate and client certificates; renew those that expire soon",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
 		src, err := t.source()
@@ -134,6 +134,6 @@ func certsCommand() *cobra.Command {
 		return err
 	})
 	cmd.Flags().StringSliceVar(&o.Clients, "client", []string{"admin"}, "users or machines that get a client certificate")
-	cmd.Flags().BoolVar(&o.Force, "force", false, "issue everything again; client certificates that were given out before stop working")
+	cmd.Flags().BoolVar(&o.Force, "force", false, "create everything again; earlier client certificates stop working")
 	return cmd
 }

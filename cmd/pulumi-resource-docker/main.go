@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	// The process lives for one run, and it starts faster when garbage is collected rarely.
+	// The process runs only for one Pulumi command: less garbage collection makes it faster.
 	debug.SetGCPercent(400)
 	if err := provider.Serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)

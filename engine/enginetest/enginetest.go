@@ -1,5 +1,5 @@
-// Package enginetest plays a Docker engine for tests: the few questions that
-// preflight and the platform command ask, over a Unix socket as a local engine's.
+// Package enginetest is a fake Docker engine for tests. It serves the part of the API
+// that preflight and the platform command use, on a Unix socket as a local engine does.
 package enginetest
 
 import (
@@ -22,27 +22,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Engine is what the engine has. Set it up before Start.
+// Engine is a fake engine and its content. Set the fields before Start.
 type Engine struct {
 	ID         string // its own ID
 	API        string // its API version; default 1.41
-	Root       string // its folder on the host
+	Root       string // its data folder on the host
 	Arch       string // its architecture as Go names it
 	Containers []container.Summary
 	Networks   []network.Summary
 	Volumes    []volume.Volume
 	Images     map[string][]string          // environment by reference
 	Files      map[string]map[string]string // by volume, the content of files by their path in it
-	Health     map[string]string            // by container id; one without has no healthcheck
-	Registry   bool                         // whether it reaches a registry
-	Broken     []string                     // paths without the version, such as /networks, that answer with an error
+	Health     map[string]string            // by container ID; a container without an entry has no healthcheck
+	Registry   bool                         // whether it can connect to a registry
+	Broken     []string                     // paths without the API version, such as /networks, that answer with an error
 
 	mu      sync.Mutex
-	created map[string]container.MountPoint // temporary containers that are there
+	created map[string]container.MountPoint // temporary containers that exist
 	made    int
 }
 
-// Start serves the engine until the test ends, and gives its address as for DOCKER_HOST.
+// Start serves the API until the test ends, and returns its address in the form of DOCKER_HOST.
 func (e *Engine) Start(t *testing.T) string {
 	t.Helper()
 	if e.API == "" {
@@ -63,8 +63,8 @@ func (e *Engine) Start(t *testing.T) string {
 	return "unix://" + socket
 }
 
-// Listen takes a port of this host that a stack's portOffset can reach, and that the
-// system gives to nobody who asks for any port.
+// Listen listens on a free port that a stack's portOffset can reach, and that is outside
+// of the range from which the system chooses ports.
 func Listen(t *testing.T) net.Listener {
 	t.Helper()
 	for port := 22000; port < 23500; port++ {
@@ -77,14 +77,14 @@ func Listen(t *testing.T) net.Listener {
 	return nil
 }
 
-// Made is how many containers were made, and Left how many of them are still there.
+// Made returns how many containers were created, and how many of them still exist.
 func (e *Engine) Made() (made, left int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.made, len(e.created)
 }
 
-// ServeHTTP answers as the engine's API does.
+// ServeHTTP answers like the engine's API.
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -123,7 +123,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/containers/create":
 		e.create(w, r)
 	case kind == "containers" && r.Method == http.MethodDelete:
-		if r.URL.Query().Get("v") == "1" { // else the image's own volumes stay
+		if r.URL.Query().Get("v") == "1" { // otherwise the image's anonymous volumes would remain
 			delete(e.created, name)
 		}
 		w.WriteHeader(http.StatusNoContent)

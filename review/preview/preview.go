@@ -133,7 +133,7 @@ func (p *previews) setUp(ctx context.Context) error {
 	home, state, bin := filepath.Join(p.dir, "home"), filepath.Join(p.dir, "state"), filepath.Join(p.dir, "cli", "bin")
 	err := errors.Join(
 		os.Setenv("PULUMI_HOME", home), os.Setenv("PULUMI_BACKEND_URL", "file://"+state),
-		os.Setenv("PULUMI_CONFIG_PASSPHRASE", workspace.Random()), os.Setenv("PULUMI_SKIP_UPDATE_CHECK", "true"),
+		os.Setenv("PULUMI_CONFIG_PASSPHRASE", workspace.RandomSecret()), os.Setenv("PULUMI_SKIP_UPDATE_CHECK", "true"),
 		os.Mkdir(home, 0o700), os.Mkdir(state, 0o700), os.MkdirAll(bin, 0o700),
 		os.Symlink(p.w.Pulumi, filepath.Join(bin, "pulumi"))) // the only layout in which the API accepts a CLI by its path
 	if err != nil {
@@ -169,7 +169,7 @@ func (p *previews) configure(name string) (settings.Source, error) {
 		return src, err
 	} // otherwise the program reports what is wrong
 	for _, variable := range resolved.Unset {
-		src.Config[variable.Name] = strings.TrimRight(workspace.Random(), "=")
+		src.Config[variable.Name] = strings.TrimRight(workspace.RandomSecret(), "=")
 	}
 	if stack.NeedsCerts(set) {
 		src.Config["certsDir"] = filepath.Join(p.dir, "certs", name)

@@ -135,7 +135,7 @@ var branches = map[string]struct {
 		data: []string{"volume trading_platform_redisdata"},
 		prints: []string{
 			"mount /data: volume trading_platform_redisdata → volume redisdata, which is not declared",
-			"newly wrong\n    catalog/base.go: service redis mounts redisdata, which is no volume of the catalog",
+			"newly wrong\n    catalog/base.go: service redis mounts volume redisdata, which is not in the catalog",
 		},
 	},
 	"the reference app": {
@@ -292,8 +292,8 @@ func TestWhatCannotBeCompared(t *testing.T) {
 		"a revision that is not there":  {[]string{"--diff", "nowhere"}, `no revision "nowhere" in this clone; git log shows what there is, and git fetch origin <branch> brings a branch`},
 		"a revision from before":        {[]string{"--diff", "old"}, "has no cmd/platform, which is what prints its plan: it is older than this command; name a later one"},
 		"a stack that neither side has": {[]string{"--diff", "HEAD", "-s", "prod"}, "neither HEAD nor this checkout has a file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
-		"a format for plans":            {[]string{"--diff", "HEAD", "-o", "mermaid"}, "with --diff, -o takes text, markdown or json, not mermaid"},
-		"all without a revision":        {[]string{"--all"}, "--all goes with --diff"},
+		"a format for plans":            {[]string{"--diff", "HEAD", "-o", "mermaid"}, "with --diff, -o must be text, markdown or json, not mermaid"},
+		"all without a revision":        {[]string{"--all"}, "--all needs --diff"},
 		"no revision":                   {[]string{"--diff", ""}, `no revision "" in this clone`},
 	} {
 		t.Run(name, func(t *testing.T) {
