@@ -1,4 +1,4 @@
-// Package airgap makes real images for an engine that reaches no registry: PostgreSQL, Redis, Prometheus and nginx
+// Package airgap builds images for an engine that cannot reach a registry: PostgreSQL, Redis, Prometheus and nginx
 // from Debian's packages, Loki and Promtail from the Go module proxy, and the reference app from this checkout. Each runs
 // as the official image does (ports, paths, commands, users, variables), so that one catalog serves both. images.yaml
 // describes them.
@@ -29,8 +29,8 @@ import (
 // PostgreSQL: data is compatible within a major version). The reference app has none.
 const VersionLabel = "trading-platform.airgap.version"
 
-// References returns the reference of every image that can be made from the checkout at root, by catalog service name
-// (postgres, redis, prometheus, loki_server, promtail, nginx), and under `reference` the reference app's where the
+// References returns the reference of every image that can be made from the checkout at root, by the name of the catalog's service
+// (postgres, redis, prometheus, loki_server, promtail, nginx), and under `reference` that of the reference app if the
 // checkout has its source. A reference's tag carries a hash of all that the image is made from and of the machine's
 // architecture. It asks no engine, and fails only when the checkout cannot be read.
 func References(root string) (map[string]string, error) {
@@ -45,12 +45,12 @@ func References(root string) (map[string]string, error) {
 	return references, nil
 }
 
-// Build makes those of the named images (keys of [References]) that the engine lacks; when it has them all, nothing
-// is done. root is the checkout. progress gets one line as each step starts and ends and every ten seconds between, from
-// one goroutine at a time; nil drops them. Stopped or failed, it leaves nothing behind but finished parts in the cache.
+// Build builds those of the named images (keys of [References]) that the engine lacks; if it has them all, Build does
+// nothing. root is the checkout. progress gets one line as each step starts and ends and every ten seconds between, from
+// one goroutine at a time; nil discards them. A Build that is stopped or fails leaves nothing behind but finished parts in the cache.
 //
-// It fails for unknown names, an engine of another architecture than this machine, and when a part cannot be built; the
-// error says what to install or to reach.
+// It fails for unknown names, for an engine of another architecture than this machine's, and when a part cannot be built;
+// the error says what to install or which server must be reachable.
 func Build(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) error {
 	if err := makeMissing(ctx, engine, root, names, progress); err != nil {
 		return fmt.Errorf("air-gap images: %w", err)
@@ -89,7 +89,7 @@ func makeMissing(ctx context.Context, engine *client.Client, root string, names 
 	}
 	still, err := lacking(ctx, engine, recipes, names)
 	if err == nil && len(still) > 0 {
-		err = fmt.Errorf("the engine took %s without an error and does not have it. Fix: look for the reason in the engine's own log", list(still))
+		err = fmt.Errorf("the engine loaded %s without an error, but does not have it. Fix: look for the reason in the engine's own log", list(still))
 	}
 	return err
 }
@@ -101,7 +101,7 @@ func lacking(ctx context.Context, engine *client.Client, recipes map[string]reci
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		recipe, known := recipes[name]
 		if !known {
-			faults = append(faults, fmt.Errorf("there is no recipe for %q; those there are: %s", name, strings.Join(slices.Sorted(maps.Keys(recipes)), ", ")))
+			faults = append(faults, fmt.Errorf("there is no recipe for %q; there are recipes for %s", name, strings.Join(slices.Sorted(maps.Keys(recipes)), ", ")))
 			continue
 		}
 		_, err := engine.ImageInspect(ctx, recipe.reference)
@@ -115,20 +115,20 @@ func lacking(ctx context.Context, engine *client.Client, recipes map[string]reci
 	return missing, errors.Join(faults...)
 }
 
-// sameArchitecture refuses an engine that cannot run what this machine makes.
+// sameArchitecture refuses an engine that cannot run what this machine builds.
 func sameArchitecture(ctx context.Context, engine *client.Client) error {
 	version, err := engine.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
 		return fmt.Errorf("asking the engine for its architecture: %w", err)
 	}
 	if version.Os != "linux" || version.Arch != runtime.GOARCH {
-		return fmt.Errorf("the engine runs %s/%s and this machine makes images for linux/%s. Fix: make them on a machine like the engine's, and move them with docker save and docker load",
+		return fmt.Errorf("the engine runs %s/%s, but this machine builds images for linux/%s. Fix: build them on a machine of the engine's architecture, and copy them with `docker save` and `docker load`",
 			version.Os, version.Arch, runtime.GOARCH)
 	}
 	return nil
 }
 
-// loadImages loads the images into the engine as one archive, in which the base layer stands once.
+// loadImages loads the images into the engine as one archive, which contains the base layer once.
 func loadImages(ctx context.Context, engine *client.Client, images map[name.Reference]v1.Image) error {
 	reader, writer := io.Pipe()
 	defer func() { _ = reader.Close() }() // releases the writer when the engine stopped reading
@@ -139,7 +139,7 @@ func loadImages(ctx context.Context, engine *client.Client, images map[name.Refe
 		err = jsonmessage.DisplayStream(answer, io.Discard) // an error can come in the middle of the answer
 	}
 	if err != nil {
-		return fmt.Errorf("the engine did not take them: %w; when its disk is full, docker system df shows what fills it", err)
+		return fmt.Errorf("the engine did not load them: %w. Fix: if its disk is full, `docker system df` shows what uses the space", err)
 	}
 	return nil
 }

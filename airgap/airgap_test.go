@@ -144,8 +144,8 @@ func TestBuildRefusesUnknownNames(t *testing.T) {
 	engine, err := client.New(client.WithHost("tcp://127.0.0.1:1")) // nothing answers there: it must not be asked
 	require.NoError(t, err)
 	err = Build(t.Context(), engine, checkout(t), []string{"grafana", "mysql", "grafana"}, nil)
-	require.EqualError(t, err, `air-gap images: there is no recipe for "grafana"; those there are: loki_server, nginx, postgres, prometheus, promtail, redis, reference
-there is no recipe for "mysql"; those there are: loki_server, nginx, postgres, prometheus, promtail, redis, reference`)
+	require.EqualError(t, err, `air-gap images: there is no recipe for "grafana"; there are recipes for loki_server, nginx, postgres, prometheus, promtail, redis, reference
+there is no recipe for "mysql"; there are recipes for loki_server, nginx, postgres, prometheus, promtail, redis, reference`)
 }
 
 func TestBuildSaysThatTheEngineDoesNotAnswer(t *testing.T) {
@@ -220,7 +220,7 @@ func TestPrepareFailures(t *testing.T) {
 		},
 		"no Go": {
 			base: makes, program: "package main\n\nfunc main() {}\n", path: "/nonexistent",
-			want: []string{"compiling reference: no go on PATH. Fix: install Go: https://go.dev/dl/"},
+			want: []string{"compiling reference: there is no go on PATH. Fix: install Go: https://go.dev/dl/"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -310,8 +310,8 @@ func entries(t *testing.T, from io.Reader, show func(*tar.Header) string) (found
 func TestLoadImagesReadsTheEngineAnswer(t *testing.T) {
 	for answer, want := range map[string]string{
 		`{"stream":"Loaded image: one:1\n"}{"stream":"Loaded image: two:1\n"}`:                                                      "",
-		`{"stream":"Loaded image: one:1\n"}{"errorDetail":{"message":"no space left on device"},"error":"no space left on device"}`: "the engine did not take them: no space left on device; when its disk is full, docker system df shows what fills it",
-		`{"stream":`: "the engine did not take them: unexpected EOF",
+		`{"stream":"Loaded image: one:1\n"}{"errorDetail":{"message":"no space left on device"},"error":"no space left on device"}`: "the engine did not load them: no space left on device. Fix: if its disk is full, `docker system df` shows what uses the space",
+		`{"stream":`: "the engine did not load them: unexpected EOF",
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)

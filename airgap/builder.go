@@ -21,12 +21,12 @@ const (
 	partAge = 7 * 24 * time.Hour
 	// longestRun is how old a temporary folder can be before its run must have been killed.
 	longestRun = 24 * time.Hour
-	// beat is how often a step that takes long says so.
+	// beat is the interval of progress messages in a long step.
 	beat = 10 * time.Second
 )
 
-// builder makes the parts of images that are slow to make: the base layer and the programs. A part lies in the cache
-// under a name with its hash, and appears there complete: it is made in a temporary folder beside it and renamed.
+// builder builds the slow parts of images: the base layer and the programs. A part is kept in the cache
+// under a name with its hash. It is built in a temporary folder beside the cache and renamed, so that it appears complete.
 type builder struct {
 	root     string
 	cache    string
@@ -35,7 +35,7 @@ type builder struct {
 	progress func(string)
 }
 
-// newBuilder makes the folders; close removes the temporary one.
+// newBuilder creates the folders; close removes the temporary one.
 func newBuilder(root string, progress func(string)) (*builder, error) {
 	user, err := os.UserCacheDir()
 	if err != nil {
@@ -58,13 +58,13 @@ func removeOld(folder, pattern string, age time.Duration) {
 	found, _ := filepath.Glob(filepath.Join(folder, pattern))
 	for _, path := range found {
 		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > age {
-			_ = os.RemoveAll(path) // room saved, or room not saved: the images are made either way
+			_ = os.RemoveAll(path) // a failure leaves old parts in the cache and does no harm
 		}
 	}
 }
 
 func (b *builder) close() {
-	_ = os.RemoveAll(b.scratch) // nothing that can be fixed from here
+	_ = os.RemoveAll(b.scratch) // there is nothing to do about a failure here
 }
 
 func (b *builder) basePath(r recipe) string { return filepath.Join(b.cache, "base-"+r.base+".tar") }
@@ -73,12 +73,12 @@ func (b *builder) programPath(p *program) string {
 	return filepath.Join(b.cache, p.name()+"-"+p.hash)
 }
 
-// prepare puts what the recipes need into the cache: the base layer and the programs, side by side, since one waits for
-// the network and the disk and the other for the processors.
+// prepare puts what the recipes need into the cache. It makes the base layer and the programs in parallel, because the
+// base layer waits for the network and the disk, and the programs for the processors.
 func (b *builder) prepare(ctx context.Context, recipes []recipe) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.makeBase(ctx, recipes[0]) })
-	group.Go(func() error { // one after the other: what two programs import is compiled once
+	group.Go(func() error { // one after the other, so that a package which two programs import is compiled once
 		for _, r := range recipes {
 			if r.Program != nil {
 				if err := b.compile(ctx, r.Program); err != nil {
@@ -91,13 +91,13 @@ func (b *builder) prepare(ctx context.Context, recipes []recipe) error {
 	return group.Wait()
 }
 
-// makeBase makes the root file system that all images share.
+// makeBase builds the root file system that all images share.
 func (b *builder) makeBase(ctx context.Context, r recipe) error {
 	err := b.part(b.basePath(r), "making the shared Debian 12 file system", "about 1 minute", func(out string) error {
 		return run(ctx, exec.CommandContext(ctx, filepath.Join(b.root, "airgap", "base", "build.sh"), out))
 	})
 	if err != nil {
-		return fmt.Errorf("the shared Debian file system could not be made (it needs http://deb.debian.org, and Debian or Ubuntu on this machine; elsewhere give images of your own in the setting `images`): %w", err)
+		return fmt.Errorf("the shared Debian file system could not be made (it needs http://deb.debian.org, and Debian or Ubuntu on this machine; on other systems, set `images` to images of your own): %w", err)
 	}
 	return nil
 }
@@ -112,14 +112,14 @@ func (b *builder) compile(ctx context.Context, p *program) error {
 	})
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("compiling %s: no go on PATH. Fix: install Go: https://go.dev/dl/", p.name())
+		return fmt.Errorf("compiling %s: there is no go on PATH. Fix: install Go: https://go.dev/dl/", p.name())
 	case err != nil:
-		return fmt.Errorf("compiling %s failed (when a download did, set GOPROXY to a module proxy that this machine reaches): %w", p.name(), err)
+		return fmt.Errorf("compiling %s failed (if a download failed, set GOPROXY to a module proxy that this machine can reach): %w", p.name(), err)
 	}
 	return nil
 }
 
-// part marks a part of the cache as just used, and makes it where it is missing. expected is how long that should take.
+// part marks a part of the cache as just used, and builds it if it is missing. expected is how long that should take.
 func (b *builder) part(path, what, expected string, build func(out string) error) error {
 	now := time.Now()
 	if os.Chtimes(path, now, now) == nil {
@@ -132,7 +132,7 @@ func (b *builder) part(path, what, expected string, build func(out string) error
 	return os.Rename(made, path)
 }
 
-// step does something that may take long, and says that it goes on.
+// step does something that may take long, and reports progress.
 func (b *builder) step(what, remark string, do func() error) error {
 	b.say(what + remark)
 	started := time.Now()
@@ -162,8 +162,8 @@ func (b *builder) say(line string) {
 	}
 }
 
-// run runs a command made with ctx; its error ends with the command's last lines. A stopped one is interrupted, so that it
-// tidies up.
+// run runs a command made with ctx; its error ends with the command's last lines. A stopped command is interrupted, so that it
+// can clean up.
 func run(ctx context.Context, command *exec.Cmd) error {
 	var output bytes.Buffer
 	command.Stdout, command.Stderr = &output, &output

@@ -18,11 +18,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// epoch is the date of all that is written, so that an image made again from the same parts has the same ID and no
-// container is replaced for its sake.
+// epoch is the date of every file and layer, so that an image built again from the same parts has the same ID and no
+// container is replaced.
 var epoch = time.Unix(0, 0).UTC()
 
-// images puts the recipes' images together from the parts in the cache.
+// images assembles the recipes' images from the parts in the cache.
 func (b *builder) images(recipes []recipe) (map[name.Reference]v1.Image, error) {
 	base, err := newLayer(b.basePath(recipes[0]))
 	if err != nil {
@@ -45,7 +45,7 @@ func (b *builder) images(recipes []recipe) (map[name.Reference]v1.Image, error) 
 	return images, nil
 }
 
-// image is the recipe's configuration over its two layers.
+// image returns the image with the recipe's configuration and its two layers.
 func (r recipe) image(base, own v1.Layer) (v1.Image, error) {
 	created := v1.Time{Time: epoch}
 	configured, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
@@ -59,7 +59,7 @@ func (r recipe) image(base, own v1.Layer) (v1.Image, error) {
 		mutate.Addendum{Layer: own, History: v1.History{Created: created, CreatedBy: "airgap: " + r.name}})
 }
 
-// ownLayer writes what the image has above the base.
+// ownLayer writes the files that the image adds to the base layer.
 func (b *builder) ownLayer(r recipe) (v1.Layer, error) {
 	out, err := os.Create(filepath.Join(b.scratch, r.name+".tar"))
 	if err != nil {
@@ -116,8 +116,8 @@ func addEntry(archive *tar.Writer, header *tar.Header, content io.Reader) error 
 	return err
 }
 
-// layer is a tar file as it is. The library's own layers are compressed, which takes longer than the engine on this
-// machine takes to read them.
+// layer is an uncompressed tar file. The library's own layers are compressed, which would take longer than the local
+// engine needs to read them.
 type layer struct {
 	path string
 	hash v1.Hash

@@ -35,10 +35,10 @@ type recipe struct {
 type program struct {
 	Module  string `json:"module"` // folder of its Go module, from the checkout's root
 	Package string `json:"package"`
-	LDFlags string `json:"ldflags"` // besides those that strip it
+	LDFlags string `json:"ldflags"` // in addition to those that strip the binary
 	Path    string `json:"path"`    // in the image
 
-	hash string // of all that it is compiled from
+	hash string // of everything that it is compiled from
 }
 
 // name is the name of the program's binary.
@@ -85,7 +85,7 @@ func load(root string) (map[string]recipe, error) {
 	return recipes, nil
 }
 
-// load reads what the recipe is made from and names the image after it.
+// load reads what the image is built from and derives the image's reference from it.
 func (r *recipe) load(root string) error {
 	compiled := ""
 	if r.Program != nil {
@@ -125,8 +125,8 @@ func hash(parts ...string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(text))[:12]
 }
 
-// hashFolder hashes the names and contents of a folder's files; tests and the binary that `go build` leaves there do not
-// count.
+// hashFolder hashes the names and contents of a folder's files; tests and the binary that `go build` leaves there are
+// ignored.
 func hashFolder(folder string) (string, error) {
 	files, err := dirhash.DirFiles(folder, "")
 	if err != nil {

@@ -21,12 +21,12 @@ import (
 	"trading-platform/plan"
 )
 
-// Stack is the stack whose data is meant, and what is needed to change it.
+// Stack is a stack, and what is needed to change its data.
 type Stack struct {
 	Engine *client.Client
 	Plan   *plan.Plan
-	Say    func(string) // tells the user what is going on
-	// Lock is a file that keeps two of these operations on one stack apart.
+	Say    func(string) // shows progress to the user
+	// Lock is a file whose lock keeps two of these operations from running on one stack at once.
 	Lock string
 	// SetVolumes writes the stack's setting `volumes`, by the volume's name in the
 	// catalog, in one atomic step.
@@ -35,15 +35,15 @@ type Stack struct {
 	Up func(context.Context) error
 }
 
-// refuse is the error of an operation that changed nothing.
+// refuse returns the error of an operation that has changed nothing.
 func refuse(where, fix, what string, args ...any) error {
 	var faults fault.List
 	faults.Add(where, fix, what, args...)
 	return faults.Err()
 }
 
-// lock keeps other operations on the stack's data away until unlock is called. A killed
-// process loses its lock, so whatever such a process left on the engine is removed here.
+// lock excludes other operations on the stack's data until unlock is called. A killed
+// process loses its lock, so lock removes whatever such a process left on the engine.
 func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
 	lock := flock.New(s.Lock)
 	if locked, err := lock.TryLock(); err != nil {
@@ -59,8 +59,8 @@ func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// Backup saves the data of the running stack in a new file. PostgreSQL and Redis give
-// snapshots of themselves; the containers that write to the other volumes are paused
+// Backup saves the data of the running stack in a new file. PostgreSQL and Redis
+// produce snapshots; the containers that write to the other volumes are paused
 // while these are copied.
 func (s *Stack) Backup(ctx context.Context, path string) (err error) {
 	unlock, err := s.lock(ctx)
@@ -107,7 +107,7 @@ func (s *Stack) Backup(ctx context.Context, path string) (err error) {
 	return s.await(ctx, paused)
 }
 
-// servers gives the containers of the stack's databases, which must be healthy.
+// servers returns the containers of the stack's databases, which must be healthy.
 func (s *Stack) servers(ctx context.Context) (map[string]container.InspectResponse, error) {
 	servers := map[string]container.InspectResponse{}
 	var faults fault.List
@@ -129,7 +129,7 @@ func healthy(c container.InspectResponse) bool {
 	return c.State.Running && c.State.Health != nil && c.State.Health.Status == container.Healthy
 }
 
-// dataOf gives the volume that a service keeps its data in, and where it mounts it.
+// dataOf returns the volume that a service keeps its data in, and where it mounts it.
 func (s *Stack) dataOf(service string) (key, path string) {
 	found, _ := s.Plan.Lookup(service)
 	for _, m := range found.Mounts {
@@ -141,7 +141,7 @@ func (s *Stack) dataOf(service string) (key, path string) {
 }
 
 // saveVolumes archives the volumes that no server saves, through a container that is
-// never started. It gives the containers that were paused on the way.
+// never started. It returns the containers that it paused for a while.
 func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.Summary, err error) {
 	pgdata, _ := s.dataOf("postgres")
 	redisdata, _ := s.dataOf("redis")
@@ -206,8 +206,8 @@ func (s *Stack) pause(ctx context.Context, volume string) (paused []container.Su
 	return paused, resume, nil
 }
 
-// await waits until containers are healthy again: the engine calls a container that was
-// paused unhealthy until its next probe.
+// await waits until containers are healthy again: the engine reports a container that was
+// paused as unhealthy until its next probe.
 func (s *Stack) await(ctx context.Context, containers []container.Summary) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

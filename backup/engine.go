@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// temporaryLabel marks the containers that these operations work with, beside the stack's identity.
+	// temporaryLabel marks the containers that these operations create, in addition to the stack's identity.
 	temporaryLabel = "trading-platform.temporary"
 	// stagingLabel marks the one that mounts the new volumes of a restore, as long as the
 	// stack does not use them.
@@ -33,8 +33,8 @@ const (
 	replacesLabel = "trading-platform.replaces"
 )
 
-// create makes a container that is to be removed when its work is done. It has any of
-// the stack's images and no network unless it is told otherwise.
+// create creates a container that is to be removed when its work is done. It may run any of
+// the stack's images, and has no network unless the settings say otherwise.
 func (s *Stack) create(ctx context.Context, config container.Config, host container.HostConfig) (id string, err error) {
 	labels := map[string]string{temporaryLabel: "", plan.IdentityLabel: s.Plan.Identity}
 	maps.Copy(labels, config.Labels)
@@ -48,7 +48,7 @@ func (s *Stack) create(ctx context.Context, config container.Config, host contai
 			config.Image = found.ID
 		}
 	}
-	// This must not be interrupted: the engine would go on, and the container would be unknown here.
+	// An interruption would not stop the engine, and the container would never be removed.
 	made, err := s.Engine.ContainerCreate(context.WithoutCancel(ctx), client.ContainerCreateOptions{Config: &config, HostConfig: &host})
 	return made.ID, err
 }
@@ -70,7 +70,7 @@ func (s *Stack) removeVolume(ctx context.Context, name string) error {
 	return err
 }
 
-// users gives the containers that have a volume, running or not.
+// users returns the containers that have a volume, running or not.
 func (s *Stack) users(ctx context.Context, volume string) ([]container.Summary, error) {
 	users, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", volume)})
 	return users.Items, err
@@ -104,8 +104,8 @@ func (s *Stack) sweep(ctx context.Context) error {
 	return nil
 }
 
-// version gives the version of the server in an image, which official images have in a
-// variable. It is empty when the image does not tell. The image is pulled when the
+// version returns the version of the server in an image, which official images have in a
+// variable. It is empty when the image does not have it. The image is pulled when the
 // engine lacks it.
 func (s *Stack) version(ctx context.Context, image, variable string) (version string, err error) {
 	found, err := s.Engine.ImageInspect(ctx, image)
@@ -127,7 +127,7 @@ func (s *Stack) version(ctx context.Context, image, variable string) (version st
 	return variableOf(found.Config.Env, variable), nil
 }
 
-// variableOf gives the value of a variable in an environment.
+// variableOf returns the value of a variable in an environment.
 func variableOf(env []string, name string) string {
 	for _, e := range env {
 		if value, ok := strings.CutPrefix(e, name+"="); ok {
@@ -160,7 +160,7 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 		return err
 	}
 	defer attached.Close()
-	defer context.AfterFunc(ctx, attached.Close)() // the connection knows nothing of the context
+	defer context.AfterFunc(ctx, attached.Close)() // the connection does not observe the context
 	var sent errgroup.Group
 	sent.Go(func() error {
 		_, err := io.Copy(attached.Conn, in)
@@ -184,7 +184,7 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 	return sent.Wait()
 }
 
-// end gives the last lines of a text.
+// end returns the last lines of a text.
 func end(text string) string {
 	return strings.TrimSpace(text[max(0, len(text)-4<<10):])
 }
@@ -224,7 +224,7 @@ func (s *Stack) serve(ctx context.Context, config container.Config, host contain
 	return s.stop(ctx, id)
 }
 
-// stop stops a server without a hurry, and fails unless it exited with 0: only then is
+// stop stops a server, gives it time, and fails unless it exited with 0: only then is
 // all of its data on the disk.
 func (s *Stack) stop(ctx context.Context, id string) error {
 	seconds := 600
@@ -238,7 +238,7 @@ func (s *Stack) stop(ctx context.Context, id string) error {
 	return err
 }
 
-// log gives the end of a container's log.
+// log returns the end of a container's log.
 func (s *Stack) log(id string) string {
 	logs, err := s.Engine.ContainerLogs(context.Background(), id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
 	if err != nil {
@@ -250,7 +250,7 @@ func (s *Stack) log(id string) string {
 	return end(text.String())
 }
 
-// sizes gives the sizes of volumes as users read them, as far as they can be found out.
+// sizes returns the sizes of volumes in readable units, as far as they can be found out.
 // The engine's own count (docker system df) also goes through every image and container
 // before Docker 23, and refuses to run twice at once.
 func (s *Stack) sizes(ctx context.Context, volumes []string) map[string]string {

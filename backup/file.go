@@ -19,7 +19,7 @@ import (
 // format is the version of the file's layout. A reader refuses a newer one.
 const format = 1
 
-// manifestName is the file's last entry.
+// manifestName is the name of the file's last entry.
 const manifestName = "manifest.json"
 
 // Manifest says what a backup holds and what it was made from.
@@ -50,7 +50,7 @@ type Entry struct {
 	SHA256   string `json:"sha256"`
 }
 
-// writer makes a backup file. The file has its name only once it is complete.
+// writer writes a backup file. The file gets its final name only when it is complete.
 type writer struct {
 	path    string // its name when it is complete
 	file    *os.File
@@ -63,7 +63,7 @@ func create(path string) (*writer, error) {
 		return nil, refuse(path, "name another file", "exists already")
 	}
 	// Beside the target: another folder may be on another file system, to which nothing can be renamed.
-	// Not with renameio, which lacks this on Windows. The file is for its owner alone.
+	// Not with renameio, which lacks this on Windows. Only the owner can read the file.
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (w *writer) add(e Entry, method uint16, fill func(io.Writer) error) error {
 	return nil
 }
 
-// finish adds the manifest and gives the file its name.
+// finish adds the manifest and gives the file its final name.
 func (w *writer) finish(m Manifest) error {
 	m.Entries = w.entries
 	to, err := w.zip.Create(manifestName)
@@ -118,7 +118,7 @@ func (w *writer) discard() error {
 	return nil
 }
 
-// File is a backup that is known to be complete.
+// File is a backup that has been verified to be complete.
 type File struct {
 	Manifest Manifest
 	path     string
@@ -164,7 +164,7 @@ func (f *File) verify() error {
 	return nil
 }
 
-// read passes an entry's content to use. It fails too when the content is not what the manifest says.
+// read passes an entry's content to use. It also fails if the content differs from the manifest.
 func (f *File) read(e Entry, use func(io.Reader) error) error {
 	content, err := f.zip.Open(e.Name)
 	if err != nil {

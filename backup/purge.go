@@ -83,7 +83,7 @@ func (s *Stack) purgeable(ctx context.Context, old bool) (names []string, err er
 		if _, exists := labels[v.Name]; exists && !old {
 			names = append(names, v.Name)
 		}
-		// What it replaced may have replaced an older one. A volume that the stack only took over is not deleted once it is replaced.
+		// What it replaced may have replaced an older one. A volume that the stack did not create is not deleted after its replacement.
 		for name := labels[v.Name][replacesLabel]; s.Plan.Owns(labels[name]); name = labels[name][replacesLabel] {
 			names = append(names, name)
 		}

@@ -92,7 +92,7 @@ func (f *File) loadPostgres(ctx context.Context, p postgres) error {
 	return nil
 }
 
-// fits refuses a backup that the stack's servers could not read, or whose database its
+// fits refuses a backup that the stack's servers cannot read, or whose database the
 // services would not find.
 func (s *Stack) fits(ctx context.Context, m Manifest) error {
 	for _, server := range []struct {
@@ -126,7 +126,7 @@ func (s *Stack) fits(ctx context.Context, m Manifest) error {
 	return nil
 }
 
-// newer tells whether a version is newer than another, by their first parts.
+// newer reports whether a version is newer than another, by their first parts.
 func newer(a, b string, parts int) bool {
 	var x, y [2]int
 	_, _ = fmt.Sscanf(a, "%d.%d", &x[0], &x[1])
@@ -134,7 +134,7 @@ func newer(a, b string, parts int) bool {
 	return slices.Compare(x[:parts], y[:parts]) > 0
 }
 
-// staging is the volumes that a stack is about to use. Before commit nothing of the
+// staging holds the volumes that a stack is about to use. Before commit nothing in the
 // stack refers to them.
 type staging struct {
 	*Stack
@@ -171,7 +171,7 @@ func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 	return g, nil
 }
 
-// labels gives the labels of what the stack makes.
+// labels returns the labels of the objects that the stack creates.
 func (s *Stack) labels() map[string]string {
 	labels := map[string]string{}
 	for _, l := range s.Plan.OwnLabels() {
@@ -180,7 +180,7 @@ func (s *Stack) labels() map[string]string {
 	return labels
 }
 
-// discard removes the volumes again, unless they belong to the stack by now.
+// discard removes the volumes, unless the stack uses them already.
 func (g *staging) discard() {
 	if g.committed {
 		return
@@ -195,10 +195,10 @@ func (g *staging) discard() {
 	}
 }
 
-// commit makes the new volumes the stack's own, and brings it up with them. Writing the
-// settings is the one step that counts: before it nothing has changed, and after it the
-// stack's next `up` uses the new data, whenever that is. `up` starts containers that are
-// stopped, so those that must not run on the old data again are given, and removed.
+// commit switches the stack to the new volumes, and brings it up. Writing the
+// settings is the decisive step: before it nothing has changed, and after it the
+// stack's next `up` uses the new data, whenever that is. `up` would start
+// stopped containers, so the caller passes those that must not run on the old data again, and they are removed.
 func (g *staging) commit(ctx context.Context, stopped ...string) error {
 	before := g.taken()
 	volumes := maps.Clone(before)
@@ -225,7 +225,7 @@ func (g *staging) commit(ctx context.Context, stopped ...string) error {
 	return fmt.Errorf("the new data is in place, but the stack does not come up with it: %w. Fix: platform up -s %s", errors.Join(err, usedErr), g.Plan.Stack)
 }
 
-// inUse tells whether a container has one of the new volumes: it may have written to it.
+// inUse reports whether a container mounts one of the new volumes, and may have written to it.
 func (g *staging) inUse(ctx context.Context) (bool, error) {
 	for _, name := range g.volumes {
 		users, err := g.users(ctx, name)
@@ -236,7 +236,7 @@ func (g *staging) inUse(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// taken gives the volumes that the settings name now.
+// taken returns the volumes that the settings name now.
 func (s *Stack) taken() map[string]string {
 	volumes := map[string]string{}
 	for _, v := range s.Plan.Volumes {
@@ -247,7 +247,7 @@ func (s *Stack) taken() map[string]string {
 	return volumes
 }
 
-// tellOld says where the previous data is.
+// tellOld prints where the previous data is.
 func (g *staging) tellOld(ctx context.Context) error {
 	var old []string
 	fix := "platform purge -s " + g.Plan.Stack + " --old"
@@ -259,7 +259,7 @@ func (g *staging) tellOld(ctx context.Context) error {
 			return err
 		}
 		old = append(old, v.Volume.Name)
-		if !g.Plan.Owns(v.Volume.Labels) { // the stack took it over, and purge leaves it alone
+		if !g.Plan.Owns(v.Volume.Labels) { // the stack did not create it, so purge does not delete it
 			fix += "; docker volume rm " + shellescape.Quote(v.Volume.Name)
 		}
 	}

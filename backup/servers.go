@@ -22,11 +22,11 @@ const (
 	redisName = "redis.rdb"
 	// application is the name under which PostgreSQL lists the connections of a backup.
 	application = "trading-platform backup"
-	// stagingPort is not the usual one, which the old server of an upgrade has on the same network.
+	// stagingPort differs from the default, because the old server of an upgrade uses that on the same network.
 	stagingPort = "5433"
 )
 
-// postgresReady tells when a server is up: it asks over TCP, where the image's bootstrap server does not listen.
+// postgresReady succeeds when a server is up. It connects over TCP, where the image's bootstrap server does not listen.
 var postgresReady = []string{"pg_isready", "-q", "-h", "127.0.0.1"}
 
 // postgres is a PostgreSQL server as clients in a container reach it: the server's own
@@ -37,24 +37,24 @@ type postgres struct {
 	env       []string // libpq's variables: who connects, and where to
 }
 
-// on is the environment with a database chosen. The name does not go through an
-// argument, where the tools take one with an equals sign for a connection string.
+// on returns the environment that selects a database. The name is not an argument, because
+// the tools interpret an argument with an equals sign as a connection string.
 func (p postgres) on(database string) []string {
 	return append([]string{"PGDATABASE=" + database}, p.env...)
 }
 
-// query runs a query and gives its one column.
+// query runs a query and returns its only column.
 func (p postgres) query(ctx context.Context, sql string) ([]string, error) {
 	out, err := p.ask(ctx, p.container, p.on("template1"), "psql", "-XAtq0", "-v", "ON_ERROR_STOP=1", "-c", sql)
 	return strings.FieldsFunc(out, func(r rune) bool { return r == 0 }), err
 }
 
-// about gives the server's version and its first superuser, and what there is to dump: a
-// database each, and the roles as the empty name before them.
+// about returns the server's version, its first superuser, and what to dump: the names of the
+// databases, after an empty name that stands for the roles.
 func (p postgres) about(ctx context.Context) (server *Server, dumps []string, err error) {
 	facts, err := p.query(ctx, "select current_setting('server_version') union all select rolname from pg_roles where oid = 10")
 	if err == nil && len(facts) != 2 {
-		err = fmt.Errorf("the server's version and first superuser are not two facts: %q", facts)
+		err = fmt.Errorf("expected the server's version and first superuser, and got %q", facts)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -72,7 +72,7 @@ func (p postgres) dump(ctx context.Context, database string, to io.Writer) error
 	return p.exec(ctx, p.container, p.on(database), http.NoBody, to, "pg_dump", "--format=custom")
 }
 
-// load makes what dump wrote. Roles come first. The first superuser exists already, but without its password and settings.
+// load restores what dump wrote. Roles come first. The first superuser exists already, but without its password and settings.
 func (p postgres) load(ctx context.Context, database string, from io.Reader) error {
 	if database != "" {
 		p.Say("restoring database " + database)
@@ -139,7 +139,7 @@ func (s *Stack) newPostgres(ctx context.Context, volume, role string, network co
 		if err := fill(p); err != nil {
 			return err
 		}
-		// A dump has no statistics, and without them the planner guesses.
+		// A dump has no statistics, which the planner needs.
 		_, err := s.ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet")
 		return err
 	})
@@ -147,7 +147,7 @@ func (s *Stack) newPostgres(ctx context.Context, volume, role string, network co
 
 var redisVersion = regexp.MustCompile(`redis_version:(\S+)`)
 
-// saveRedis has the server make a snapshot, as it would for a replica.
+// saveRedis lets the server produce a snapshot, as it would for a replica.
 func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *writer) (*Server, error) {
 	var env []string
 	if password := variableOf(c.Config.Env, "REDIS_PASSWORD"); password != "" {
@@ -164,7 +164,7 @@ func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *w
 	})
 }
 
-// snapshotArchive gives a snapshot of Redis as an archive with the file that a server reads when it starts.
+// snapshotArchive returns a snapshot of Redis as an archive that holds the file which a server reads when it starts.
 func snapshotArchive(snapshot io.Reader, size int64) func(io.Writer) error {
 	return func(to io.Writer) error {
 		archive := tar.NewWriter(to)
@@ -178,7 +178,7 @@ func snapshotArchive(snapshot io.Reader, size int64) func(io.Writer) error {
 
 // convertSnapshot has the stack's image read the snapshot in a volume, and write the
 // append-only file that the stack's server reads. The snapshot cannot take that file's
-// place itself, because redis-cli leaves a mark of the replication at its end.
+// place itself, because redis-cli leaves a marker of the replication at its end.
 func (s *Stack) convertSnapshot(ctx context.Context, volume string) error {
 	service, _ := s.Plan.Lookup("redis")
 	_, path := s.dataOf("redis")
@@ -187,7 +187,7 @@ func (s *Stack) convertSnapshot(ctx context.Context, volume string) error {
 	loaded := []string{"sh", "-c", "redis-cli ping | grep -q PONG"} // it answers LOADING with exit code 0
 	return s.serve(ctx, config, host, loaded, func(id string) error {
 		if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
-			return errors.Join(err, fmt.Errorf("turning the append-only file on: %s", answer))
+			return errors.Join(err, fmt.Errorf("switching the append-only file on: %s", answer))
 		}
 		for {
 			info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")

@@ -57,7 +57,7 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 		if c.State != container.StateRunning {
 			continue
 		}
-		// What is written after the dump would be lost.
+		// Data that is written after the dump would be lost.
 		s.Say("stopping container " + observe.Name(c))
 		defer func() {
 			if !g.committed { // otherwise it is removed
@@ -74,7 +74,7 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 	return g.commit(ctx, stopped...)
 }
 
-// prepare finds out what there is to move, and refuses what cannot be moved.
+// prepare finds out what is to be moved, and refuses what cannot be moved.
 func (u *upgrade) prepare(ctx context.Context) (err error) {
 	var ok bool
 	if u.service, ok = u.Plan.Lookup("postgres"); !ok {
@@ -128,7 +128,7 @@ func (u *upgrade) move(ctx context.Context, volume string) error {
 			return err
 		}
 		return u.newPostgres(ctx, volume, server.Role, container.NetworkMode("container:"+old), func(to postgres) error {
-			// The new version's own tools read the old server: they know what changed between the two.
+			// The tools of the new version read the old server, because they know what changed between the two versions.
 			from := postgres{u.Stack, to.container, []string{user, "PGHOST=127.0.0.1", "PGPORT=5432"}}
 			for _, database := range dumps {
 				err := pipe(

@@ -1,12 +1,12 @@
-// Package certs makes, renews and checks the certificates of a secured stack, in one folder: a local certificate
+// Package certs issues, renews and checks the certificates of a secured stack, in one folder: a local certificate
 // authority, the server certificate of nginx, and client certificates for users.
 //
 //	ca.crt ca.key                            the authority; ca.key never leaves the folder
 //	server.crt server.key dhparam.pem        what nginx serves with
 //	clients/<name>.{crt,key,p12,p12.password}  what a user imports into a browser or passes to curl
 //
-// All keys are ECDSA on P-256. The authority lives 5 years, what it signs 397 days: the most that browsers accept of a
-// server. Renewal keeps the key, so that a certificate never lies beside a key that is not its own.
+// All keys are ECDSA on P-256. The authority is valid for 5 years, and what it signs for 397 days, the most that browsers
+// accept of a server. Renewal keeps the key, so that a certificate and its key always match.
 package certs
 
 import (
@@ -34,27 +34,27 @@ const (
 // served are the files that nginx reads.
 var served = []string{"ca.crt", "dhparam.pem", "server.crt", "server.key"}
 
-// Options say what Ensure is to have in the folder.
+// Options say which certificates Ensure has to provide.
 type Options struct {
 	// Stack is named in the commands that errors give as the fix.
 	Stack string
-	// Names are the DNS names and IP addresses that the server certificate covers. At least one. A name may begin with
-	// "*.". When the certificate that is there covers fewer, it is renewed with these.
+	// Names are the DNS names and IP addresses that the server certificate covers. There must be at least one. A name may begin
+	// with "*.". An existing certificate that does not cover all of them is renewed.
 	Names []string
 	// Clients are the users or machines that get a client certificate, by the name that becomes its subject's common
 	// name: letters, digits and . _ @ -. Other client certificates in the folder are renewed too, if their keys are
-	// there. A key that its user took away is not an error.
+	// there. A key that was moved to its user is not an error.
 	Clients []string
-	// Force makes everything anew, the authority included: every client certificate given out before stops working.
+	// Force issues everything again, the authority included: client certificates that were given out before stop working.
 	Force bool
-	// Now is the time to go by; the zero time means the clock's.
+	// Now is the current time; the zero time stands for the clock's.
 	Now time.Time
 }
 
-// File is one file that Ensure wrote, or took other users' rights from.
+// File is one file that Ensure wrote, or whose access it restricted to its owner.
 type File struct {
 	Name    string    // relative to the folder
-	Why     string    // what was wrong before, for example "it is missing"
+	Why     string    // why it was written, for example "it is missing"
 	Expires time.Time // the end of a certificate; zero for other files
 
 	content []byte // nil when only the mode changes
@@ -67,7 +67,7 @@ type Report struct {
 	Files []File // in the order of writing; empty when nothing had to be done
 }
 
-// String gives the report as lines for the user, without a newline at the end.
+// String returns the report as lines for the user, without a newline at the end.
 func (r Report) String() string {
 	if len(r.Files) == 0 {
 		return "certificates in " + r.Dir + " are good: nothing to do"
@@ -86,11 +86,11 @@ func (r Report) String() string {
 	return text
 }
 
-// Ensure makes what the folder lacks and renews what ends within 30 days, or no longer covers the names. It leaves
-// everything else as it is; files that do not fit together are an error, not a reason to overwrite them, unless Force.
+// Ensure creates missing files, and renews certificates that expire within 30 days or do not cover the names. It leaves
+// everything else as it is. Files that do not belong together are an error and are not overwritten, except with Force.
 //
-// Nothing is written when anything is wrong: the error is a fault.List of all of it. Each file appears whole or not at
-// all, and an interrupted run is finished by the next.
+// If anything is wrong, Ensure writes nothing and returns a fault.List of all faults. Each file is written atomically, and
+// the next run completes an interrupted one.
 func Ensure(dir string, o Options) (Report, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -113,7 +113,7 @@ func Ensure(dir string, o Options) (Report, error) {
 
 // Check finds what is wrong with the certificates in a folder for the server of a stack: missing, expired or not yet
 // valid, not signed by the authority, keys that belong to another certificate, names not covered, keys that other users
-// can read. It returns nil, or a fault.List of all of it, each with its fix. It changes nothing.
+// can read. It returns nil, or a fault.List of all faults, each with its fix. It changes nothing.
 func Check(dir, stack string, names []string) error {
 	return check(dir, Options{Stack: stack, Names: names})
 }
@@ -128,7 +128,7 @@ func check(dir string, o Options) error {
 	return i.faults.Err()
 }
 
-// Load reads the files that nginx reads, by their bare names. Check says whether they are any good.
+// Load reads the files that nginx reads, by their base names. Check reports whether they are valid.
 func Load(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var failed error
@@ -142,7 +142,7 @@ func Load(dir string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// write puts a file in place: a reader sees the old one or the new one. Missing folders are made for the owner alone.
+// write replaces a file atomically. Only the owner can read the folders that it creates.
 func (f File) write(path string) error {
 	if f.content == nil {
 		return os.Chmod(path, f.mode)
@@ -157,15 +157,15 @@ func (f File) write(path string) error {
 	return maybe.WriteFile(path, f.content, f.mode)
 }
 
-// path gives the place of a file by its slash-separated name.
+// path returns the place of a file by its slash-separated name.
 func (i *inspection) path(name string) string { return filepath.Join(i.dir, filepath.FromSlash(name)) }
 
-// fix is the command that makes the certificates of the stack.
+// fix returns the command that issues the certificates of the stack.
 func (i *inspection) fix(arguments ...string) string {
 	return strings.Join(append([]string{"platform certs -s " + i.Stack}, arguments...), " ")
 }
 
-// redo is the command that makes one pair anew. A new authority means that everything else is made anew as well.
+// redo returns the command that issues one pair again. A new authority means that everything else is issued again too.
 func (i *inspection) redo(pair string) string {
 	if pair == "ca" {
 		return i.fix("--force")

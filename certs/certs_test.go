@@ -271,7 +271,7 @@ func TestAClientThatEndsWithoutItsKeyIsAFault(t *testing.T) {
 	o.Now = now.Add(leafLife - time.Hour)
 	_, err := Ensure(dir, o)
 	assert.ErrorContains(t, err, "trader.key: it is missing")
-	assert.ErrorContains(t, err, "put the key of trader.crt there, or make both anew: rm -f ")
+	assert.ErrorContains(t, err, "put the key of trader.crt there, or issue both again: rm -f ")
 }
 
 func TestALeafDoesNotOutliveItsAuthority(t *testing.T) {
@@ -329,7 +329,7 @@ func TestFaults(t *testing.T) {
 			spoil: remove("server.crt"), where: "server.crt", what: "it is missing", fix: "platform certs -s mtls",
 		},
 		"server key missing": {
-			spoil: remove("server.key"), where: "server.key", what: "it is missing", fix: "put the key of server.crt there, or make both anew: rm -f SERVER && platform certs -s mtls",
+			spoil: remove("server.key"), where: "server.key", what: "it is missing", fix: "put the key of server.crt there, or issue both again: rm -f SERVER && platform certs -s mtls",
 		},
 		"authority missing": {
 			spoil: func(t *testing.T, dir string) { remove("ca.crt")(t, dir); remove("ca.key")(t, dir) },

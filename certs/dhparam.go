@@ -1,7 +1,7 @@
 package certs
 
 // DHParam is the Diffie-Hellman group ffdhe2048 of RFC 7919, appendix A.1, in PEM: what dhparam.pem holds. A group that
-// many have examined is better than one made here, and takes no minutes to make.
+// many have examined is safer than a new one, and generating one would take minutes.
 const DHParam = `-----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
 +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a

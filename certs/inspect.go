@@ -21,7 +21,7 @@ import (
 // missing is why a file that does not exist is written.
 const missing = "it is missing"
 
-// inspection is what a look at a folder finds: files to be written, which it makes in memory, and faults that only the
+// inspection is the result of inspecting a folder: the files to be written, which are in memory, and the faults that only the
 // user can fix. Ensure writes the files; Check reports them as faults.
 type inspection struct {
 	Options
@@ -47,10 +47,10 @@ func inspect(dir string, o Options, renewal time.Duration) *inspection {
 	return i
 }
 
-// clientName is what may stand in a file name and, as it is, in a subject.
+// clientName matches what is valid in a file name and, without escaping, in a subject.
 var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]*$`)
 
-// dnsName is a host name, or one with a wildcard for its first label.
+// dnsName matches a host name, or one with a wildcard as its first label.
 var dnsName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 
 func (i *inspection) inspectOptions() {
@@ -75,7 +75,7 @@ func (i *inspection) inspectCA() {
 	switch {
 	case ca == nil:
 	case ca.crt == nil && ca.key == nil && !i.Force && exists(i.path("server.crt")):
-		// A new authority has not signed what is there.
+		// A new authority has not signed the existing certificates.
 		i.faults.Add(i.path("ca.crt"), "put back the one that signed server.crt, or: "+i.redo("ca"), missing)
 	case ca.crt == nil:
 		i.ca = ca
@@ -88,15 +88,15 @@ func (i *inspection) inspectCA() {
 		i.ca = ca
 		if why := i.ending(ca.crt); why != "" && ca.key != nil {
 			template := caTemplate()
-			// Byte for byte: what is signed already names its issuer so.
+			// The subject is copied byte for byte, because certificates that are signed already name their issuer so.
 			template.RawSubject = ca.crt.RawSubject
 			i.sign(ca, template, why)
 		}
 	}
 }
 
-// inspectLeaf looks at a certificate that the authority signs. It gives the pair, which is nil for a fault, and whether
-// it was signed anew.
+// inspectLeaf inspects a certificate that the authority signs. It returns the pair, which is nil for a fault, and whether
+// it was signed again.
 func (i *inspection) inspectLeaf(name string, template *x509.Certificate) (leaf *pair, signed bool) {
 	leaf = i.read(name)
 	var why []string
@@ -108,7 +108,7 @@ func (i *inspection) inspectLeaf(name string, template *x509.Certificate) (leaf 
 	case leaf.key == nil && name != "server" && i.ending(leaf.crt) == "": // its user has the key
 		return leaf, false
 	case leaf.key == nil:
-		i.faults.Add(i.path(name+".key"), "put the key of "+filepath.Base(name)+".crt there, or make both anew: "+i.redo(name), missing)
+		i.faults.Add(i.path(name+".key"), "put the key of "+filepath.Base(name)+".crt there, or issue both again: "+i.redo(name), missing)
 		return nil, false
 	case i.ca != nil && leaf.crt.CheckSignatureFrom(i.ca.crt) != nil:
 		i.faults.Add(i.path(name+".crt"), i.redo(name), "it is not signed by ca.crt")
@@ -127,7 +127,7 @@ func (i *inspection) inspectLeaf(name string, template *x509.Certificate) (leaf 
 	return leaf, len(why) > 0
 }
 
-// notCovered says which names a server certificate is not good for.
+// notCovered returns the names that a server certificate does not cover.
 func notCovered(crt *x509.Certificate, names []string) []string {
 	uncovered := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		// A wildcard is listed as it is; as a host name it would be invalid.
@@ -139,8 +139,8 @@ func notCovered(crt *x509.Certificate, names []string) []string {
 	return []string{"it does not cover " + strings.Join(uncovered, ", ")}
 }
 
-// inspectClients looks at the clients that were asked for, and at others whose keys are in the folder. What is wrong with
-// one that nobody asked for is not a fault.
+// inspectClients inspects the clients that were asked for, and others whose keys are in the folder. A client that was not
+// asked for causes no fault.
 func (i *inspection) inspectClients() {
 	for _, name := range i.Clients {
 		i.inspectClient(name)
@@ -158,7 +158,7 @@ func (i *inspection) inspectClients() {
 	}
 }
 
-// inspectClient looks at a client's pair and at its PKCS#12 file, which browsers import.
+// inspectClient inspects a client's pair and its PKCS#12 file, which browsers import.
 func (i *inspection) inspectClient(name string) {
 	base := "clients/" + name
 	client, signed := i.inspectLeaf(base, leafTemplate(x509.ExtKeyUsageClientAuth, name))
@@ -178,7 +178,7 @@ func (i *inspection) inspectClient(name string) {
 	i.add(File{Name: base + ".p12", Why: why, content: content, mode: 0o600})
 }
 
-// password gives the password in a file, which is made if it is missing and stays the same through renewals.
+// password returns the password in a file, which is made if it is missing and stays the same through renewals.
 func (i *inspection) password(name string) string {
 	password := strings.TrimSpace(string(i.readFile(name)))
 	if password == "" || i.Force {
@@ -213,7 +213,7 @@ func (i *inspection) inspectModes() {
 
 func (i *inspection) add(f File) { i.files = append(i.files, f) }
 
-// ending says that a certificate has expired or is about to; empty while it is good.
+// ending says that a certificate has expired or will expire soon; it is empty otherwise.
 func (i *inspection) ending(crt *x509.Certificate) string {
 	day := crt.NotAfter.Format(time.DateOnly)
 	switch {

@@ -25,8 +25,8 @@ type pair struct {
 	key  crypto.Signer
 }
 
-// read reads a pair. When a file cannot be used, or the two do not fit together, the pair is nil and there is a fault.
-// With Force nothing that is there counts.
+// read reads a pair. When a file cannot be used, or the two do not belong together, the pair is nil and there is a fault.
+// With Force existing files are ignored.
 func (i *inspection) read(name string) *pair {
 	p := &pair{name: name}
 	if i.Force {
@@ -52,7 +52,7 @@ func (i *inspection) read(name string) *pair {
 	return p
 }
 
-// readFile gives a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
+// readFile returns a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
 func (i *inspection) readFile(name string) []byte {
 	content, err := os.ReadFile(i.path(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -70,7 +70,7 @@ func (p *pair) parseCrt(text []byte) (err error) {
 	return err
 }
 
-// parseKey reads a key in any form that nginx reads too. One without a certificate is left by an interrupted run, and is
+// parseKey reads a key in any form that nginx reads too. A key without a certificate is left by an interrupted run, and is
 // in the form that sign writes.
 func (p *pair) parseKey(text, crt []byte) error {
 	if crt != nil {
@@ -118,7 +118,7 @@ func (i *inspection) sign(p *pair, template *x509.Certificate, why string) {
 	i.add(crt)
 }
 
-// needKey makes a key for a pair that has none.
+// needKey generates a key for a pair that has none.
 func (i *inspection) needKey(p *pair, why string) error {
 	if p.key != nil {
 		return nil
@@ -133,7 +133,7 @@ func (i *inspection) needKey(p *pair, why string) error {
 	return err
 }
 
-// signBy makes the pair's certificate from a template. It does not outlive the authority's.
+// signBy makes the pair's certificate from a template. It expires no later than the authority's.
 func (p *pair) signBy(ca *pair, template *x509.Certificate, now time.Time) error {
 	template.NotBefore, template.NotAfter = now.Add(-clockSkew), now.Add(caLife)
 	parent := template
@@ -169,7 +169,7 @@ func caTemplate() *x509.Certificate {
 	}
 }
 
-// leafTemplate gives a certificate for one use, with its first name as the common name. A server's names are listed in
+// leafTemplate returns a certificate for one use, with its first name as the common name. A server's names are listed in
 // it, because that is where clients look for them.
 func leafTemplate(use x509.ExtKeyUsage, names ...string) *x509.Certificate {
 	template := &x509.Certificate{

@@ -27,7 +27,7 @@ func buildImage(ctx context.Context, c call, args ImageArgs) (ImageState, error)
 	case err == nil:
 		return imageState(args, id), nil
 	case ctx.Err() != nil:
-		// How the engine words the cancellation only hides the error that caused it.
+		// The engine's message about the cancellation would only hide its cause.
 		return ImageState{}, fmt.Errorf("image %s: its build was cancelled with the run", args.ImageName)
 	case errors.As(err, new(*buildError)):
 		return ImageState{}, err
@@ -60,8 +60,8 @@ func runBuild(ctx context.Context, c call, args ImageArgs) (string, error) {
 	if err != nil {
 		return "", log.failed(err)
 	}
-	// The tag is looked up rather than the answer believed: what matters is what a
-	// container will get.
+	// The tag is looked up instead of taken from the answer, because a container gets the
+	// image that has the tag.
 	built, err := c.engine.ImageInspect(ctx, args.ImageName)
 	return built.ID, err
 }
@@ -77,7 +77,7 @@ func connectBuilder(ctx context.Context, e client.APIClient) (*buildkit.Client, 
 		}))
 }
 
-// buildOptions are the build as BuildKit has it: it reads both folders, and the
+// buildOptions describe the build to BuildKit, which reads both folders, and the
 // Dockerfile's or the context's .dockerignore, itself.
 func buildOptions(args ImageArgs) (buildkit.SolveOpt, error) {
 	files, err := openContext(args.Build.Context, args.Build.Dockerfile)
@@ -110,7 +110,7 @@ func buildOptions(args ImageArgs) (buildkit.SolveOpt, error) {
 	}, nil
 }
 
-// buildLog keeps what an error must show of a build: BuildKit's steps by their digest.
+// buildLog keeps what an error shows of a build: BuildKit's steps by their digest.
 type buildLog struct {
 	c     call
 	image string
@@ -120,15 +120,15 @@ type buildLog struct {
 	step digest.Digest
 }
 
-// interrupted is how BuildKit words the end of a step that it stopped because another failed.
+// interrupted matches BuildKit's message for a step that it stopped because another failed.
 var interrupted = regexp.MustCompile(`context canceled|signal: (interrupt|killed)`)
 
-// buildError is a build's own failure, told in full.
+// buildError is a failure of the build itself, with its full message.
 type buildError struct{ text string }
 
 func (e *buildError) Error() string { return e.text }
 
-// add takes in what happened since the last update.
+// add records what happened since the last update.
 func (l *buildLog) add(update *buildkit.SolveStatus) {
 	for _, vertex := range update.Vertexes {
 		l.names[vertex.Digest] = vertex.Name
@@ -146,7 +146,7 @@ func (l *buildLog) add(update *buildkit.SolveStatus) {
 	}
 }
 
-// failed says at which step, with its last lines.
+// failed names the step that failed, with its last lines.
 func (l *buildLog) failed(cause error) error {
 	step := l.names[l.step]
 	noBase := strings.Contains(step, "load metadata for")
@@ -167,8 +167,8 @@ func (l *buildLog) failed(cause error) error {
 		text += "\nlast lines of that step:\n    " + strings.Join(lines, "\n    ")
 	}
 	if noBase {
-		text += "\nFix: `images.<service>` names another image for the service, which spares the build; " +
-			"where no registry can be reached, make the images here with `platform init`"
+		text += "\nFix: `images.<service>` names another image for the service, which is then not built; " +
+			"if no registry can be reached, `platform init` builds the images on this machine"
 	}
 	return &buildError{l.c.redact(text)}
 }

@@ -24,7 +24,7 @@ type buildContext struct {
 	ignored    []string
 }
 
-// openContext reads what is ignored: <Dockerfile>.dockerignore if there is one, else
+// openContext reads the ignore file: <Dockerfile>.dockerignore if there is one, else
 // .dockerignore in the context's root, as the engine's own tools do.
 func openContext(root, dockerfile string) (*buildContext, error) {
 	if root == "" {
@@ -58,8 +58,8 @@ func openContext(root, dockerfile string) (*buildContext, error) {
 	return &buildContext{root: root, dockerfile: dockerfile, ignored: patterns}, nil
 }
 
-// hash changes when the build could: names, kinds, executable bits, links and
-// contents count, owners and times do not.
+// hash changes when the result of the build could change: it covers names, kinds, executable
+// bits, links and contents, but not owners and times.
 func (b *buildContext) hash(ctx context.Context) (string, error) {
 	sum := sha256.New()
 	add := func(name, path string, stat func(string) (fs.FileInfo, error)) error {
@@ -95,7 +95,7 @@ func (b *buildContext) hash(ctx context.Context) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// sums remembers files' hashes within a run: many services are built from one checkout.
+// sums caches the hashes of files during a run, because many services are built from one checkout.
 var sums sync.Map
 
 type sumKey struct {

@@ -15,9 +15,9 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
-// check reports every fault of a resource's inputs at once: those that the schema shows,
-// and those that validate finds, which sees only what fits the schema, and nothing while
-// some input is unknown. No fault holds a value, since a value can be a secret.
+// check reports every fault of a resource's inputs at once: those against the schema,
+// and those that validate finds. validate gets only the inputs that match the schema, and is not
+// called while some input is unknown. No fault contains a value, since a value can be a secret.
 func check[A any](ctx context.Context, req infer.CheckRequest, validate func(A) []string) (infer.CheckResponse[A], error) {
 	c := callOf(ctx)
 	spec := c.resources[c.urn.Type()]
@@ -29,7 +29,7 @@ func check[A any](ctx context.Context, req infer.CheckRequest, validate func(A) 
 	return infer.CheckResponse[A]{Inputs: args, Failures: failures(faults)}, err
 }
 
-// failures name no property: Pulumi prints the value of one that is named.
+// failures does not name a property, because Pulumi prints the value of a property that is named.
 func failures(faults []string) []p.CheckFailure {
 	var all []p.CheckFailure
 	for _, fault := range faults {
@@ -38,8 +38,8 @@ func failures(faults []string) []p.CheckFailure {
 	return all
 }
 
-// objectFaults compares an object with its schema. It answers with the properties that
-// have no fault, too.
+// objectFaults compares an object with its schema. It also returns the properties that
+// have no fault.
 func (d *provider) objectFaults(
 	path string, object property.Map, properties map[string]schema.PropertySpec, required []string,
 ) ([]string, property.Map) {
@@ -99,9 +99,9 @@ func (d *provider) faults(path string, t schema.TypeSpec, v property.Value) []st
 	case t.Type == "integer" && (!v.IsNumber() || v.AsNumber() != math.Trunc(v.AsNumber()) || math.Abs(v.AsNumber()) > 1<<53):
 		return must("be a whole number")
 	case t.Type == "string" && !v.IsString():
-		return must("be a text")
+		return must("be a string")
 	case t.Type == "string" && strings.Contains(v.AsString(), "\x00") && !strings.HasSuffix(path, ".content"):
-		// The engine would cut the text there. A file may hold anything.
+		// The engine would cut the text there. A file may contain any bytes.
 		return must("not contain a NUL byte")
 	case slices.Contains(durations, path[strings.LastIndex(path, ".")+1:]):
 		if _, err := time.ParseDuration(v.AsString()); err != nil && v.AsString() != "" {

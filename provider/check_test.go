@@ -50,7 +50,7 @@ func TestCheckReportsFaults(t *testing.T) {
 				"uploads":          []any{map[string]any{"file": "/f", "contentBase64": "?", "permissions": "rw"}},
 			},
 			[]string{
-				"70000/tcp is no port", "ports: ParseAddr", "/data takes either volumeName or hostPath",
+				"70000/tcp is not a valid port", "ports: ParseAddr", "/data takes either volumeName or hostPath",
 				"networksAdvanced: n:", "rm must be false", "/f: contentBase64 is not base64", `permissions "rw" must be octal`,
 			},
 		},

@@ -15,20 +15,20 @@ import (
 	"github.com/pulumi/pulumi-go-provider/infer"
 )
 
-// orTrue is a flag whose default is true.
+// orTrue returns the value of a flag whose default is true.
 func orTrue(flag *bool) bool { return flag == nil || *flag }
 
 const megabyte = 1 << 20
 
 const (
-	// failedKey says why a container was created and then did not come up. Such a
-	// container is replaced by the next up.
+	// failedKey is the output that says why a container was created and then failed to start.
+	// The next up replaces such a container.
 	failedKey = "failed"
-	// driftKey names what a read found to differ, with a few words on each.
+	// driftKey is the output that lists the differences that a read found, each with a short description.
 	driftKey = "drift"
 )
 
-// ContainerState is what is recorded of a container.
+// ContainerState is what the state records of a container.
 type ContainerState struct {
 	ContainerArgs
 	// ImageID is the id of the image that the container was made from.
@@ -49,7 +49,7 @@ func (s *ContainerState) note(err error) {
 	}
 }
 
-// Container is docker.Container. Its id is the engine's container id.
+// Container implements docker.Container. Its id is the engine's container id.
 type Container struct{}
 
 // Annotate names the official provider's type.
@@ -82,9 +82,9 @@ func containerFaults(args ContainerArgs) []string {
 	return faults
 }
 
-// Create makes, fills, connects and starts the container and, where wait is set, stays
-// until it is healthy. A container that fails before it has run is removed; one that ran
-// and failed stays for inspection, and the state says so.
+// Create creates the container, uploads its files, connects it to its networks and starts it. If wait is
+// set, Create waits until it is healthy. A container that fails before it has run is removed; one that ran
+// and failed is kept for inspection, and the state records it.
 func (*Container) Create(
 	ctx context.Context, req infer.CreateRequest[ContainerArgs],
 ) (infer.CreateResponse[ContainerState], error) {
@@ -114,10 +114,10 @@ func createContainer(ctx context.Context, c call, state *ContainerState) (string
 	}
 	id := made.ID
 	abandon := func(err error) (string, error) {
-		// The run may have been cancelled; what it half made must go all the same, empty unnamed volumes too.
+		// Even if the run has been cancelled, the incomplete container and its empty unnamed volumes must be removed.
 		_, removeErr := c.engine.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if removeErr != nil && !cerrdefs.IsNotFound(removeErr) {
-			err = errors.Join(err, fmt.Errorf("its container stays behind until the next `pulumi up`: %w", removeErr))
+			err = errors.Join(err, fmt.Errorf("its container remains until the next `pulumi up`: %w", removeErr))
 		}
 		return "", fmt.Errorf("container %s: %w", args.Name, err)
 	}
@@ -132,8 +132,8 @@ func createContainer(ctx context.Context, c call, state *ContainerState) (string
 	watch := newWatch(ctx, c, args, id)
 	defer watch.close()
 	if _, err := c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
-		// Only an engine that says that the container never ran lets it be removed by force:
-		// a database may be writing its first files.
+		// The container is removed by force only if the engine says that it never ran:
+		// otherwise a database may be writing its first files.
 		found, lookErr := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if lookErr != nil || found.Container.State.Status != container.StateCreated {
 			return id, watch.unfinished("may not have started: " + err.Error())
@@ -143,9 +143,9 @@ func createContainer(ctx context.Context, c call, state *ContainerState) (string
 	return id, watch.wait(ctx)
 }
 
-// takeOver deals with the container that has the wanted name: an orphan, which this
+// takeOver handles an existing container of the wanted name. It may be an orphan, which this
 // stack created and its state does not know, because a run was killed or the state was
-// lost. One that is exactly what is wanted is brought up, and its id returned; another
+// lost. An orphan that matches the specification exactly is started, and its id is returned; any other
 // is removed, and the id is empty.
 func takeOver(ctx context.Context, c call, state *ContainerState, hash string) (string, error) {
 	args := state.ContainerArgs
@@ -166,7 +166,7 @@ func takeOver(ctx context.Context, c call, state *ContainerState, hash string) (
 	}
 	detached := func(a attachment) bool { return found.NetworkSettings.Networks[a.Name] == nil }
 	if found.Config.Labels[hashLabel] == hash && found.Image == image.ID &&
-		found.State.Status != container.StateCreated && // cut before its uploads, perhaps
+		found.State.Status != container.StateCreated && // the run may have been killed before the uploads
 		!unhealthy(found.State) &&
 		!slices.ContainsFunc(args.NetworksAdvanced, detached) {
 		orphan := ContainerState{Drift: map[string]string{"health": "taken over"}}
@@ -180,7 +180,7 @@ func takeOver(ctx context.Context, c call, state *ContainerState, hash string) (
 	return "", removeContainer(ctx, c, found.ID, args)
 }
 
-// checkStartInterval: an older engine would drop the setting without a word.
+// checkStartInterval refuses the setting on older engines, which would silently ignore it.
 func checkStartInterval(ctx context.Context, c call, args ContainerArgs) error {
 	if args.Healthcheck == nil || args.Healthcheck.StartInterval.value() == 0 {
 		return nil
@@ -198,7 +198,7 @@ func checkStartInterval(ctx context.Context, c call, args ContainerArgs) error {
 func createError(err error, args ContainerArgs) error {
 	switch {
 	case cerrdefs.IsConflict(err):
-		return fmt.Errorf("container %s: the name is taken by a container that is not this stack's\n"+
+		return fmt.Errorf("container %s: the name is used by a container that does not belong to this stack\n"+
 			"Fix: `docker rm -f %[1]s` removes it (volumes stay), or give this stack another namePrefix", args.Name)
 	case cerrdefs.IsNotFound(err):
 		return fmt.Errorf("container %s: %w\nFix: `pulumi refresh` finds images that were removed from the engine, "+
@@ -218,7 +218,7 @@ func startError(err error) error {
 	return err
 }
 
-// prepare does what must be done before the first start, and looks at the result.
+// prepare does what must be done before the first start, and inspects the result.
 func prepare(
 	ctx context.Context, c call, args ContainerArgs, id string,
 ) (container.InspectResponse, error) {
@@ -240,7 +240,7 @@ func prepare(
 	if err != nil {
 		return container.InspectResponse{}, err
 	}
-	// The image may bring a probe of its own, so this is known only here.
+	// The image may have a healthcheck of its own, so this is known only here.
 	probe := found.Container.Config.Healthcheck
 	if args.Wait && (probe == nil || len(probe.Test) == 0 || probe.Test[0] == "NONE") {
 		return container.InspectResponse{}, errors.New("wait is set, but neither the service nor its image has a healthcheck")
@@ -248,7 +248,7 @@ func prepare(
 	return found.Container, nil
 }
 
-// Read names what drifted.
+// Read records how the container differs from what was created.
 func (*Container) Read(
 	ctx context.Context, req infer.ReadRequest[ContainerArgs, ContainerState],
 ) (infer.ReadResponse[ContainerArgs, ContainerState], error) {
@@ -260,8 +260,8 @@ func (*Container) Read(
 	return infer.ReadResponse[ContainerArgs, ContainerState](req), nil
 }
 
-// Update changes what a live container lets change, starts it when it has stopped and
-// takes up a wait that was cancelled.
+// Update changes the settings that a running container allows to change, starts the container if it has
+// stopped, and continues a wait that was cancelled.
 func (*Container) Update(
 	ctx context.Context, req infer.UpdateRequest[ContainerArgs, ContainerState],
 ) (infer.UpdateResponse[ContainerState], error) {
@@ -311,12 +311,12 @@ func updateContainer(ctx context.Context, c call, id string, old ContainerState,
 
 func goneHint(err error) error {
 	if cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("%w\nFix: `pulumi refresh`, then `pulumi up` makes it again", err)
+		return fmt.Errorf("%w\nFix: `pulumi refresh`, then `pulumi up` creates it again", err)
 	}
 	return err
 }
 
-// Delete stops the container with its grace time before it takes it away.
+// Delete stops the container with its grace time and removes it.
 func (*Container) Delete(ctx context.Context, req infer.DeleteRequest[ContainerState]) (infer.DeleteResponse, error) {
 	return infer.DeleteResponse{}, removeContainer(ctx, callOf(ctx), req.ID, req.State.ContainerArgs)
 }
@@ -343,10 +343,10 @@ func removeContainer(ctx context.Context, c call, id string, args ContainerArgs)
 	return fmt.Errorf("container %s: removing it: %w", args.Name, err)
 }
 
-// removalLimit is how long another's removal of the same container may take.
+// removalLimit is how long the removal of the container by another client may take.
 const removalLimit = 30 * time.Second
 
-// awaitRemoval: somebody else is removing the container right now.
+// awaitRemoval waits while another client removes the container.
 func awaitRemoval(ctx context.Context, c call, id string, args ContainerArgs, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, removalLimit)
 	defer cancel()

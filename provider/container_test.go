@@ -54,7 +54,7 @@ func reason(t *testing.T, partial *p.InitializationFailed) string {
 	return partial.Reasons[0]
 }
 
-// has tells whether a map is recorded under the first key that has the second.
+// has reports whether a map is recorded under the first key that has the second.
 func has(recorded property.Map, key, inner string) bool {
 	v := recorded.Get(key)
 	return v.IsMap() && !v.AsMap().Get(inner).IsNull()
@@ -269,7 +269,7 @@ func TestCreateThatFailsBeforeTheStartLeavesNothing(t *testing.T) {
 	}{
 		"name taken": {
 			engine: &fakeEngine{orphan: &container.InspectResponse{Name: "/stack_db", Config: &container.Config{}}},
-			want:   []string{"container stack_db: the name is taken", "docker rm -f stack_db", "namePrefix"},
+			want:   []string{"container stack_db: the name is used", "docker rm -f stack_db", "namePrefix"},
 		},
 		"image gone": {
 			engine: &fakeEngine{createErr: cerrdefs.ErrNotFound}, want: []string{"`pulumi refresh`"},

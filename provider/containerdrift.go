@@ -8,11 +8,11 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// liveDrift are the kinds of drift that a start and a wait put right; every other
-// kind takes a new container.
+// liveDrift are the kinds of drift that a start and a wait correct; every other
+// kind needs a new container.
 var liveDrift = []string{"running", "health"}
 
-// containerDrift names what differs from what was made, and never a value of it: an
+// containerDrift names what differs from what was created. It never contains a value, because an
 // environment holds secrets.
 func containerDrift(recorded ContainerState, args ContainerArgs, found container.InspectResponse) map[string]string {
 	drift := map[string]string{}

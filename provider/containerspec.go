@@ -40,13 +40,13 @@ type ContainerArgs struct {
 	SecurityOpts     []string          `pulumi:"securityOpts,optional" provider:"replaceOnChanges"`
 	Ulimits          []ulimit          `pulumi:"ulimits,optional" provider:"replaceOnChanges"`
 
-	// What the engine changes on a live container.
+	// The engine can change these on a running container.
 	Restart string `pulumi:"restart,optional"`
 	// Memory and MemorySwap are in MB; MemorySwap -1 is no limit.
 	Memory     int64 `pulumi:"memory,optional"`
 	MemorySwap int64 `pulumi:"memorySwap,optional"`
 
-	// What only this provider reads.
+	// Only this provider reads these.
 	Start               *bool `pulumi:"start,optional"`
 	MustRun             *bool `pulumi:"mustRun,optional"`
 	Wait                bool  `pulumi:"wait,optional"`
@@ -59,8 +59,8 @@ type ContainerArgs struct {
 // duration is a Go duration as text ("1m30s").
 type duration string
 
-// value is the length of time; zero for an empty or malformed text, which check has
-// refused before.
+// value returns the duration. It is zero for an empty text, and for a malformed one, which check
+// refuses.
 func (d duration) value() time.Duration {
 	v, _ := time.ParseDuration(string(d))
 	return v
@@ -111,8 +111,8 @@ type capabilities struct {
 	Drops []string `pulumi:"drops,optional"`
 }
 
-// containerSpec is the container as the engine's API has it. Of the networks it holds
-// the first alone: engines before API 1.44 take one at creation.
+// containerSpec is the container in the form of the engine's API. It has only the first of the
+// networks, because engines before API 1.44 accept only one at creation.
 func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string) {
 	var faults []string
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
@@ -165,7 +165,7 @@ func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string)
 		}
 		internal, ok := network.PortFrom(uint16(p.Internal), network.IPProtocol(protocol)) //nolint:gosec // checked below
 		if !ok || p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
-			fault("ports: %d → %d/%s is no port", p.External, p.Internal, protocol)
+			fault("ports: %d → %d/%s is not a valid port", p.External, p.Internal, protocol)
 			continue
 		}
 		binding := network.PortBinding{}

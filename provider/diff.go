@@ -15,23 +15,23 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
-// What the schema cannot say of properties, by their names.
+// Facts about properties, by their names, that the schema cannot express.
 var (
-	// ordered are the lists whose order means something.
+	// ordered are the lists whose order matters.
 	ordered = []string{"command", "entrypoints", "tests"}
-	// durations are texts of which two spellings can be the same.
+	// durations are texts that can be spelled differently and mean the same.
 	durations = []string{"interval", "timeout", "startPeriod", "startInterval"}
-	// optional are properties whose zero value means something else than their absence.
+	// optional are properties whose zero value differs in meaning from their absence.
 	optional = []string{"start", "mustRun", "removeVolumes", "init", "stopTimeout", "destroyGraceSeconds"}
-	// limits can be set on a live container, but not taken away.
+	// limits can be set on a running container, but not removed.
 	limits = []string{"memory", "memorySwap"}
-	// coexisting are the types of which an old resource and its replacement can both be
-	// there for a while, so that a pull or a build that fails stops nothing. Elsewhere
-	// names, ports and addresses exist once.
+	// coexisting are the types of which an old resource and its replacement can exist at the same
+	// time, so that a failed pull or build stops nothing. Resources of other types have names,
+	// ports or addresses that only one can have.
 	coexisting = []tokens.Type{imageType, "docker:index/remoteImage:RemoteImage"}
 )
 
-// diff says what a change of inputs, a failed start or drift found by a read asks for.
+// diff says what is to be done about a change of inputs, a failed start, or drift that a read found.
 func (d *provider) diff(_ context.Context, req p.DiffRequest) (p.DiffResponse, error) {
 	if err := ours(req.State); err != nil {
 		return p.DiffResponse{}, err
@@ -56,9 +56,9 @@ func (d *provider) diff(_ context.Context, req p.DiffRequest) (p.DiffResponse, e
 	}, nil
 }
 
-// changes compares what was given with what is given now, property by property. An
-// absent property and its zero value are the same, so are two spellings of a duration
-// and two orders of a set. A property that is not known yet counts as changed.
+// changes compares the old inputs with the new ones, property by property. An
+// absent property equals its zero value, and two spellings of a duration or two orders of a
+// set are equal. A property that is not known yet counts as changed.
 func (d *provider) changes(
 	path string, properties map[string]schema.PropertySpec, olds, news property.Map, replace bool,
 ) map[string]p.PropertyDiff {
@@ -135,6 +135,6 @@ func (d *provider) compared(name string, t schema.TypeSpec, v property.Value) an
 }
 
 func spelled(v any) string {
-	text, _ := json.Marshal(v) // of texts, numbers, lists and maps, which cannot fail
+	text, _ := json.Marshal(v) // encoding texts, numbers, lists and maps cannot fail
 	return string(text)
 }

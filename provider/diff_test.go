@@ -194,7 +194,7 @@ func TestStatesOfTheOfficialPluginAreRefused(t *testing.T) {
 	t.Parallel()
 	official := properties(map[string]any{"name": "a", "__meta": `{"schema_version":"2"}`})
 	server := withEngine(t, &fakeEngine{})
-	const want = "made with the official docker plugin"
+	const want = "created with the official docker plugin"
 
 	_, err := server.Diff(p.DiffRequest{Urn: urnOf(containerToken), State: official})
 	require.ErrorContains(t, err, want)

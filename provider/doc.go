@@ -3,10 +3,10 @@
 // v4) that this program uses, with the same property names, for machines that
 // cannot download that plugin.
 //
-// It holds itself to more: it waits on engine events and stops waiting as soon as a
-// container has failed, says what it waits for, sees drift of environment, labels
-// and running state, replaces a container where an update could not reach it,
-// deletes what is gone already without an error, and changes nothing in a read.
+// It differs from the official provider in some ways. It waits on engine events, shows what it waits for, and
+// stops waiting as soon as a container has failed. It detects drift of environment, labels
+// and running state, and replaces a container that an update cannot change. Deleting
+// a resource that no longer exists is not an error, and a read changes nothing.
 //
-// One file holds one resource; provider.go holds what they share.
+// Each resource has its own file; provider.go has what they share.
 package provider

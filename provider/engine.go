@@ -12,10 +12,10 @@ import (
 // EngineConfig is the provider resource's configuration.
 type EngineConfig struct {
 	// Host is the engine's address, such as unix:///var/run/docker.sock or tcp://10.0.0.5:2375.
-	// Where neither it nor Context is set, DOCKER_HOST, DOCKER_CONTEXT or the docker CLI's current
+	// If neither it nor Context is set, DOCKER_HOST, DOCKER_CONTEXT or the docker CLI's current
 	// context names the engine.
 	Host string `pulumi:"host,optional"`
-	// Context is the name of a docker CLI context. Host wins over it.
+	// Context is the name of a docker CLI context. Host takes precedence over it.
 	Context string `pulumi:"context,optional"`
 	// Version and PluginDownloadURL are what Pulumi itself records with a provider.
 	Version           string `pulumi:"version,optional"`
@@ -24,7 +24,7 @@ type EngineConfig struct {
 	provider *provider
 }
 
-// Configure prepares the client. It does not reach for the engine, so that a preview
+// Configure prepares the client. It does not connect to the engine, so that a preview
 // needs none.
 func (c *EngineConfig) Configure(context.Context) error {
 	e, err := engines.Open(c.Host, c.Context)
@@ -34,7 +34,7 @@ func (c *EngineConfig) Configure(context.Context) error {
 	return err
 }
 
-// checkConfig refuses the settings of the official provider that this one does not have.
+// checkConfig refuses settings of the official provider that this one does not support.
 func (d *provider) checkConfig(_ context.Context, req p.CheckRequest) (p.CheckResponse, error) {
 	given := req.Inputs
 	for name := range given.All {

@@ -33,7 +33,7 @@ const (
 	contextHashKey = "contextHash"
 )
 
-// ImageState is what is recorded of a built image; RepoDigest is its id.
+// ImageState is what the state records of a built image; RepoDigest is its id.
 type ImageState struct {
 	ImageArgs
 	BaseImageName  string `pulumi:"baseImageName,optional"`
@@ -51,9 +51,9 @@ func imageState(args ImageArgs, id string) ImageState {
 	return state
 }
 
-// Image is docker.Image. Its id is the image's name. It has no Delete: like the official
-// provider's, the image stays on the engine, where its layers make the next build quick
-// and containers elsewhere may use it.
+// Image implements docker.Image. Its id is the image's name. It has no Delete: as with the official
+// provider, the image stays on the engine, where its layers speed up the next build
+// and other containers may use it.
 type Image struct{}
 
 // Annotate names the official provider's type.
@@ -103,7 +103,7 @@ func (*Image) Create(ctx context.Context, req infer.CreateRequest[ImageArgs]) (i
 	return infer.CreateResponse[ImageState]{ID: req.Inputs.ImageName, Output: state}, err
 }
 
-// Update builds; layers that the engine still has make that quick.
+// Update builds the image again, which is fast with layers that the engine still has.
 func (*Image) Update(
 	ctx context.Context, req infer.UpdateRequest[ImageArgs, ImageState],
 ) (infer.UpdateResponse[ImageState], error) {
@@ -111,7 +111,7 @@ func (*Image) Update(
 	return infer.UpdateResponse[ImageState]{Output: state}, err
 }
 
-// Read says that the image is gone when it was pruned, so that the next up builds it.
+// Read reports an image that was pruned as deleted, so that the next up builds it.
 func (*Image) Read(
 	ctx context.Context, req infer.ReadRequest[ImageArgs, ImageState],
 ) (infer.ReadResponse[ImageArgs, ImageState], error) {

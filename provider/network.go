@@ -31,14 +31,14 @@ type ipamConfig struct {
 	IPRange string `pulumi:"ipRange,optional"`
 }
 
-// NetworkState is what is recorded of a network. Its driver is the engine's choice where
+// NetworkState is what the state records of a network. The engine chooses the driver if
 // none was given.
 type NetworkState struct {
 	NetworkArgs
 	Scope string `pulumi:"scope,optional"`
 }
 
-// Network is docker.Network. Its id is the engine's network id.
+// Network implements docker.Network. Its id is the engine's network id.
 type Network struct{}
 
 // Annotate names the official provider's type.
@@ -85,7 +85,7 @@ func ipam(args NetworkArgs) (*network.IPAM, []string) {
 	return parsed, faults
 }
 
-// Create makes the network, or takes over the one that this stack made before.
+// Create creates the network, or adopts the one that this stack created before.
 func (*Network) Create(
 	ctx context.Context, req infer.CreateRequest[NetworkArgs],
 ) (infer.CreateResponse[NetworkState], error) {
@@ -104,14 +104,14 @@ func createNetwork(ctx context.Context, c call, args NetworkArgs) (network.Inspe
 		Driver: args.Driver, IPAM: addresses, Internal: args.Internal, Attachable: args.Attachable, Options: args.Options,
 	}
 	options.Labels = withHash(args.Labels, args.Name, options)
-	// Engines before API 1.44 would make a second network of the same name.
+	// Engines before API 1.44 would create a second network of the same name.
 	existing, err := c.engine.NetworkInspect(ctx, args.Name, client.NetworkInspectOptions{})
 	switch {
 	case cerrdefs.IsNotFound(err):
 	case err != nil:
 		return network.Inspect{}, fmt.Errorf("network %s: %w", args.Name, err)
 	case !isOurs(existing.Network.Labels, args.Labels):
-		return network.Inspect{}, fmt.Errorf("network %s exists already and is not this stack's: "+
+		return network.Inspect{}, fmt.Errorf("network %s exists already and does not belong to this stack: "+
 			"`docker network inspect %[1]s` shows who uses it, `docker network rm %[1]s` removes it, "+
 			"or give this stack another namePrefix", args.Name)
 	case existing.Network.Labels[hashLabel] == options.Labels[hashLabel]:
@@ -132,7 +132,7 @@ func createNetwork(ctx context.Context, c call, args NetworkArgs) (network.Inspe
 	}
 	found, err := c.engine.NetworkInspect(ctx, made.ID, client.NetworkInspectOptions{})
 	if err != nil {
-		// No state knows it yet. Where this fails too, the next run takes it over.
+		// No state knows the network yet. If this fails too, the next run adopts it.
 		_, removeErr := c.engine.NetworkRemove(context.WithoutCancel(ctx), made.ID, client.NetworkRemoveOptions{})
 		return network.Inspect{}, fmt.Errorf("network %s: %w", args.Name, errors.Join(err, removeErr))
 	}
@@ -140,7 +140,7 @@ func createNetwork(ctx context.Context, c call, args NetworkArgs) (network.Inspe
 	return found.Network, nil
 }
 
-// clearNetwork removes an orphan that is not what is wanted. This stack's containers
+// clearNetwork removes an orphan that does not match the specification. This stack's containers
 // are disconnected first: each is replaced when its own turn comes.
 func clearNetwork(ctx context.Context, c call, args NetworkArgs, found network.Inspect) error {
 	for id := range found.Containers {
@@ -160,7 +160,7 @@ func clearNetwork(ctx context.Context, c call, args NetworkArgs, found network.I
 	return removeNetwork(ctx, c, found.ID, args)
 }
 
-// Read finds out whether the network is still there.
+// Read finds out whether the network still exists.
 func (*Network) Read(
 	ctx context.Context, req infer.ReadRequest[NetworkArgs, NetworkState],
 ) (infer.ReadResponse[NetworkArgs, NetworkState], error) {
@@ -195,7 +195,7 @@ func stillUsed(args NetworkArgs, found network.Inspect) error {
 		names = append(names, attached.Name)
 	}
 	slices.Sort(names)
-	return fmt.Errorf("network %s is still used by containers that are not this stack's: %s\n"+
+	return fmt.Errorf("network %s is still used by containers that do not belong to this stack: %s\n"+
 		"Fix: `docker rm -f %[3]s`, or `docker network disconnect -f %[1]s <container>` for each, then run this again",
 		args.Name, strings.Join(names, ", "), strings.Join(names, " "))
 }

@@ -7,25 +7,25 @@ import (
 )
 
 const (
-	// stackLabel and identityLabel say whose a container or network is; package plan sets them.
+	// stackLabel and identityLabel say which stack a container or network belongs to; package plan sets them.
 	stackLabel    = "trading-platform.stack"
 	identityLabel = "trading-platform.id"
-	// hashLabel holds a hash of everything that a container or network was made from,
-	// so that one which no state knows is recognised as what is wanted.
+	// hashLabel holds a hash of everything that a container or network was created from.
+	// It shows whether an object that no state knows matches the specification.
 	hashLabel = "trading-platform.spec"
 )
 
-// hashRounds makes guessing a password from the hash slow: everyone who may list
+// hashRounds slows down guessing a password from the hash, because everyone who can list
 // containers can read their labels. It costs a few milliseconds a container.
 const hashRounds = 20_000
 
-// withHash is the labels and the hash of them and of the parts that the object is made from.
+// withHash returns the labels with a hash of them and of the parts that the object is created from.
 func withHash(labels []label, parts ...any) map[string]string {
 	all := map[string]string{}
 	for _, l := range labels {
 		all[l.Label] = l.Value
 	}
-	bytes, _ := json.Marshal(append(parts, all)) // of plain structs, which cannot fail
+	bytes, _ := json.Marshal(append(parts, all)) // encoding plain structs cannot fail
 	sum := sha256.Sum256(bytes)
 	for range hashRounds {
 		sum = sha256.Sum256(sum[:])
@@ -34,8 +34,8 @@ func withHash(labels []label, parts ...any) map[string]string {
 	return all
 }
 
-// isOurs tells whether an existing object belongs to the stack of the wanted labels.
-// Older versions set no identity: their objects go by the stack's name.
+// isOurs reports whether an existing object belongs to the stack of the wanted labels.
+// Older versions set no identity, so their objects are recognised by the stack's name.
 func isOurs(existing map[string]string, wanted []label) bool {
 	want := labelMap(wanted)
 	stack := want[stackLabel]

@@ -70,9 +70,9 @@ func TestOrphanedContainer(t *testing.T) {
 		"disconnected":                      {changed: func(c *container.InspectResponse) { delete(c.NetworkSettings.Networks, "two") }, calls: replaced},
 		"which cannot be started":           {changed: state(container.State{Status: "exited"}), startErr: errEngine, calls: append([]string{"start o1"}, replaced...)},
 		"of an older version":               {changed: labels("dev", ""), calls: replaced},
-		"of another stack":                  {changed: labels("other", "id-1"), err: "the name is taken"},
-		"of another user's stack":           {changed: labels("dev", "id-2"), err: "the name is taken"},
-		"of nobody":                         {changed: labels("", ""), err: "the name is taken"},
+		"of another stack":                  {changed: labels("other", "id-1"), err: "the name is used"},
+		"of another user's stack":           {changed: labels("dev", "id-2"), err: "the name is used"},
+		"of nobody":                         {changed: labels("", ""), err: "the name is used"},
 		"whose engine does not know it yet": {changed: func(c *container.InspectResponse) { c.Image = "" }, calls: replaced},
 	}
 	for name, c := range cases {
@@ -146,9 +146,9 @@ func TestOrphanedNetwork(t *testing.T) {
 		"exactly what is wanted":                   {labels: made.networkLabels, attached: ours},
 		"other than wanted":                        {labels: ours, calls: []string{"remove o1", "create net"}},
 		"other than wanted, with our container":    {labels: ours, attached: ours, calls: []string{"disconnect c1 from o1", "remove o1", "create net"}},
-		"other than wanted, with another's in it":  {labels: ours, attached: foreign, err: "still used by containers that are not this stack's: db"},
-		"of another stack":                         {labels: map[string]string{stackLabel: "other"}, err: "not this stack's"},
-		"of another user's stack of the same name": {labels: map[string]string{stackLabel: "dev", identityLabel: "id-2"}, err: "not this stack's"},
+		"other than wanted, with another's in it":  {labels: ours, attached: foreign, err: "still used by containers that do not belong to this stack: db"},
+		"of another stack":                         {labels: map[string]string{stackLabel: "other"}, err: "does not belong to this stack"},
+		"of another user's stack of the same name": {labels: map[string]string{stackLabel: "dev", identityLabel: "id-2"}, err: "does not belong to this stack"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestAnotherEngineIsRefused(t *testing.T) {
 			for _, want := range []string{"lives on the Docker engine THAT", "(unix:///fake.sock) is THIS", "nothing was touched", "`DOCKER_HOST`", "`docker context use`", "`platform down`"} {
 				require.ErrorContains(t, err, want)
 			}
-			require.EqualError(t, call(server, recorded("THAT")), "it lives on the other Docker engine too, and was not touched")
+			require.EqualError(t, call(server, recorded("THAT")), "it is on the other Docker engine too, and was not touched")
 			assert.Empty(t, e.calls)
 			if name != "update" { // one that is gone cannot be updated
 				require.NoError(t, call(server, recorded("THIS")), "gone counts as deleted on the right engine")

@@ -24,8 +24,8 @@ import (
 var Version = "4.11.2"
 
 const (
-	// markerKey stands in the outputs of every state that this provider wrote, so
-	// that no provider works on the other's states.
+	// markerKey is in the outputs of every state that this provider wrote, so that
+	// neither provider works on states of the other.
 	markerKey = "__offlineDocker"
 	// engineKey is the ID of the Docker engine that the resource lives on. States of
 	// older versions do not have it.
@@ -33,17 +33,17 @@ const (
 )
 
 // errForeignState is the answer to a state that the official plugin wrote.
-var errForeignState = errors.New("this stack was made with the official docker plugin, and this is the offline one: " +
-	"run it with the official one, or `pulumi destroy` it with the official plugin " +
+var errForeignState = errors.New("this stack was created with the official docker plugin, and this is the offline one. " +
+	"Fix: run it with the official one, or `pulumi destroy` it with the official plugin " +
 	"(volumes and their data stay) and then `pulumi up` again")
 
-// provider is what all requests share. Pulumi starts one for each run.
+// provider holds what all requests share. Pulumi starts one for each run.
 type provider struct {
 	types     map[tokens.Type]schema.ComplexTypeSpec
 	resources map[tokens.Type]schema.ResourceSpec
 	config    schema.ResourceSpec
 	engine    client.APIClient
-	// told are the causes that a message has explained.
+	// told are the causes that a message has already explained.
 	told sync.Map
 	// takenOver are the URNs by the engine ids that they took over.
 	takenOver sync.Map
@@ -61,7 +61,7 @@ func Serve(ctx context.Context) error {
 	return served.Run(ctx, "docker", Version)
 }
 
-// newProvider is a provider for the engine; nil stands for the one that the provider's
+// newProvider returns a provider for the engine; nil stands for the one that the provider's
 // configuration names.
 func newProvider(e client.APIClient) (p.Provider, error) {
 	d := &provider{engine: e, types: map[tokens.Type]schema.ComplexTypeSpec{}, resources: map[tokens.Type]schema.ResourceSpec{}}
@@ -98,7 +98,7 @@ func (d *provider) learn(config infer.InferredConfig, resources []infer.Inferred
 		if err != nil {
 			return err
 		}
-		// Infer leaves the package's name open.
+		// Infer does not set the package's name.
 		token = "docker:" + token[strings.Index(string(token), ":")+1:]
 		if d.resources[token], err = resource.GetSchema(register); err != nil {
 			return err
@@ -107,9 +107,9 @@ func (d *provider) learn(config infer.InferredConfig, resources []infer.Inferred
 	return nil
 }
 
-// wrap puts around every request what infer does not do: states carry this provider's
+// wrap adds to every request what infer does not do: states contain this provider's
 // mark and their engine's ID, a resource of another engine is refused, inputs stay as the
-// program gave them, and a preview ends here.
+// program gave them, and infer is not called in a preview.
 func (d *provider) wrap(inferred p.Provider) p.Provider {
 	outer := inferred
 	outer.CheckConfig, outer.DiffConfig, outer.Diff = d.checkConfig, d.diffConfig, d.diff
@@ -138,7 +138,7 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 	}
 	outer.Read = func(ctx context.Context, req p.ReadRequest) (p.ReadResponse, error) {
 		if req.Properties.Len() == 0 {
-			return p.ReadResponse{}, errors.New("the offline docker provider does not import: use the official docker plugin for it")
+			return p.ReadResponse{}, errors.New("the offline docker provider cannot import resources. Fix: use the official docker plugin")
 		}
 		engineID, err := d.beginRecorded(ctx, req.Urn, &req.Properties, false)
 		if err != nil {
@@ -159,7 +159,7 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 		}
 		if req.DryRun {
 			outputs := req.State
-			if req.Urn.Type() == imageType { // a build gives a new image
+			if req.Urn.Type() == imageType { // a build creates a new image
 				outputs = d.unknown(req.Urn)
 			}
 			return p.UpdateResponse{Properties: d.state(req.Urn, req.Inputs, outputs.Delete(failedKey, driftKey), engineID)}, nil
@@ -172,8 +172,8 @@ func (d *provider) wrap(inferred p.Provider) p.Provider {
 		if _, err := d.beginRecorded(ctx, req.Urn, &req.Properties, false); err != nil {
 			return err
 		}
-		// A resource that got another name in the program is created before the old one is
-		// deleted, and takes over the same container.
+		// A resource that was renamed in the program is created before the old one is
+		// deleted, and adopts the same container.
 		if urn, ok := d.takenOver.Load(req.ID); ok && urn != req.Urn {
 			return nil
 		}
@@ -198,8 +198,8 @@ func ours(state property.Map) error {
 	return nil
 }
 
-// beginRecorded begins a request for a resource that exists, and takes out of its state what
-// infer does not know: the marks, and whatever another version of this provider added.
+// beginRecorded begins a request for a resource that exists, and removes from its state what
+// infer does not know: the marks, and properties that another version of this provider added.
 func (d *provider) beginRecorded(ctx context.Context, urn resource.URN, state *property.Map, dryRun bool) (string, error) {
 	if err := ours(*state); err != nil {
 		return "", err
@@ -213,8 +213,8 @@ func (d *provider) beginRecorded(ctx context.Context, urn resource.URN, state *p
 	return engineID, err
 }
 
-// begin answers with the ID of the connected engine, and refuses a resource that lives
-// on another one. A preview asks no engine: its answer is the recorded ID.
+// begin returns the ID of the connected engine, and refuses a resource that is
+// on another one. A preview does not ask the engine and gets the recorded ID.
 func (d *provider) begin(ctx context.Context, urn resource.URN, state property.Map, dryRun bool) (string, error) {
 	recorded := ""
 	if v := state.Get(engineKey); v.IsString() {
@@ -236,7 +236,7 @@ func (d *provider) begin(ctx context.Context, urn resource.URN, state property.M
 	case recorded == "" || recorded == d.engineID:
 		return d.engineID, nil
 	case !d.first(engineKey):
-		return "", errors.New("it lives on the other Docker engine too, and was not touched")
+		return "", errors.New("it is on the other Docker engine too, and was not touched")
 	}
 	return "", fmt.Errorf("this stack lives on the Docker engine %s, and the connected one (%s) is %s; nothing was touched\n"+
 		"Fix: name the right engine with `DOCKER_HOST` or `docker context use`. To move the stack on purpose, run `platform down` "+
@@ -244,14 +244,14 @@ func (d *provider) begin(ctx context.Context, urn resource.URN, state property.M
 		recorded, d.engine.DaemonHost(), d.engineID)
 }
 
-// first tells whether this is the first message about the cause. What stops many
-// resources is explained in full once.
+// first reports whether this is the first message about the cause. A cause that affects many
+// resources is explained in full only once.
 func (d *provider) first(cause string) bool {
 	_, told := d.told.LoadOrStore(cause, true)
 	return !told
 }
 
-// unknown are the outputs of a resource in a preview: known only once the engine has acted.
+// unknown returns the outputs of a resource in a preview, which only the engine can provide.
 func (d *provider) unknown(urn resource.URN) property.Map {
 	outputs := map[string]property.Value{}
 	for name := range d.resources[urn.Type()].Properties {
@@ -260,10 +260,10 @@ func (d *provider) unknown(urn resource.URN) property.Map {
 	return property.NewMap(outputs).Delete(failedKey, driftKey)
 }
 
-// state is what stands in the state file: inputs, outputs, this provider's mark and
+// state returns what is written to the state file: inputs, outputs, this provider's mark and
 // the engine's ID.
 func (d *provider) state(urn resource.URN, inputs, outputs property.Map, engineID string) property.Map {
-	// An engine chooses the driver that was not asked for.
+	// The engine chooses a driver that was not given.
 	state := d.merge(urn, inputs, outputs, "driver").Set(markerKey, property.New(Version))
 	if engineID != "" {
 		state = state.Set(engineKey, property.New(engineID))
@@ -271,9 +271,9 @@ func (d *provider) state(urn resource.URN, inputs, outputs property.Map, engineI
 	return state
 }
 
-// merge is the inputs as they were given, with what infer's answer adds to them: the
-// outputs, and the named input. The rest of the answer is left out, because infer spells
-// out every optional input that was not given.
+// merge returns the inputs as they were given, with what infer's answer adds to them: the
+// outputs, and the named input. The rest of the answer is left out, because infer writes
+// every optional input that was not given.
 func (d *provider) merge(urn resource.URN, inputs, answer property.Map, added string) property.Map {
 	known := d.resources[urn.Type()].InputProperties
 	for name, value := range answer.All {
@@ -285,13 +285,13 @@ func (d *provider) merge(urn resource.URN, inputs, answer property.Map, added st
 	return inputs
 }
 
-// cutOff says of an answer that broke off which connection that was: the client says
-// "EOF" alone.
+// cutOff adds the engine's address to the error of a connection that was cut, for which the client
+// says only "EOF".
 func (d *provider) cutOff(err error) error {
 	if err == nil || errors.As(err, new(*initError)) || !strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), d.engine.DaemonHost()) {
 		return err
 	}
-	return fmt.Errorf("the connection to the Docker engine at %s was cut: %w. Fix: docker info must work, then the same command again", d.engine.DaemonHost(), err)
+	return fmt.Errorf("the connection to the Docker engine at %s was cut: %w. Fix: make sure that `docker info` works, then run the same command again", d.engine.DaemonHost(), err)
 }
 
 // call is one request for one resource.
@@ -306,7 +306,7 @@ type callKey struct{}
 
 // with passes the request on to the resource's methods.
 func (d *provider) with(ctx context.Context, urn resource.URN, inputs property.Map) context.Context {
-	// A cancelled run is still told what happens.
+	// Messages are sent even if the run is cancelled.
 	return context.WithValue(ctx, callKey{}, call{d, urn, inputs, p.GetLogger(context.WithoutCancel(ctx))})
 }
 
@@ -318,8 +318,8 @@ func (c call) status(format string, a ...any) { c.log.InfoStatusf(format, a...) 
 // warn stays in the display's diagnostics.
 func (c call) warn(format string, a ...any) { c.log.Warningf(format, a...) }
 
-// unlessGone is why a read failed. Infer takes an answer without an ID for a resource that
-// is gone, which is no error.
+// unlessGone returns the error of a failed read. It is nil for a resource that no longer exists, because infer
+// treats an answer without an ID as its deletion.
 func unlessGone(err error, kind, name string) error {
 	if cerrdefs.IsNotFound(err) {
 		return nil
@@ -327,12 +327,12 @@ func unlessGone(err error, kind, name string) error {
 	return fmt.Errorf("%s %s: %w", kind, name, err)
 }
 
-// initError says that the resource exists and did not come up.
+// initError says that the resource exists but failed to start.
 type initError struct {
 	reason string
-	// summary goes into the state; unlike reason it holds nothing that a container printed.
+	// summary is recorded in the state; unlike reason it contains nothing that a container printed.
 	summary string
-	// resumable failures (a cancelled wait) are taken up again, not replaced.
+	// resumable failures, such as a cancelled wait, are continued and cause no replacement.
 	resumable bool
 }
 

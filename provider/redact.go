@@ -8,7 +8,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
-// redact blots out the resource's secrets, should a program or a build print them.
+// redact masks the resource's secrets in a text, in case a program or a build prints them.
 func (c call) redact(text string) string {
 	for _, secret := range secretTexts(property.New(c.inputs), false) {
 		text = strings.ReplaceAll(text, secret, "[secret]")
@@ -16,8 +16,8 @@ func (c call) redact(text string) string {
 	return text
 }
 
-// minSecret is the shortest secret that is blotted out: a shorter one would blot out
-// ordinary words, and one secret variable makes Pulumi treat all of a list as secret.
+// minSecret is the length of the shortest secret that is masked. A shorter one could be part of
+// ordinary words, and one secret variable makes Pulumi treat a whole list as secret.
 const minSecret = 6
 
 // secretTexts are the secrets in a property, longest first: values of variables,

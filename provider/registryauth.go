@@ -36,7 +36,7 @@ func credentials(domain string) (registry.AuthConfig, error) {
 	}, nil
 }
 
-// registryAuth is the header that pulls an image; "" pulls it anonymously.
+// registryAuth returns the header with the credentials for a pull; an empty one makes the pull anonymous.
 func registryAuth(image string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -49,7 +49,7 @@ func registryAuth(image string) (string, error) {
 	return authconfig.Encode(found)
 }
 
-// registryLogin answers BuildKit with what `docker login` stored.
+// registryLogin gives BuildKit the credentials that `docker login` stored.
 type registryLogin struct{ auth.UnimplementedAuthServer }
 
 // Register adds it to the session.

@@ -24,14 +24,14 @@ type RemoteImageArgs struct {
 	PullTriggers []string `pulumi:"pullTriggers,optional" provider:"replaceOnChanges"`
 }
 
-// RemoteImageState is what is recorded of an image.
+// RemoteImageState is what the state records of an image.
 type RemoteImageState struct {
 	RemoteImageArgs
 	ImageID    string `pulumi:"imageId,optional"`
 	RepoDigest string `pulumi:"repoDigest,optional"`
 }
 
-// RemoteImage is docker.RemoteImage. Its id is the image's id.
+// RemoteImage implements docker.RemoteImage. Its id is the image's id.
 type RemoteImage struct{}
 
 // Annotate names the official provider's type.
@@ -68,7 +68,7 @@ func parsePlatform(text string) ([]ocispec.Platform, error) {
 }
 
 // Create looks for the image on the engine before it asks a registry, so that a stack
-// whose images are there comes up with no network.
+// whose images are there needs no network.
 func (*RemoteImage) Create(
 	ctx context.Context, req infer.CreateRequest[RemoteImageArgs],
 ) (infer.CreateResponse[RemoteImageState], error) {
@@ -85,7 +85,7 @@ func (*RemoteImage) Create(
 	return infer.CreateResponse[RemoteImageState]{ID: state.ImageID, Output: state}, err
 }
 
-// findImage looks for the image by its name; an empty ImageID says that there is none.
+// findImage looks for the image by its name; an empty ImageID means that there is none.
 func findImage(ctx context.Context, c call, args RemoteImageArgs) (RemoteImageState, error) {
 	state := RemoteImageState{RemoteImageArgs: args}
 	found, err := c.engine.ImageInspect(ctx, args.Name)
@@ -147,7 +147,7 @@ func pull(ctx context.Context, c call, args RemoteImageArgs) error {
 	return nil
 }
 
-// Read follows the name: an image that was tagged anew shows as a new imageId.
+// Read looks up the name, so that a tag that moved to another image shows as a new imageId.
 func (*RemoteImage) Read(
 	ctx context.Context, req infer.ReadRequest[RemoteImageArgs, RemoteImageState],
 ) (infer.ReadResponse[RemoteImageArgs, RemoteImageState], error) {
@@ -159,7 +159,7 @@ func (*RemoteImage) Read(
 	return infer.ReadResponse[RemoteImageArgs, RemoteImageState](req), nil
 }
 
-// Update keeps the outputs: keepLocally matters to a delete only.
+// Update keeps the outputs, because keepLocally matters only for a delete.
 func (*RemoteImage) Update(
 	_ context.Context, req infer.UpdateRequest[RemoteImageArgs, RemoteImageState],
 ) (infer.UpdateResponse[RemoteImageState], error) {
@@ -167,7 +167,7 @@ func (*RemoteImage) Update(
 	return infer.UpdateResponse[RemoteImageState]{Output: req.State}, nil
 }
 
-// Delete leaves an image that a container still uses: it may be another stack's too.
+// Delete keeps an image that a container still uses, because another stack may use it too.
 func (*RemoteImage) Delete(ctx context.Context, req infer.DeleteRequest[RemoteImageState]) (infer.DeleteResponse, error) {
 	if req.State.KeepLocally {
 		return infer.DeleteResponse{}, nil

@@ -21,7 +21,7 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 		"a network with containers": {
 			networkToken, &fakeEngine{networkRemoveErr: cerrdefs.ErrPermissionDenied, attached: []string{"web", "db"}},
 			map[string]any{"name": "net"},
-			[]string{"network net is still used by containers that are not this stack's: db, web", "docker rm -f db web", "docker network disconnect -f net"},
+			[]string{"network net is still used by containers that do not belong to this stack: db, web", "docker rm -f db web", "docker network disconnect -f net"},
 		},
 		"a network that is gone": {networkToken, &fakeEngine{networkRemoveErr: cerrdefs.ErrNotFound}, map[string]any{"name": "net"}, nil},
 		"a volume with containers": {
@@ -32,7 +32,7 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 		"an image in use stays": {remoteImageToken, &fakeEngine{imageRemoveErr: cerrdefs.ErrConflict}, map[string]any{"name": "a"}, nil},
 		"a connection that broke off": {
 			volumeToken, &fakeEngine{volumeRemoveErr: io.ErrUnexpectedEOF}, map[string]any{"name": "data"},
-			[]string{"the connection to the Docker engine at unix:///fake.sock was cut: ", "unexpected EOF", "Fix: docker info must work"},
+			[]string{"the connection to the Docker engine at unix:///fake.sock was cut: ", "unexpected EOF", "Fix: make sure that `docker info` works"},
 		},
 		"an image to keep": {remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a", "keepLocally": true}, nil},
 		"an image that cannot be removed": {
@@ -61,7 +61,7 @@ func TestNetworkOfThatNameExists(t *testing.T) {
 	_, err := withEngine(t, &fakeEngine{}).Create(p.CreateRequest{
 		Urn: urnOf(networkToken), Properties: properties(map[string]any{"name": "net"}),
 	})
-	require.ErrorContains(t, err, "network net exists already and is not this stack's")
+	require.ErrorContains(t, err, "network net exists already and does not belong to this stack")
 	require.ErrorContains(t, err, "docker network rm net")
 }
 

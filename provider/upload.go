@@ -13,12 +13,12 @@ import (
 )
 
 // upload is a file that is copied into a container before its first start. Content is
-// a text, ContentBase64 any bytes.
+// text, and ContentBase64 arbitrary bytes.
 type upload struct {
 	File          string `pulumi:"file"`
 	Content       string `pulumi:"content,optional"`
 	ContentBase64 string `pulumi:"contentBase64,optional"`
-	// Executable gives mode 0755 instead of 0644. Permissions, in octal, wins over it.
+	// Executable returns mode 0755 instead of 0644. Permissions, in octal, take precedence.
 	Executable  bool   `pulumi:"executable,optional"`
 	Permissions string `pulumi:"permissions,optional"`
 }
@@ -44,7 +44,7 @@ func (u upload) mode() (int64, error) {
 	return 0o644, nil
 }
 
-// uploadFiles copies the files in one go; missing folders are made on the way.
+// uploadFiles copies the files in one go; missing folders are created.
 func uploadFiles(ctx context.Context, e client.APIClient, id string, uploads []upload) error {
 	if len(uploads) == 0 {
 		return nil

@@ -19,7 +19,7 @@ type VolumeArgs struct {
 	Labels     []label           `pulumi:"labels,optional" provider:"replaceOnChanges"`
 }
 
-// VolumeState is what is recorded of a volume. Its driver is the engine's choice where
+// VolumeState is what the state records of a volume. The engine chooses the driver if
 // none was given.
 type VolumeState struct {
 	VolumeArgs
@@ -31,7 +31,7 @@ func volumeState(args VolumeArgs, found volume.Volume) VolumeState {
 	return VolumeState{args, found.Mountpoint}
 }
 
-// Volume is docker.Volume. Its id is the volume's name.
+// Volume implements docker.Volume. Its id is the volume's name.
 type Volume struct{}
 
 // Annotate names the official provider's type.
@@ -42,7 +42,7 @@ func (*Volume) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckRe
 	return check(ctx, req, func(VolumeArgs) []string { return nil })
 }
 
-// Create adopts a volume that exists, with its data: the engine's own create does so.
+// Create adopts a volume that exists, with its data, as the engine's own create does.
 func (*Volume) Create(
 	ctx context.Context, req infer.CreateRequest[VolumeArgs],
 ) (infer.CreateResponse[VolumeState], error) {
@@ -56,7 +56,7 @@ func (*Volume) Create(
 	return infer.CreateResponse[VolumeState]{ID: made.Volume.Name, Output: volumeState(args, made.Volume)}, nil
 }
 
-// Read takes labels and options as they are: an adopted volume keeps its own.
+// Read does not compare labels and options, because an adopted volume keeps its own.
 func (*Volume) Read(
 	ctx context.Context, req infer.ReadRequest[VolumeArgs, VolumeState],
 ) (infer.ReadResponse[VolumeArgs, VolumeState], error) {

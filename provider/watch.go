@@ -18,14 +18,14 @@ import (
 const (
 	// defaultWaitTimeout is the official provider's, for containers that set none.
 	defaultWaitTimeout = 60 * time.Second
-	// settleTime is how long a container without wait has to stay up.
+	// settleTime is how long a container without wait has to keep running.
 	settleTime = time.Second
-	// maxRestarts: a container that came down this often while it was waited for has failed.
+	// maxRestarts: a container that exited this often during the wait has failed.
 	maxRestarts = 3
-	// pollEvery is the beat of progress messages and of a look at the container besides
-	// the events, which can get lost with their connection.
+	// pollEvery is the interval of progress messages and of inspections, which are needed because
+	// events can be lost with their connection.
 	pollEvery = time.Second
-	// askLimit is how long the engine may take to answer; it is asked again then.
+	// askLimit is how long the engine may take to answer before it is asked again.
 	askLimit = 10 * time.Second
 	// logLines is how much of a failed container's log an error shows.
 	logLines = 20
@@ -41,14 +41,14 @@ type watch struct {
 	started time.Time
 	limit   time.Duration
 
-	// lastExit is the exit code of the last time it came down, "" before that.
+	// lastExit is the last exit code, empty before the first exit.
 	lastExit string
 	// warned: the log of the first exit has been shown.
 	warned bool
 	probes map[time.Time]bool
 }
 
-// newWatch listens before the container starts, so that no event is missed.
+// newWatch subscribes to events before the container starts, so that none is missed.
 func newWatch(ctx context.Context, c call, args ContainerArgs, id string) *watch {
 	ctx, stop := context.WithCancel(ctx)
 	w := &watch{
@@ -66,8 +66,8 @@ func newWatch(ctx context.Context, c call, args ContainerArgs, id string) *watch
 
 func (w *watch) close() { w.stop() }
 
-// wait returns nil once the container is up: healthy where wait is set, else still
-// running after a moment. A container that need not run is not waited for.
+// wait returns nil once the container is up: healthy if wait is set, else still
+// running after settleTime. A container that need not run is not waited for.
 func (w *watch) wait(ctx context.Context) error {
 	if !w.args.Wait && !orTrue(w.args.MustRun) {
 		return nil
@@ -87,7 +87,7 @@ func (w *watch) wait(ctx context.Context) error {
 			if message.Action == events.ActionDie {
 				w.lastExit = message.Actor.Attributes["exitCode"]
 			}
-		case <-streamEnd: //nolint:errcheck // looking once a beat goes on without events
+		case <-streamEnd: //nolint:errcheck // without events, inspections go on at each interval
 			messages, streamEnd = nil, nil
 		case <-tick.C:
 		}
@@ -106,7 +106,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	case cerrdefs.IsNotFound(err):
 		const what = "was removed while it started"
 		return false, &initError{
-			reason: fmt.Sprintf("container %s %s; the next `pulumi up` makes it again", w.args.Name, what), summary: what,
+			reason: fmt.Sprintf("container %s %s; the next `pulumi up` creates it again", w.args.Name, what), summary: what,
 		}
 	case age < w.limit:
 		w.c.status("%s: asking the engine again: %v", w.args.Name, err)
@@ -124,7 +124,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	case down && !orTrue(w.args.MustRun) && state.ExitCode == 0:
 		return true, nil
 	case down && (w.args.Restart == "always" || w.args.Restart == "unless-stopped"):
-		// The engine restarts what exits by itself; this one was stopped, or the engine goes down.
+		// The engine restarts a container that exits on its own. This one was stopped, or the engine shuts down.
 		return false, w.unfinished("was stopped while it started (" + exitText(w.lastExit, state) + ")")
 	case down:
 		return false, w.failed(ctx, exitText(w.lastExit, state)+" "+seconds(age)+" after its start", state.Health)
@@ -145,7 +145,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	case unhealthy(state):
 		return false, w.failed(ctx, "is unhealthy", state.Health)
 	case running && state.Health != nil && len(state.Health.Log) > 0 && strings.Contains(state.Health.Log[len(state.Health.Log)-1].Output, "Fix: "):
-		// A probe that names a fix has found what waiting does not change.
+		// A probe whose output names a fix has found a fault that waiting does not remove.
 		return false, w.failed(ctx, "cannot turn healthy", state.Health)
 	}
 	if age >= w.limit {
@@ -155,8 +155,8 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	return false, nil
 }
 
-// unhealthy tells whether probes failed. An engine calls a container unhealthy that is
-// stopped or paused, too.
+// unhealthy reports whether probes failed. The engine also reports stopped and paused containers as
+// unhealthy.
 func unhealthy(state *container.State) bool {
 	health := state.Health
 	return state.Running && !state.Restarting && health != nil && health.Status == container.Unhealthy && health.FailingStreak > 0
@@ -179,7 +179,7 @@ func (w *watch) report(age time.Duration, found container.InspectResponse) {
 	w.c.status("%s", text)
 }
 
-// probeText is what a probe printed, or else its exit code.
+// probeText returns what a probe printed, or else its exit code.
 func (w *watch) probeText(probe *container.HealthcheckResult, cut func(string) string) string {
 	if text := cut(probe.Output); text != "" {
 		return w.c.redact(text)
@@ -221,7 +221,7 @@ func (w *watch) cancelled() error {
 	return w.unfinished("was still starting when the run was cancelled")
 }
 
-// unfinished is a wait without an outcome: nothing is known against the container.
+// unfinished returns the error of a wait without a result: the container may be all right.
 func (w *watch) unfinished(what string) error {
 	return &initError{
 		reason:  fmt.Sprintf("container %s %s; the next `pulumi up` goes on with it", w.args.Name, what),
@@ -229,7 +229,7 @@ func (w *watch) unfinished(what string) error {
 	}
 }
 
-// logs are the last lines of the container's log, indented, without its secrets.
+// logs returns the last lines of the container's log, indented and without its secrets.
 func (w *watch) logs(ctx context.Context) string {
 	stream, err := w.c.engine.ContainerLogs(ctx, w.id, client.ContainerLogsOptions{
 		ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines),

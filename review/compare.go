@@ -17,7 +17,7 @@ import (
 // Snapshot is one stack at one revision.
 type Snapshot struct {
 	plan.Plan
-	Faults []string // what the revision finds wrong with the stack, one line each
+	Faults []string // the faults of the stack at this revision, one line each
 	// Edited lists, by folder that an image is built from, the files in it that
 	// differ between the revisions. It is set on the head alone.
 	Edited map[string][]string
@@ -45,7 +45,7 @@ func Read(text []byte, files fs.FS) (*Snapshot, error) {
 	return s, nil
 }
 
-// Compare gives what changes in a stack. A nil snapshot stands for a revision that
+// Compare returns what changes in a stack. A nil snapshot stands for a revision that
 // has no such stack.
 func Compare(stack string, base, head *Snapshot) Stack {
 	if head == nil {
@@ -61,7 +61,7 @@ func Compare(stack string, base, head *Snapshot) Stack {
 		switch {
 		case item.What == "settings" && out.Kind == Added, len(item.Changes)+len(item.Created)+len(item.Deleted) == 0:
 			continue
-		case item.What == "settings": // each by itself, because stacks may share some of them
+		case item.What == "settings": // one by one, because stacks may share some of them
 			for _, c := range item.Changes {
 				out.Items = append(out.Items, Item{What: item.What, Kind: Changed, Changes: []Change{c}})
 			}
@@ -91,7 +91,7 @@ func Compare(stack string, base, head *Snapshot) Stack {
 // pair is one thing at both revisions; the zero value stands for one that does not exist.
 type pair[T any] struct{ was, is T }
 
-// match puts together what has the same ID: all of is in its order, then what is only in was.
+// match pairs what has the same ID: first everything in is, in its order, then what is only in was.
 func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
 	at := map[string]int{}
 	for _, t := range is {
@@ -108,7 +108,7 @@ func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
 	return all
 }
 
-// compareParts gives the changed values of a part, and of a service also the containers that come and go.
+// compareParts returns the changed values of a part, and of a service also the containers that come and go.
 func compareParts(was, is part) Item {
 	item := Item{What: cmp.Or(is.what, was.what), Name: cmp.Or(is.name, was.name), Kind: Changed}
 	if was.what == "" {
@@ -138,16 +138,16 @@ func compareParts(was, is part) Item {
 	return item
 }
 
-// toldOfNew tells whether a field is mentioned of a new service, which has all of them.
+// toldOfNew reports whether a field of a new service is mentioned, although all of its fields are new.
 func toldOfNew(field string) bool {
 	word, _, _ := strings.Cut(field, " ")
 	return field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, word)
 }
 
-// hidden stands for the value of a secret; a value that is not there stays so.
+// hidden replaces the value of a secret; a missing value stays missing.
 func hidden(value string) string { return when(value != "", settings.Hidden) }
 
-// waiting gives the services that start after the named one, directly or through
+// waiting returns the services that start after the named one, directly or through
 // others, in the order in which they start.
 func (s *Snapshot) waiting(name string) []string {
 	waits := map[string]bool{name: true}
@@ -160,7 +160,7 @@ func (s *Snapshot) waiting(name string) []string {
 	return names
 }
 
-// without gives what is in all and not in others.
+// without returns what is in all and not in others.
 func without(all, others []string) []string {
 	var out []string
 	for _, one := range all {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// dataConsequences gives what a change means for data: of volumes and where they are
+// dataConsequences returns what a change means for data: of volumes and where they are
 // mounted, and of the databases' images and variables.
 func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	say := func(subject, what string, args ...any) {
@@ -16,7 +16,7 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	if base.RetainVolumes && !head.RetainVolumes {
 		say("retainVolumes", "turned off: from the next up on, `pulumi destroy` and every volume that leaves the stack delete the data")
 	}
-	// Pulumi deletes by what the last up recorded, not by what the new revision says.
+	// Pulumi decides by what the last up recorded, and not by the new revision.
 	fate := "its data stays on the engine"
 	if !base.RetainVolumes {
 		fate = "its data is DELETED by the next up, because retainVolumes is off"
@@ -56,7 +56,7 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	return out
 }
 
-// mounts gives the services that mount a volume, in the order in which they start, and where they do.
+// mounts returns the services that mount a volume, in the order in which they start, and where they do.
 func (s *Snapshot) mounts(volume string) (services []string, at map[string]string) {
 	at = map[string]string{}
 	for _, o := range s.Services {
@@ -74,7 +74,7 @@ func (s *Snapshot) mounts(volume string) (services []string, at map[string]strin
 	return services, at
 }
 
-// imageVersion reads major and minor from an image's tag; -1 for what it does not tell.
+// imageVersion reads major and minor from an image's tag; -1 stands for a part that the tag does not have.
 func imageVersion(reference string) (major, minor int) {
 	major, minor = -1, -1
 	name, _, _ := strings.Cut(path.Base(reference), "@")
@@ -83,8 +83,8 @@ func imageVersion(reference string) (major, minor int) {
 	return major, minor
 }
 
-// onlyOnEmpty are the variables that PostgreSQL's image reads for an empty volume alone,
-// and what another value does to a database that exists. An up sets the password.
+// onlyOnEmpty are the variables that PostgreSQL's image reads only for an empty volume,
+// and what another value does to an existing database. An up sets the password.
 var onlyOnEmpty = map[string]string{
 	"env POSTGRES_USER": "POSTGRES_USER changes, and counts for an empty volume only: a database that exists has no such role, and an up fails until the old one is set again",
 	"env POSTGRES_DB":   "POSTGRES_DB changes: the next up adds an empty database of that name, and the data stays in the old one",

@@ -29,8 +29,8 @@ type value struct {
 
 func (v value) id() string { return v.field + "\x00" + v.key }
 
-// What the change of a field does to a service's containers. Those that are part of the
-// container replace it; the others are not, or change while it runs. This follows
+// What the change of a field does to a service's containers. Fields that are part of the
+// container replace it; others are not part of it, or can be changed while it runs. This follows
 // components.Service.
 const replaces, inPlace = false, true
 
@@ -38,7 +38,7 @@ const replaces, inPlace = false, true
 const imageContent = "image content"
 
 // parts is the table of all fields, in the order in which a report shows them: what
-// the change of a field does, its name, the key of the value, and how the value is worded.
+// the change of a field does, its name, the key of the value, and the text of the value.
 func (s *Snapshot) parts() []part {
 	var all []part
 	begin := func(what, name string) { all = append(all, part{what: what, name: name}) }
@@ -71,7 +71,7 @@ func (s *Snapshot) parts() []part {
 		begin("service", o.Name)
 		add(replaces, "image", "", o.Image.String())
 		if b := o.Image.Build; b != nil {
-			add(replaces, imageContent, "", after("built anew: ", few(s.Edited[b.Context], 3)))
+			add(replaces, imageContent, "", after("built again: ", few(s.Edited[b.Context], 3)))
 			for _, name := range slices.Sorted(maps.Keys(b.Args)) {
 				add(replaces, "build argument "+name, "", b.Args[name])
 			}
@@ -88,7 +88,7 @@ func (s *Snapshot) parts() []part {
 			}
 			add(replaces, "env "+e.Name, "", text)
 		}
-		for _, p := range o.Ports { // named by the container's port, which stays when the host's port moves
+		for _, p := range o.Ports { // named by the container's port, which stays when the host's port changes
 			add(replaces, "port "+strconv.Itoa(p.Container), "", fmt.Sprintf("%s:%d", p.Address, p.Host))
 		}
 		for _, m := range o.Mounts {
@@ -109,7 +109,7 @@ func (s *Snapshot) parts() []part {
 			values := all[len(all)-1].values
 			values[len(values)-1].content = f.Content
 		}
-		for _, a := range o.Networks { // with the network's own name and subnet: a network that is replaced takes its containers with it
+		for _, a := range o.Networks { // with the network's own name and subnet, because its containers are replaced together with a network
 			add(replaces, "network "+a.Network, "", cmp.Or(networks[a.Network], a.Network)+after(" at ", a.Address)+after(" as ", a.Alias))
 		}
 		add(replaces, "probe", "", strings.Join(o.Probe.Test, " "))

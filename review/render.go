@@ -13,7 +13,7 @@ import (
 //go:embed report.txt.tmpl report.md.tmpl
 var templates embed.FS
 
-// longestComment is the number of bytes that a comment of a pull request can have, with room to spare.
+// longestComment is the number of bytes of a comment on a pull request, below the limit of GitHub.
 const longestComment = 60000
 
 // Text writes the report for a terminal, in colour where w is one and NO_COLOR is not set.
@@ -72,7 +72,7 @@ func (r Report) write(w io.Writer, name string, funcs template.FuncMap) error {
 	return t.Execute(w, r.view())
 }
 
-// escaper takes the meaning from what would be Markdown, a mention or a tag in a sentence.
+// escaper escapes what would be Markdown, a mention or a tag in a sentence.
 var escaper = strings.NewReplacer(
 	"\\", "\\\\", "`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]",
 	"<", "&lt;", ">", "&gt;", "#", "\\#", "|", "\\|", "@", "@\u200b", "\n", " ",
@@ -88,7 +88,7 @@ func code(value string) string {
 	return quote + value + quote
 }
 
-// fence makes a fence longer until the text does not end it.
+// fence puts a text into a code block, with a fence longer than any in the text.
 func fence(fence, text string) string {
 	for strings.Contains(text, fence) {
 		fence += "`"
@@ -99,7 +99,7 @@ func fence(fence, text string) string {
 // longestDiff is how many lines of one file's difference are shown.
 const longestDiff = 80
 
-// hunks gives a unified diff's lines without the names of the files; nil for none.
+// hunks returns a unified diff's lines without the names of the files; nil for none.
 func hunks(unified string) []string {
 	if unified == "" {
 		return nil
@@ -111,7 +111,7 @@ func hunks(unified string) []string {
 	return each(lines, func(line string) string { return line + strings.Repeat(" ", max(0, 1-len(line))) })
 }
 
-// sides gives a change's values before and after, each in a style.
+// sides returns a change's values before and after, each in a style.
 func (c Change) sides(before, after func(string) string) string {
 	was, is := focus(c.Before, c.After)
 	if c.Secret && was != "" && is != "" {
@@ -128,10 +128,10 @@ func (c Change) sides(before, after func(string) string) string {
 	return before(was) + " → " + after(is)
 }
 
-// longest is how long a value may be before what both sides share is cut away.
+// longest is the length from which on values are shortened by what both sides have in common.
 const longest = 72
 
-// focus cuts two long values down to where they begin to differ, with some of what is around.
+// focus shortens two long values to the place where they begin to differ, with some context.
 func focus(before, after string) (string, string) {
 	if max(len(before), len(after)) <= longest {
 		return before, after

@@ -1,6 +1,6 @@
-// Package review tells what a change of the project does to its stacks before it
-// reaches one: it compares the plans of two git revisions, which needs no engine. Its
-// folder preview holds the other half, a preview of every stack.
+// Package review reports what a change of the project does to its stacks before it
+// reaches one. It compares the plans of two git revisions, which needs no engine. The
+// command in its folder preview runs a preview of every stack.
 package review
 
 import (
@@ -27,7 +27,7 @@ type Stack struct {
 	Items []Item `json:"items,omitempty"`
 }
 
-// items gives the stack's items of one sort.
+// items returns the stack's items of one sort.
 func (s Stack) items(what string) []Item {
 	return slices.DeleteFunc(slices.Clone(s.Items), func(i Item) bool { return i.What != what })
 }
@@ -50,7 +50,7 @@ type Change struct {
 	After  string `json:"after,omitempty"`  // empty: the field is gone
 	Secret bool   `json:"secret,omitempty"`
 	Diff   string `json:"diff,omitempty"` // of a file, in unified form
-	// InPlace changes do not replace the container.
+	// InPlace says that the change does not replace the container.
 	InPlace bool `json:"inPlace,omitempty"`
 }
 
@@ -84,7 +84,7 @@ func (r Report) ExitCode() int {
 	return 0
 }
 
-// changed gives the stacks in which something changes.
+// changed returns the stacks in which something changes.
 func (r Report) changed() []Stack {
 	return slices.DeleteFunc(slices.Clone(r.Stacks), func(s Stack) bool { return s.Kind == Same })
 }

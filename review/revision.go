@@ -25,10 +25,10 @@ import (
 // shows in no plan.
 var unplanned = []string{"components", "program", "provider", "main.go", "go.mod"}
 
-// Diff gives what changes from a git revision to the checkout as it is, edits that are
+// Diff returns what changes from a git revision to the checkout as it is, edits that are
 // not committed included. Each side's plans come from its own code, because the catalog
 // is Go code, and from its own tracked stack files; this machine's settings of a stack
-// count on neither. With no stack it compares every stack that either side has a file of.
+// are ignored on both. With no stack it compares every stack that has a file on either side.
 func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 	temp, err := os.MkdirTemp("", "platform-diff-*")
 	if err != nil {
@@ -76,8 +76,8 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 	return report, nil
 }
 
-// git runs git in a folder, with more environment. It takes no locks that it can do without, so that the
-// user's index stays as it is.
+// git runs git in a folder, with additional environment. It takes no optional locks, so that the
+// user's index is not changed.
 func git(ctx context.Context, dir string, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "GIT_OPTIONAL_LOCKS=0"), env...)
@@ -97,8 +97,8 @@ func editedFiles(ctx context.Context, root, commit string) ([]string, error) {
 	return files, errors.Join(err, addedErr)
 }
 
-// findEdited finds the edited files that the stack's images are built from: all in the
-// folder but what its .dockerignore leaves out. A folder outside of the project is the
+// findEdited finds the edited files that the stack's images are built from: all files of the
+// folder except those that its .dockerignore excludes. A folder outside of the project is the
 // same at both revisions.
 func (s *Snapshot) findEdited(root string, edited []string) error {
 	if s == nil {
@@ -132,7 +132,7 @@ func (s *Snapshot) findEdited(root string, edited []string) error {
 type revision struct {
 	name string // in the report
 	root string // the project's folder
-	temp string // a folder for what is made on the way
+	temp string // a temporary folder
 }
 
 // checkOut writes the project as it was at a git revision into a folder of its own.
@@ -190,7 +190,7 @@ func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snap
 
 // build compiles a program of the project.
 func build(ctx context.Context, root, binary, program string) error {
-	// Without the stamp of version control, which asks git for its state.
+	// Without version information, for which go would ask git.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, program)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
@@ -216,7 +216,7 @@ func PreviewAll(ctx context.Context, root string, verbose bool, stdout, stderr i
 		cmd.Args = append(cmd.Args, "-v")
 	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = root, stdout, stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it cleans up
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it cleans up
 	cmd.WaitDelay = 20 * time.Second
 	return cmd.Run() == nil, nil
 }

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// view is a report in the order in which it is read, each thing said once.
+// view is a report in the order in which it is read, without repetitions.
 type view struct {
 	Base, Head, Summary, Unplanned string
 	Data, Faults, Fixed, Parts     []said
 }
 
-// said is an item with all the stacks that it is true of.
+// said is an item with all the stacks that it applies to.
 type said struct {
 	Item
 	Stacks []string
@@ -40,12 +40,12 @@ func (r Report) view() view {
 	return v
 }
 
-// merge gives the items of one sort, once for all the stacks that they are the same in.
+// merge returns the items of one sort, each once for all the stacks in which it is the same.
 func (r Report) merge(what string) (all []said) {
 	at := map[string]int{}
 	for _, stack := range r.changed() {
 		if stack.Kind == Added && slices.Contains([]string{"network", "volume", "service"}, what) {
-			continue // of a new stack everything is new
+			continue // everything in a new stack is new
 		}
 		for _, item := range stack.items(what) {
 			key := item.key()
@@ -68,9 +68,9 @@ func union(a, b []string) []string { return slices.Concat(a, without(b, a)) }
 // changedLine is a line of a unified diff that came or went.
 var changedLine = regexp.MustCompile(`(?m)^[+-].*$`)
 
-// key tells what is the same. A file's change is the same when the same lines change,
+// key is equal for equal changes. A file's change is the same when the same lines change,
 // wherever in the file they are. Services that only get another build of one image
-// are many, and there is nothing to say of each: they have one key.
+// are listed together: they have one key.
 func (s Item) key() string {
 	if s.Kind == Changed && len(s.Changes) == 1 && s.Changes[0].Field == imageContent && len(s.Created)+len(s.Deleted) == 0 {
 		return s.Changes[0].After
@@ -97,7 +97,7 @@ func (s *said) finish() {
 	s.Text = strings.TrimPrefix(cmp.Or(s.Text, "no container is touched"), "; ")
 }
 
-// title gives a sign for what happened, and the name in a style.
+// title returns a sign for what happened, and the name in a style.
 func (s said) title(minus string, quote func(string) string) string {
 	title := map[Kind]string{Added: "+", Removed: minus, Changed: "~"}[s.Kind]
 	if s.What != "service" {
@@ -109,7 +109,7 @@ func (s said) title(minus string, quote func(string) string) string {
 	return title
 }
 
-// where says which stacks a thing is about; empty when only one was compared.
+// where says which stacks an item is about; it is empty when only one was compared.
 func (r Report) where(stacks []string) string {
 	switch {
 	case len(r.Stacks) == 1:
@@ -152,7 +152,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// each gives a value for each one of a list.
+// each returns a value for each one of a list.
 func each[T, V any](list []T, value func(T) V) (out []V) {
 	for _, one := range list {
 		out = append(out, value(one))

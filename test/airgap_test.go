@@ -38,9 +38,9 @@ func TestAirgapImages(t *testing.T) {
 		require.NoError(t, airgap.Build(t.Context(), engine, "..", names, func(line string) { t.Error(line) }))
 		assert.Less(t, time.Since(started), time.Second)
 	})
-	t.Run("an unknown name is refused with those there are", func(t *testing.T) {
+	t.Run("an unknown name is refused with the known ones", func(t *testing.T) {
 		err := airgap.Build(t.Context(), engine, "..", []string{"grafana"}, nil)
-		require.ErrorContains(t, err, `no recipe for "grafana"; those there are: loki_server, nginx, postgres, prometheus, promtail, redis`)
+		require.ErrorContains(t, err, `no recipe for "grafana"; there are recipes for loki_server, nginx, postgres, prometheus, promtail, redis`)
 	})
 
 	for name, run := range map[string]func(*testing.T, string){

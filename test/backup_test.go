@@ -306,7 +306,7 @@ func BenchmarkBackup(b *testing.B) {
 	b.ReportMetric(float64(peak)/1024, "MB-peak")
 }
 
-// volumes gives the names of the stack's volumes, sorted.
+// volumes returns the names of the stack's volumes, sorted.
 func (l *live) volumes() []string { return slices.Sorted(slices.Values(l.stack.volumes())) }
 
 // must runs a platform command that must succeed.
@@ -362,7 +362,7 @@ func (l *live) nothingTemporary() {
 	assert.Empty(l.t, left.Items)
 }
 
-// withManifest gives a backup with another value of one key of its manifest.
+// withManifest returns a backup with another value of one key of its manifest.
 func withManifest(t *testing.T, file, key string, value any) []byte {
 	t.Helper()
 	from, err := zip.OpenReader(file)

@@ -73,7 +73,7 @@ func (b *bystander) sql(statement string) (string, error) {
 	return docker("exec", b.container, "psql", "-U", "postgres", "-h", "127.0.0.1", "-tAc", statement)
 }
 
-// check gives all that is not as it was, and what the run left behind. It says what was looked at.
+// check returns all that is not as it was, and what the run left behind. It says what was looked at.
 func (b *bystander) check(ctx context.Context, say func(string)) error {
 	after, err := holdings(ctx)
 	if err != nil {

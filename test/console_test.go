@@ -108,7 +108,7 @@ func TestConsole(t *testing.T) {
 		t.Logf("shown %.1f s after docker stop began", time.Since(began).Seconds())
 		affected := "Affected: backtest_worker_dev, execution_gateway, market_data_service, orchestrator, signal_service, web_console_dev."
 		b.shows("#summary", affected, 5*time.Second)
-		b.shows("#service-execution_gateway .state", "for want of redis", 15*time.Second)
+		b.shows("#service-execution_gateway .state", "because of redis", 15*time.Second)
 		keepShot(t, "console-redis-down", get(b, chromedp.CaptureScreenshot()))
 		assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="model_registry"]').dataset.state`), "who does not need it")
 		assert.Equal(t, "healthy", b.text(`document.querySelector('[data-service="postgres"]').dataset.state`))
@@ -270,7 +270,7 @@ func (b *browser) keys(keys ...string) {
 	}
 }
 
-// text gives what an expression says.
+// text returns what an expression says.
 func (b *browser) text(expression string) string {
 	b.t.Helper()
 	return get(b, chromedp.Evaluate[string](expression))
@@ -286,7 +286,7 @@ func (b *browser) shows(element, want string, within time.Duration) {
 	}, within, 200*time.Millisecond)
 }
 
-// elsewhere gives the addresses asked for that do not begin with the prefix.
+// elsewhere returns the addresses asked for that do not begin with the prefix.
 func (b *browser) elsewhere(prefix string) []string {
 	b.log.mu.Lock()
 	defer b.log.mu.Unlock()

@@ -31,7 +31,7 @@ var (
 	workerServices = profile("workers")
 )
 
-// profile gives the services that a profile brings.
+// profile returns the services that a profile brings.
 func profile(name string) (services []string) {
 	for _, s := range catalog.Services() {
 		if s.Profile == name && s.Name != "grafana" {
@@ -188,7 +188,7 @@ USER 1000
 ENTRYPOINT ["/app/reference", "serve"]`
 }
 
-// hostPorts gives the ports that a service publishes, as they are without the stack's offset.
+// hostPorts returns the ports that a service publishes, as they are without the stack's offset.
 func (s *stack) hostPorts(service string) []int {
 	s.t.Helper()
 	var ports []int

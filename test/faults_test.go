@@ -134,7 +134,7 @@ func (l *live) happens(f fault, table *faultTable) {
 
 func plainLive(t *testing.T, clone string) *live { return newLive(t, clone, nil) }
 
-// up gives the fault of something that is done to a stack that is up, seen by the next up.
+// up returns the fault of something that is done to a stack that is up, seen by the next up.
 func up(do func(l *live)) func(l *live) said {
 	return func(l *live) said {
 		do(l)
@@ -237,7 +237,7 @@ func (l *live) touch() {
 	l.configure(map[string]any{"serviceEnv": map[string]any{"postgres": map[string]any{"TOUCHED": time.Now().Format(time.RFC3339Nano)}}})
 }
 
-// ended gives the faults of a runner that is ended in the middle of each command.
+// ended returns the faults of a runner that is ended in the middle of each command.
 func ended(signal, how string, end func(*running), says, then []string) (faults []fault) {
 	middles := map[string]struct {
 		command, action, service string

@@ -53,7 +53,7 @@ func TestNobodyOutsideNamesTheirAddress(t *testing.T) {
 	}
 }
 
-// clientOf gives the address that nginx's log has for the last request of a path.
+// clientOf returns the address that nginx's log has for the last request of a path.
 func (s *site) clientOf(t *testing.T, path string) string {
 	t.Helper()
 	found := ""

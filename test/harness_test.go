@@ -192,7 +192,7 @@ func (s *stack) plan() *plan.Plan {
 	return p
 }
 
-// services gives the names of the plan's containers, less the prefix.
+// services returns the names of the plan's containers, less the prefix.
 func (s *stack) services() (names []string) {
 	s.t.Helper()
 	for _, service := range s.plan().Services {
@@ -203,7 +203,7 @@ func (s *stack) services() (names []string) {
 	return names
 }
 
-// targets gives the services that serve metrics.
+// targets returns the services that serve metrics.
 func (s *stack) targets() (names []string) {
 	s.t.Helper()
 	for _, service := range s.plan().Services {
@@ -329,7 +329,7 @@ func (s *stack) sweep() {
 	assert.NoError(s.t, errors.Join(errs...))
 }
 
-// containers gives the stack's containers, stopped ones too.
+// containers returns the stack's containers, stopped ones too.
 func (s *stack) containers() []container.Summary {
 	all, err := s.engine.ContainerList(context.Background(), client.ContainerListOptions{All: true})
 	require.NoError(s.t, err)
@@ -342,7 +342,7 @@ func (s *stack) containers() []container.Summary {
 	return mine
 }
 
-// names gives the services whose containers are there.
+// names returns the services whose containers are there.
 func (s *stack) names() []string {
 	var names []string
 	for _, c := range s.containers() {
@@ -351,7 +351,7 @@ func (s *stack) names() []string {
 	return names
 }
 
-// ids gives the container ids by service, so that a replacement shows.
+// ids returns the container ids by service, so that a replacement shows.
 func (s *stack) ids() map[string]string {
 	ids := map[string]string{}
 	for _, c := range s.containers() {
@@ -360,7 +360,7 @@ func (s *stack) ids() map[string]string {
 	return ids
 }
 
-// replaced gives the services whose container is another than before.
+// replaced returns the services whose container is another than before.
 func (s *stack) replaced(before map[string]string) []string {
 	var names []string
 	for name, id := range s.ids() {
@@ -402,7 +402,7 @@ func (s *stack) inspect(service string) container.InspectResponse {
 	return c.Container
 }
 
-// logs gives a container's last lines.
+// logs returns a container's last lines.
 func (s *stack) logs(id, lines string) string {
 	out, _ := s.docker("logs", "--tail", lines, id)
 	return out

@@ -81,7 +81,7 @@ func (s *stack) makeDown(env []string) {
 	s.sweep()
 }
 
-// health gives a container's health; empty when there is none.
+// health returns a container's health; empty when there is none.
 func (s *stack) health(service string) string {
 	c, err := s.engine.ContainerInspect(context.Background(), s.prefix+"_"+service, client.ContainerInspectOptions{})
 	if err != nil || !c.Container.State.Running || c.Container.State.Health == nil {

@@ -50,7 +50,7 @@ func prepareClone(t testing.TB) string {
 	return clone
 }
 
-// newLive gives a stack in a clone that is not up yet. config is laid over the databases alone, on air-gap images.
+// newLive returns a stack in a clone that is not up yet. config is laid over the databases alone, on air-gap images.
 func newLive(t testing.TB, clone string, config map[string]any) *live {
 	t.Helper()
 	l := &live{stack: newPlace(t, "", clone), backend: t.TempDir()}
@@ -105,7 +105,7 @@ type said struct {
 	err error
 }
 
-// line gives the last line that a pattern is found in: the first ones are of the progress.
+// line returns the last line that a pattern is found in: the first ones are of the progress.
 func (s said) line(pattern string) (found string) {
 	for line := range strings.Lines(s.out) {
 		if regexp.MustCompile(pattern).MatchString(line) {
@@ -158,7 +158,7 @@ func (r *running) killAll() {
 	}
 }
 
-// descendants gives the processes that a process started, and those that they did, whose name begins so.
+// descendants returns the processes that a process started, and those that they did, whose name begins so.
 func descendants(pid int, name string) (found []int) {
 	children := map[int][]int{}
 	names := map[int]string{}

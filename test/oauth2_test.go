@@ -321,7 +321,7 @@ func (v *visitor) login(path, user string, change func(url.Values)) string {
 	return a.header.Get("Location")
 }
 
-// signedIn tells whether the console shows the visitor its page.
+// signedIn reports whether the console shows the visitor its page.
 func (v *visitor) signedIn() bool {
 	v.t.Helper()
 	a := v.get("/")

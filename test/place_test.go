@@ -35,7 +35,7 @@ func newRunID() string {
 // runLabel is the label, with runID as its value, of what a test makes beside its stacks.
 const runLabel = "trading-platform.test"
 
-// ours tells whether an object with these labels was made by this run.
+// ours reports whether an object with these labels was made by this run.
 func ours(labels map[string]string) bool {
 	return labels[runLabel] == runID || strings.HasPrefix(labels[plan.IdentityLabel], runID+"-")
 }
@@ -43,7 +43,7 @@ func ours(labels map[string]string) bool {
 // stacks counts the stacks of this run.
 var stacks atomic.Int32
 
-// newPlace gives a stack a name prefix, an identity, ports and a subnet that nothing else on the engine or on this host has.
+// newPlace returns a stack a name prefix, an identity, ports and a subnet that nothing else on the engine or on this host has.
 func newPlace(t testing.TB, name, dir string) *stack {
 	t.Helper()
 	s := &stack{t: t, name: name, dir: dir, engine: engine, prefix: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
@@ -63,7 +63,7 @@ func (s *stack) place() map[string]any {
 	}
 }
 
-// places gives out the ports and subnets of this run, so that parallel tests do not choose the same.
+// places hands out the ports and subnets of this run, so that parallel tests do not choose the same.
 var places = &allocator{ports: map[int]bool{}, subnets: map[netip.Prefix]bool{}}
 
 type allocator struct {
@@ -75,7 +75,7 @@ type allocator struct {
 // Port offsets lie between these: all ports stay clear of a stack with the default ones, and below those that the kernel gives out.
 const lowestOffset, highestOffset = 10000, 32767 - 9090
 
-// take gives a port offset and a subnet to a test, until the test ends.
+// take returns a port offset and a subnet to a test, until the test ends.
 func (a *allocator) take(t testing.TB) (offset int, subnet string) {
 	t.Helper()
 	a.mu.Lock()
@@ -117,7 +117,7 @@ func (a *allocator) take(t testing.TB) (offset int, subnet string) {
 	return offset, prefix.String()
 }
 
-// hostPorts gives every port that a service may publish, and 0: tests listen on the offset itself.
+// hostPorts returns every port that a service may publish, and 0: tests listen on the offset itself.
 func hostPorts() []int {
 	ports := []int{0}
 	for _, s := range catalog.Services() {
@@ -131,7 +131,7 @@ func hostPorts() []int {
 	return slices.Compact(ports)
 }
 
-// listens tells whether this host has the port to give.
+// listens reports whether this host has the port to give.
 func listens(port int) bool {
 	l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
 	if err == nil {
@@ -140,7 +140,7 @@ func listens(port int) bool {
 	return err == nil
 }
 
-// onEngine gives the ports that containers publish, and the subnets of the engine's networks and of this host.
+// onEngine returns the ports that containers publish, and the subnets of the engine's networks and of this host.
 func onEngine(t testing.TB) (published map[int]bool, subnets []netip.Prefix) {
 	t.Helper()
 	ctx := context.Background()

@@ -17,7 +17,7 @@ import (
 	"trading-platform/catalog"
 )
 
-// outside gives an address of this host that is not loopback.
+// outside returns an address of this host that is not loopback.
 func outside(t *testing.T) string {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()

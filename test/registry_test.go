@@ -108,7 +108,7 @@ func (r *registry) serve(name string, command []string, config string) {
 	})
 }
 
-// push gives the registry an image of the engine under a name, and takes it from the engine.
+// push returns the registry an image of the engine under a name, and takes it from the engine.
 func (r *registry) push(image, name string) {
 	r.t.Helper()
 	r.docker("tag", image, name)

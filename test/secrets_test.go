@@ -158,7 +158,7 @@ func (c *canaries) look(temp string) {
 	c.inBackup(saved)
 }
 
-// configured tells whether the stack's file has a key.
+// configured reports whether the stack's file has a key.
 func (c *canaries) configured(key string) bool {
 	text, err := os.ReadFile(c.file())
 	require.NoError(c.t, err)
@@ -224,7 +224,7 @@ func (c *canaries) inFiles(places ...string) {
 	assert.Greater(c.t, count, 5, "state, history, settings and events were looked at")
 }
 
-// readable tells whether others can read a file, by its mode and those of the folders up to a place.
+// readable reports whether others can read a file, by its mode and those of the folders up to a place.
 func readable(path, place string) bool {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o077 == 0 {
@@ -298,7 +298,7 @@ func (s *sampler) stop() {
 	s.wait.Wait()
 }
 
-// holds tells whether a text has one of the values.
+// holds reports whether a text has one of the values.
 func (c *canaries) holds(text []byte) bool {
 	for _, value := range c.find {
 		if bytes.Contains(text, []byte(value)) {

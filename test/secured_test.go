@@ -240,7 +240,7 @@ func (s *site) flood(t *testing.T, c *http.Client, path string, requests int) ma
 	return statuses
 }
 
-// inspectEnv gives the variables of a service's running container.
+// inspectEnv returns the variables of a service's running container.
 func (s *stack) inspectEnv(service string) map[string]string {
 	s.t.Helper()
 	env := map[string]string{}

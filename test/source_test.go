@@ -166,7 +166,7 @@ func TestSourceDir(t *testing.T) {
 	})
 }
 
-// builtImage gives the id of the image that the stack built for an app; empty for none.
+// builtImage returns the id of the image that the stack built for an app; empty for none.
 func (s *stack) builtImage(app string) string {
 	s.t.Helper()
 	images, err := engine.ImageList(s.t.Context(), client.ImageListOptions{Filters: client.Filters{}.Add("reference", s.prefix+"/"+app+":local")})

@@ -19,7 +19,7 @@ var webFiles embed.FS
 
 const (
 	recentJobs = 8
-	pageTime   = 5 * time.Second // what a page may wait for the database
+	pageTime   = 5 * time.Second // how long a page waits for the database
 )
 
 type console struct {
@@ -37,7 +37,7 @@ type linkView struct {
 type pageView struct {
 	At     time.Time  `json:"at"`
 	User   identity   `json:"user"`
-	Out    string     `json:"-"` // where signing out leads
+	Out    string     `json:"-"` // the URL of signing out
 	Stack  overview   `json:"stack"`
 	Links  []linkView `json:"links"`
 	Queues []string   `json:"queues"`
@@ -85,7 +85,7 @@ func setupConsole(s *service) (err error) {
 	return nil
 }
 
-// newGate makes the gate of the console's auth type.
+// newGate returns the gate for the console's auth type.
 func (c *console) newGate() (gate, error) {
 	authType, expected := c.s.env["WEB_CONSOLE_AUTH_TYPE"], c.s.Variables["WEB_CONSOLE_AUTH_TYPE"]
 	switch {
@@ -109,8 +109,8 @@ func (c *console) page(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// polled is for the page's own script. A poll renews a session only when the script says that the person did something since the last
-// one, and is told plainly when the session has ended.
+// polled serves the page's own script. A poll renews a session only if the script says that the user was active since the last
+// one, and gets status 401 when the session has ended.
 func (c *console) polled(show func(http.ResponseWriter, *http.Request, identity)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if user, ok := c.gate.who(r, r.Header.Get("X-User-Active") == "1"); ok {
@@ -179,7 +179,7 @@ var pageFunctions = template.FuncMap{
 	"ms":    func(ms float64) string { return fmt.Sprintf("%.1f ms", ms) },
 }
 
-// ago says a span in its largest unit.
+// ago formats a duration in its largest unit.
 func ago(d time.Duration) string {
 	switch {
 	case d < time.Minute:

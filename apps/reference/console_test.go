@@ -182,7 +182,7 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	assert.Empty(t, view.Stack.Causes)
 	assert.Equal(t, []linkView{{"grafana", "http://127.0.0.1:3000"}, {"prometheus", "http://127.0.0.1:9090"}}, view.Links)
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
-	for _, text := range []string{"All 4 services are healthy.</strong> 1 more cannot be asked.", `data-service="gateway" data-state="healthy"`, "j1", "attempt 2", "http://127.0.0.1:3000"} {
+	for _, text := range []string{"All 4 services are healthy.</strong> 1 more cannot be checked.", `data-service="gateway" data-state="healthy"`, "j1", "attempt 2", "http://127.0.0.1:3000"} {
 		assert.Contains(t, page, text)
 	}
 

@@ -10,7 +10,7 @@ import (
 // contractPath is where the stack program puts the contract when it creates the container.
 const contractPath = "/app/contract.json"
 
-// The roles that this program plays; any other service only answers for its health.
+// The roles of services; a service with any other role only reports its health.
 const (
 	workerRole  = "worker"  // takes jobs from the queues in RQ_QUEUES
 	consoleRole = "console" // shows the page
@@ -21,9 +21,9 @@ const (
 type contract struct {
 	Name   string            `json:"name"`
 	Role   string            `json:"role"`
-	Health string            `json:"health"` // where peers ask for its health, as a URL
-	Needs  map[string]string `json:"needs"`  // the services that it starts after, and where they are asked for their health
-	// Variables holds the default of each variable of the service, with ${facts} of the stack; empty for none.
+	Health string            `json:"health"` // the URL of its health for other services
+	Needs  map[string]string `json:"needs"`  // the health URLs of the services that it starts after
+	// Variables holds the default of each variable of the service, which may contain ${facts} of the stack; it is empty if there is no default.
 	Variables map[string]string `json:"variables"`
 	Required  []string          `json:"required"` // variables that must be set
 	Folders   []string          `json:"folders"`  // volumes that it writes to
@@ -38,7 +38,7 @@ type contract struct {
 type stackService struct {
 	Name         string   `json:"name"`
 	Tier         string   `json:"tier"`
-	Health       string   `json:"health"` // tcp://host:port, http://host:port/path, or empty where nothing answers
+	Health       string   `json:"health"` // tcp://host:port or http://host:port/path; empty for a service without a port
 	Dependencies []string `json:"dependencies"`
 }
 

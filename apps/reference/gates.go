@@ -11,25 +11,25 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// identity is who looks at the console, and how that is known.
+// identity is the user of the console, and how the user was authenticated.
 type identity struct {
 	Name    string `json:"name"`
 	Detail  string `json:"detail,omitempty"`
 	Method  string `json:"method"`
-	Refresh bool   `json:"refresh,omitempty"` // the page should ask for renewed tokens before long
+	Refresh bool   `json:"refresh,omitempty"` // the page should request new tokens soon
 }
 
-// gate decides who may see the console.
+// gate decides who may use the console.
 type gate interface {
-	// who tells who asks; active means that a person, not a page's timer, stands behind the request.
+	// who identifies the user of a request; active means that the user, and not a page's timer, made the request.
 	who(r *http.Request, active bool) (identity, bool)
-	// refuse answers a request of somebody unknown.
+	// refuse answers a request without a valid identity.
 	refuse(w http.ResponseWriter, r *http.Request)
-	// logoutURL is where the page's sign-out leads; empty: nobody can sign out.
+	// logoutURL is the URL of the page's sign-out; it is empty if there is none.
 	logoutURL() string
 }
 
-// certificateGate believes the identity headers that nginx sets, and only nginx: anybody else can write such headers too.
+// certificateGate trusts the identity headers of requests from nginx only, because any other client could set them too.
 type certificateGate struct{ proxies addresses }
 
 func (g certificateGate) who(r *http.Request, _ bool) (identity, bool) {
@@ -52,12 +52,12 @@ func (g certificateGate) refuse(w http.ResponseWriter, _ *http.Request) {
 
 func (g certificateGate) logoutURL() string { return "" }
 
-// sessionGate wants a session: one of auth_service's in Redis, or one of the console's own password login.
+// sessionGate requires a session of auth_service in Redis, or one of the console's own password login.
 type sessionGate struct {
 	s             *service
 	sessions      sessions
 	method        string
-	login, logout string // where signing in and out lead
+	login, logout string // the URLs of signing in and out
 }
 
 func (g sessionGate) who(r *http.Request, active bool) (identity, bool) {
@@ -92,7 +92,7 @@ type passwordLogin struct {
 	failures *rate.Limiter // eight wrong passwords, then one every ten seconds
 }
 
-// newPasswordGate serves the login, and makes the gate for those who went through it.
+// newPasswordGate serves the login form, and returns the gate for users who logged in.
 func newPasswordGate(c *console) gate {
 	p := &passwordLogin{c: c, sessions: newSessions(c.s), failures: rate.NewLimiter(rate.Every(10*time.Second), 8)}
 	c.s.mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { p.form(w, r, http.StatusOK, "") })
@@ -105,7 +105,7 @@ func (p *passwordLogin) form(w http.ResponseWriter, r *http.Request, code int, f
 	p.c.render(w, r, code, "login.html", map[string]string{"Fault": fault})
 }
 
-// login checks what the form says. Both comparisons always run and take the same time whatever is typed.
+// login checks the form's user and password. Both comparisons always run, and take the same time for any input.
 func (p *passwordLogin) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4096)
 	if p.failures.Tokens() < 1 {

@@ -62,7 +62,7 @@ func join(sets ...map[string]string) map[string]string {
 	return all
 }
 
-// contractFor gives a service's contract.
+// contractFor returns a service's contract.
 func contractFor(name string) contract {
 	c := contracts[name]
 	c.Name = name

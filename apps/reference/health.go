@@ -28,12 +28,12 @@ func (s *service) ready(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, code, answer)
 }
 
-// live answers while the process can; it says nothing of the dependencies.
+// live answers while the process runs, whatever the state of the dependencies.
 func (s *service) live(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"service": s.Name, "status": "ok", "reference_app": true})
 }
 
-// observeDependency keeps the metric dependency_up, and logs when a dependency goes away or comes back.
+// observeDependency sets the metric dependency_up, and logs when a dependency becomes unavailable or available.
 func (s *service) observeDependency(name string, before, now state) {
 	up := 0.0
 	if now.State == healthy {

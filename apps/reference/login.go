@@ -28,7 +28,7 @@ type login struct {
 	provider *provider
 	subjects []string // who may sign in; empty for everyone
 	page     *template.Template
-	renewing sync.Mutex // providers take a second use of a refresh token for theft
+	renewing sync.Mutex // providers treat a second use of a refresh token as theft
 }
 
 func setupLogin(s *service) (err error) {
@@ -60,11 +60,11 @@ func setupLogin(s *service) (err error) {
 	return nil
 }
 
-// pendingLogin is kept in the browser's session, between the way to the provider and the way back, under its state: so a state is
-// good once, and only in the browser that asked.
+// pendingLogin is kept in the browser's session under its state until the provider sends the browser back. A state is therefore
+// valid once, and only in the browser that began the login.
 type pendingLogin struct{ Nonce, Verifier, Next string }
 
-// begin sends the browser to the provider.
+// begin redirects the browser to the provider.
 func (l *login) begin(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	next := r.URL.Query().Get("next")
 	if next == "" {
@@ -87,14 +87,14 @@ func (l *login) begin(session context.Context, w http.ResponseWriter, r *http.Re
 	return nil
 }
 
-// localPath refuses whatever a browser could take for another site: "//host", "/\host", control characters, a scheme.
+// localPath refuses whatever a browser could interpret as another site: "//host", "/\host", control characters, a scheme.
 func localPath(next string) bool {
 	u, err := url.Parse(next)
 	return err == nil && strings.HasPrefix(next, "/") && !strings.HasPrefix(next, "//") && u.Scheme == "" && u.Host == "" &&
 		!strings.ContainsFunc(next, func(c rune) bool { return c == '\\' || c < ' ' || c == 0x7f }) && len(next) <= 1024
 }
 
-// callback is where the provider sends the browser back to.
+// callback serves the URL that the provider redirects the browser to.
 func (l *login) callback(session context.Context, w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	var pending pendingLogin
@@ -120,7 +120,7 @@ func (l *login) callback(session context.Context, w http.ResponseWriter, r *http
 		return refusal{http.StatusForbidden, "login refused: subject not in OAUTH2_ALLOWED_SUBS: " + got.Subject,
 			"You are signed in at the identity provider, but this account may not use the console.", l.provider.logoutURL(r.Context(), got.IDToken)}
 	}
-	if err := l.sessions.RenewToken(session); err != nil { // nobody who knew the cookie before knows it now
+	if err := l.sessions.RenewToken(session); err != nil { // a cookie that somebody knew before the login is now invalid
 		return err
 	}
 	l.put(session, got)
@@ -145,11 +145,11 @@ func (l *login) allowed(subject string) bool {
 	return subject != "" && (len(l.subjects) == 0 || slices.Contains(l.subjects, subject))
 }
 
-// refresh renews the browser's session, and gets new tokens where the provider gave a refresh token.
+// refresh renews the browser's session, and requests new tokens if the provider gave a refresh token.
 func (l *login) refresh(_ context.Context, w http.ResponseWriter, r *http.Request) error {
 	l.renewing.Lock()
 	defer l.renewing.Unlock()
-	session, err := l.sessions.load(r) // as the renewal before this one left it
+	session, err := l.sessions.load(r) // with the changes of the previous renewal
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (l *login) refresh(_ context.Context, w http.ResponseWriter, r *http.Reques
 	return err
 }
 
-// endSession answers the page's script that the session is over.
+// endSession tells the page's script that the session has ended.
 func (l *login) endSession(session context.Context, w http.ResponseWriter) error {
 	if err := l.sessions.end(session, w); err != nil {
 		return err
@@ -203,10 +203,10 @@ func (l *login) logout(session context.Context, w http.ResponseWriter, r *http.R
 	return nil
 }
 
-// query is the query of a URL in JSON, which may hold what is nobody's business.
+// query matches the query of a URL in JSON, which may contain private data.
 var query = regexp.MustCompile(`\?(\\.|[^"\\])*`)
 
-// report logs what a browser says of a breach of the content security policy, without queries.
+// report logs a browser's report of a violation of the content security policy, without queries.
 func (l *login) report(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, reportLimit))
 	if err != nil || !json.Valid(text) || !bytes.ContainsAny(text[:1], "{[") {
@@ -217,7 +217,7 @@ func (l *login) report(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// client is the address of who asked, as far as a trusted proxy tells it.
+// client returns the client's address, which a trusted proxy may have forwarded.
 func (l *login) client(r *http.Request) string {
 	if ip := net.ParseIP(r.Header.Get("X-Real-IP")); ip != nil && l.s.proxies.holds(r.RemoteAddr) {
 		return ip.String()
@@ -226,20 +226,20 @@ func (l *login) client(r *http.Request) string {
 	return host
 }
 
-// refusal is an error with the page that the person sees. SwitchURL, where set, signs the person out at the provider, to try another account.
+// refusal is an error with the page that the user sees. SwitchURL, if set, signs the user out at the provider, so that another account can be used.
 type refusal struct {
 	status                 int
 	event, Text, SwitchURL string
 }
 
-// Error is what the log says.
+// Error returns the message for the log.
 func (r refusal) Error() string { return r.event }
 
 func unreachable(err error) error {
 	return refusal{http.StatusServiceUnavailable, "identity provider not reached: " + reason(err), "The identity provider cannot be reached right now. Try again in a minute.", ""}
 }
 
-// answer shows and logs why a request was not carried out.
+// answer shows and logs why a request failed.
 func (l *login) answer(w http.ResponseWriter, r *http.Request, err error) {
 	if err == nil {
 		return

@@ -207,7 +207,7 @@ func (b *browser) do(method, address string, header ...string) (int, string, *ht
 	return res.StatusCode, string(text), res
 }
 
-// cookie gives the value of the session's cookie.
+// cookie returns the value of the session's cookie.
 func (b *browser) cookie(site string) string {
 	u, err := url.Parse(site)
 	require.NoError(b.t, err)
@@ -423,7 +423,7 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
-// age gives a session the deadline of an older one, as only a holder of the key can.
+// age returns a session the deadline of an older one, as only a holder of the key can.
 func age(t *testing.T, a *authFixture, b *browser, by time.Duration) {
 	t.Helper()
 	shared, err := newSharedSessions(a.auth.service)

@@ -1,5 +1,5 @@
-// Command reference plays any of the trading platform's app services, so that a stack is real before the trading code is there. It
-// trades nothing. What it must know of the service is in its contract: see contract.go.
+// Command reference runs in the place of any of the trading platform's apps, so that a stack works before the trading code exists.
+// It does not trade. What it must know of the service is in its contract, see contract.go.
 package main
 
 import (
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, path string, environ []string, out 
 	return serve(ctx, c, environ, out)
 }
 
-// probe is the service's healthcheck: it asks the service's own health page, and says what that says is wrong.
+// probe is the service's healthcheck: it requests the service's own health page, and prints what is wrong.
 func probe(ctx context.Context, address, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -16,19 +16,19 @@ import (
 const (
 	checkEvery   = time.Second
 	checkTimeout = 2 * time.Second
-	// historyLength is how many results the console's page draws.
+	// historyLength is the number of results that the console's page shows.
 	historyLength = 40
 )
 
 const (
 	healthy   = "healthy"
-	unhealthy = "unhealthy" // it answers, and says that it is not well
+	unhealthy = "unhealthy" // it answers that it is not healthy
 	down      = "down"      // it does not answer
-	unknown   = "unknown"   // nothing was asked yet
-	unwatched = "unwatched" // it has no address to ask, so it counts neither way
+	unknown   = "unknown"   // it has not been checked yet
+	unwatched = "unwatched" // it has no address to check, and is not counted
 )
 
-// checker asks a service whether it answers; nil means that it does.
+// checker checks a service; nil means that it is healthy.
 type checker func(context.Context) error
 
 type state struct {
@@ -36,14 +36,14 @@ type state struct {
 	Since     time.Time `json:"since"`
 	LatencyMS float64   `json:"latency_ms"`
 	Error     string    `json:"error,omitempty"`
-	history   []float64 // latencies, -1 where there was no good answer
+	history   []float64 // latencies, -1 for failed checks
 }
 
-// monitor asks a set of services all the time, and knows how they are.
+// monitor checks a set of services regularly, and keeps their states.
 type monitor struct {
 	checkers map[string]checker
 	started  time.Time
-	// observe, where set, is told of each result.
+	// observe, if set, is called with each result.
 	observe func(name string, before, now state)
 
 	mu     sync.Mutex
@@ -58,14 +58,14 @@ func newMonitor(checkers map[string]checker) *monitor {
 	return m
 }
 
-// watch asks until the context ends.
+// watch checks the services until the context ends.
 func (m *monitor) watch(ctx context.Context) {
 	for ok := true; ok; ok = sleep(ctx, checkEvery) {
 		m.ask(ctx)
 	}
 }
 
-// ask asks all services at once. The results of one round are taken over together: half a round would name the wrong cause.
+// ask checks all services at once. The results of a round are recorded together, because half of them could name the wrong cause.
 func (m *monitor) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -84,7 +84,7 @@ func (m *monitor) ask(ctx context.Context) {
 	}
 	wg.Wait()
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return // the service is stopping, which says nothing about the others
+		return // the service is stopping, so the results are meaningless
 	}
 	m.mu.Lock()
 	m.states = next
@@ -96,14 +96,14 @@ func (m *monitor) ask(ctx context.Context) {
 	}
 }
 
-// known gives the states.
+// known returns the current states.
 func (m *monitor) known() map[string]state {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.states)
 }
 
-// allHealthy tells whether every service answers well.
+// allHealthy reports whether every service is healthy.
 func (m *monitor) allHealthy() bool {
 	for _, s := range m.known() {
 		if s.State != healthy {
@@ -113,7 +113,7 @@ func (m *monitor) allHealthy() bool {
 	return true
 }
 
-// next is the state after one more result.
+// next returns the state after another result.
 func (s state) next(err error, begin time.Time) state {
 	now := state{State: healthy, Since: begin, LatencyMS: milliseconds(time.Since(begin)), Error: brief(err)}
 	sample := now.LatencyMS
@@ -131,13 +131,13 @@ func (s state) next(err error, begin time.Time) state {
 	return now
 }
 
-// badAnswer is an HTTP status other than 200: the service is there, and not well.
+// badAnswer is an HTTP status other than 200: the service answers, but is not healthy.
 type badAnswer int
 
-// Error says the status.
+// Error returns the status.
 func (b badAnswer) Error() string { return fmt.Sprintf("answers %d", int(b)) }
 
-// checkAddress asks a health page, or for tcp://host:port only whether the port takes connections.
+// checkAddress requests a health page, or for tcp://host:port checks only that the port accepts connections.
 func checkAddress(client *http.Client, address string) checker {
 	return func(ctx context.Context) error {
 		at, err := url.Parse(address)
@@ -156,7 +156,7 @@ func checkAddress(client *http.Client, address string) checker {
 			return err
 		}
 		res, err := client.Do(req)
-		var failed *url.Error // it repeats the URL, which whoever asks knows
+		var failed *url.Error // it repeats the URL, which the caller knows
 		if errors.As(err, &failed) {
 			return failed.Err
 		} else if err != nil {
@@ -172,7 +172,7 @@ func checkAddress(client *http.Client, address string) checker {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// sleep waits, and tells whether there is still reason to go on.
+// sleep waits, and reports whether the context is still active.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

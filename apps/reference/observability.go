@@ -46,7 +46,7 @@ func (m *metrics) handler() http.Handler {
 
 type traceKey struct{}
 
-// withTrace gives a context the trace id that its log lines and jobs carry.
+// withTrace returns a context the trace id that its log lines and jobs carry.
 func withTrace(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, traceKey{}, id)
 }
@@ -62,7 +62,7 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// identifier is what a job, a queue and a trace id may be called: they become rows, file names and log fields.
+// identifier matches valid names of jobs, queues and trace ids, which become rows, file names and log fields.
 var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // traceHandler adds the context's trace id, or that of the process's start, to each line.
@@ -96,7 +96,7 @@ func newLogger(w io.Writer, service string, level slog.Leveler) *slog.Logger {
 	return slog.New(traceHandler{lines.WithAttrs([]slog.Attr{slog.String("service", service)}), randomHex(16)})
 }
 
-// brief keeps an error short enough for a log line or an answer.
+// brief shortens an error for a log line or a response.
 func brief(err error) string {
 	if err == nil {
 		return ""
@@ -108,7 +108,7 @@ func brief(err error) string {
 	return text
 }
 
-// handler is the whole service: its routes, then what wraps them, then logging and metrics, which see everything.
+// handler returns the service's routes with their protection, and with logging and metrics of all requests.
 func (s *service) handler() http.Handler {
 	inner := s.protect(s.mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -122,7 +122,7 @@ func (s *service) handler() http.Handler {
 	})
 }
 
-// observeRequest logs and counts a request by its route: method and path as they came may be anything, and the query may hold codes.
+// observeRequest logs and counts a request by its route, because method and path are arbitrary and the query may contain codes.
 func (s *service) observeRequest(r *http.Request, answer httpsnoop.Metrics) {
 	_, pattern := s.mux.Handler(r)
 	method, route, matched := strings.Cut(pattern, " ")
@@ -134,21 +134,21 @@ func (s *service) observeRequest(r *http.Request, answer httpsnoop.Metrics) {
 	level := slog.LevelInfo
 	switch {
 	case route == "/healthz" || route == "/live" || s.inside(route):
-		level = slog.LevelDebug // asked every few seconds; a change of health has a line of its own
+		level = slog.LevelDebug // requested every few seconds; a change of health is logged separately
 	case answer.Code >= 500:
 		level = slog.LevelWarn
 	}
 	s.log.Log(r.Context(), level, "request", "method", method, "route", route, "status", answer.Code, "duration_ms", milliseconds(answer.Duration))
 }
 
-// pagePolicy lets a page load its own files and nothing else from anywhere.
+// pagePolicy lets a page load only files of its own origin.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// protect refuses requests that another site made a browser send, keeps what is for the stack's own services from those who come
-// through a proxy, and puts the security headers on every answer.
+// protect refuses cross-site requests, hides internal paths from requests that come through a proxy, and sets the security headers
+// on every response.
 func (s *service) protect(next http.Handler) http.Handler {
 	guard := http.NewCrossOriginProtection()
-	guard.AddInsecureBypassPattern("POST /csp-report") // browsers send these on their own
+	guard.AddInsecureBypassPattern("POST /csp-report") // browsers send these without a user's action
 	own := guard.Handler(next)
 	policy := "Content-Security-Policy"
 	if s.reportOnly {
@@ -170,7 +170,7 @@ func (s *service) protect(next http.Handler) http.Handler {
 	})
 }
 
-// inside tells whether a path is for the stack's own services.
+// inside reports whether a path is only for the stack's own services.
 func (s *service) inside(path string) bool {
 	return path == "/metrics" || path == "/health" || path == "/readyz" || path == s.readiness()
 }
@@ -178,5 +178,5 @@ func (s *service) inside(path string) bool {
 func writeJSON(w http.ResponseWriter, code int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(value) // the client may have gone; nothing is left to tell it
+	_ = json.NewEncoder(w).Encode(value) // the client may have disconnected; there is nothing to do about it
 }

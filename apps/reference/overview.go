@@ -22,7 +22,7 @@ type tierView struct {
 	Services []serviceView `json:"services"`
 }
 
-// cause is a service that is not healthy though all that it needs is.
+// cause is a service that is not healthy although everything that it needs is.
 type cause struct {
 	Name     string   `json:"name"`
 	State    string   `json:"state"`
@@ -30,16 +30,16 @@ type cause struct {
 }
 
 type overview struct {
-	Total     int        `json:"total"` // of the services that can be asked
+	Total     int        `json:"total"` // of the services that can be checked
 	Healthy   int        `json:"healthy"`
 	Unknown   int        `json:"unknown"`
 	Unwatched int        `json:"unwatched"`
 	Causes    []cause    `json:"causes"`
 	Tiers     []tierView `json:"tiers"`
-	Watched   time.Time  `json:"watched_since"` // the console knows nothing of the time before
+	Watched   time.Time  `json:"watched_since"` // the console has no data from before
 }
 
-// overviewOf joins the services of the stack with the states of those that can be asked.
+// overviewOf joins the services of the stack with the states of those that can be checked.
 func overviewOf(services []stackService, m *monitor) overview {
 	states := m.known()
 	needs, neededBy := map[string][]string{}, map[string][]string{}
@@ -78,7 +78,7 @@ func overviewOf(services []stackService, m *monitor) overview {
 	return view
 }
 
-// reach lists all that can be reached over the edges, sorted.
+// reach lists everything that can be reached over the edges, sorted.
 func reach(edges map[string][]string, from string) []string {
 	seen := map[string]bool{}
 	for next := slices.Clone(edges[from]); len(next) > 0; next = next[1:] {
@@ -90,9 +90,9 @@ func reach(edges map[string][]string, from string) []string {
 	return append([]string{}, slices.Sorted(maps.Keys(seen))...)
 }
 
-// spark draws latencies as the points of an SVG polyline, 80 wide and 18 high; without a good answer it is the bottom line.
+// spark draws latencies as the points of an SVG polyline, 80 wide and 18 high; failed checks are on the bottom line.
 func spark(history []float64) string {
-	highest := slices.Max(append([]float64{5}, history...)) // below 5 ms all is flat, since noise is no news
+	highest := slices.Max(append([]float64{5}, history...)) // latencies below 5 ms look flat, because their noise does not matter
 	points := make([]string, len(history))
 	for i, ms := range history {
 		y := 17.0

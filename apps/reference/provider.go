@@ -14,18 +14,18 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// errBadToken means that the provider's answer does not prove who signed in.
+// errBadToken means that the provider's answer does not prove the user's identity.
 var errBadToken = errors.New("the ID token is not for this login")
 
-// provider is the OpenID Connect provider. It is looked up when first needed, and again until that works: the service starts and is
-// healthy without it.
+// provider is the OpenID Connect provider. Its discovery runs when it is first needed, and again until it succeeds, so that the service
+// can start and be healthy without it.
 type provider struct {
 	client                       *http.Client
 	issuer, audience, logoutBack string
 	config                       oauth2.Config
 
 	mu         sync.Mutex
-	verifier   *oidc.IDTokenVerifier // nil until the provider was looked up
+	verifier   *oidc.IDTokenVerifier // nil until the discovery succeeded
 	endSession string
 }
 
@@ -42,7 +42,7 @@ func newProvider(s *service) (*provider, error) {
 			Scopes: []string{oidc.ScopeOpenID, "profile", "email", oidc.ScopeOfflineAccess}}}, err
 }
 
-// find looks the provider up, and gives a context for calls to it.
+// find runs the provider's discovery if needed, and returns a context for calls to the provider.
 func (p *provider) find(ctx context.Context) (context.Context, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,7 +50,7 @@ func (p *provider) find(ctx context.Context) (context.Context, error) {
 	if p.verifier != nil {
 		return ctx, nil
 	}
-	// The provider goes on fetching keys with this context, so it must not end with the request.
+	// The library later fetches keys with this context, so it must not end with the request.
 	found, err := oidc.NewProvider(context.WithoutCancel(ctx), p.issuer)
 	if err != nil {
 		return ctx, err
@@ -65,13 +65,13 @@ func (p *provider) find(ctx context.Context) (context.Context, error) {
 	return ctx, nil
 }
 
-// loginURL is where a login begins.
+// loginURL returns the URL at which a login begins.
 func (p *provider) loginURL(ctx context.Context, state, nonce, verifier string) (string, error) {
 	_, err := p.find(ctx)
 	return p.config.AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier), oauth2.SetAuthURLParam("audience", p.audience)), err
 }
 
-// logoutURL is the provider's own logout, which leads back to the console: the one that it announces, else Auth0's.
+// logoutURL returns the URL of the provider's logout, which redirects to the console: the one that the provider announces, or else Auth0's.
 func (p *provider) logoutURL(ctx context.Context, idToken string) string {
 	if _, err := p.find(ctx); err == nil && p.endSession != "" {
 		separator := "?"
@@ -83,7 +83,7 @@ func (p *provider) logoutURL(ctx context.Context, idToken string) string {
 	return strings.TrimRight(p.issuer, "/") + "/v2/logout?" + url.Values{"client_id": {p.config.ClientID}, "returnTo": {p.logoutBack}}.Encode()
 }
 
-// redeem turns a code into tokens: the code must be for our verifier.
+// redeem exchanges a code for tokens. The code must belong to our PKCE verifier.
 func (p *provider) redeem(ctx context.Context, code, verifier string) (tokens, error) {
 	ctx, err := p.find(ctx)
 	if err != nil {
@@ -96,7 +96,7 @@ func (p *provider) redeem(ctx context.Context, code, verifier string) (tokens, e
 	return p.verify(ctx, token)
 }
 
-// renew trades a refresh token for new tokens.
+// renew exchanges a refresh token for new tokens.
 func (p *provider) renew(ctx context.Context, refreshToken string) (tokens, error) {
 	ctx, err := p.find(ctx)
 	if err != nil {
@@ -109,7 +109,7 @@ func (p *provider) renew(ctx context.Context, refreshToken string) (tokens, erro
 	return p.verify(ctx, token)
 }
 
-// verify wants an ID token that the provider signed for us.
+// verify checks that the provider signed the ID token for this client.
 func (p *provider) verify(ctx context.Context, token *oauth2.Token) (t tokens, err error) {
 	raw, _ := token.Extra("id_token").(string)
 	idToken, err := p.verifier.Verify(ctx, raw)
@@ -123,13 +123,13 @@ func (p *provider) verify(ctx context.Context, token *oauth2.Token) (t tokens, e
 	return t, nil
 }
 
-// refused tells whether the provider, or its answer, says no: asking again cannot help.
+// refused reports whether the provider refused, or its answer is invalid, so that another attempt cannot help.
 func refused(err error) bool {
 	var answer *oauth2.RetrieveError
 	return errors.As(err, &answer) && answer.Response.StatusCode < 500 || errors.Is(err, errBadToken)
 }
 
-// reason is an error without what the provider said: its answer to a token request may hold tokens.
+// reason describes an error without the provider's response, because the response to a token request may contain tokens.
 func reason(err error) string {
 	var answer *oauth2.RetrieveError
 	if errors.As(err, &answer) {

@@ -11,11 +11,11 @@ import (
 )
 
 // A queue is a Redis stream of that name, and all its workers are one consumer group. Redis keeps an entry pending until the worker
-// that took it acknowledges it; one that was pending for longer than a lease without a sign of life has lost its worker, and the
-// next worker claims it.
+// that took it acknowledges it; an entry that was pending for longer than the lease without being renewed has lost its worker, and
+// another worker claims it.
 const workersGroup = "workers"
 
-// entry is a job that a worker has taken, by the queue and its id there.
+// entry is a job that a worker has taken, identified by the queue and its id there.
 type entry struct {
 	queue, id string
 	payload   string
@@ -26,7 +26,7 @@ type queues struct {
 	rdb      *redis.Client
 	names    []string
 	consumer string
-	lease    time.Duration // how long a job may go without a sign of life from its worker
+	lease    time.Duration // how long a job stays with its worker without a renewal
 }
 
 // enqueue adds a job to a queue.
@@ -38,7 +38,7 @@ func enqueue(ctx context.Context, rdb *redis.Client, queue string, j job) error 
 	return rdb.XAdd(ctx, &redis.XAddArgs{Stream: queue, Values: []string{"job", string(payload)}}).Err()
 }
 
-// take gives the next job of the first queue that has one; nil when all are empty.
+// take returns the next job of the first queue that has one, and nil if all are empty.
 func (q *queues) take(ctx context.Context) (*entry, error) {
 	for _, name := range q.names {
 		found, err := q.takeFrom(ctx, name)
@@ -58,7 +58,7 @@ func (q *queues) take(ctx context.Context) (*entry, error) {
 	return nil, nil
 }
 
-// takeFrom takes a job whose worker died, else a new one.
+// takeFrom takes a job whose worker died, or else a new one.
 func (q *queues) takeFrom(ctx context.Context, name string) ([]redis.XMessage, error) {
 	lost, _, err := q.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{Stream: name, Group: workersGroup, Consumer: q.consumer, MinIdle: q.lease, Start: "0", Count: 1}).Result()
 	if err != nil || len(lost) > 0 {
@@ -74,22 +74,22 @@ func (q *queues) takeFrom(ctx context.Context, name string) ([]redis.XMessage, e
 	return streams[0].Messages, nil
 }
 
-// keep gives signs of life for a job until the context ends.
+// keep renews the lease of a job until the context ends.
 func (q *queues) keep(ctx context.Context, e *entry) {
 	for sleep(ctx, q.lease/3) {
-		_ = q.idle(ctx, e, 0) // where Redis is away, the next beat tries again
+		_ = q.idle(ctx, e, 0) // after a failure the next renewal tries again
 	}
 }
 
-// handBack lets the next worker claim the job at once.
+// handBack lets another worker claim the job immediately.
 func (q *queues) handBack(ctx context.Context, e *entry) error { return q.idle(ctx, e, q.lease) }
 
-// idle sets how long ago the last sign of life for a job was.
+// idle sets how long ago a job's lease was renewed.
 func (q *queues) idle(ctx context.Context, e *entry, d time.Duration) error {
 	return q.rdb.Do(ctx, "XCLAIM", e.queue, workersGroup, q.consumer, 0, e.id, "IDLE", d.Milliseconds(), "JUSTID").Err()
 }
 
-// done takes a job out of its queue for good.
+// done removes a job from its queue.
 func (q *queues) done(ctx context.Context, e *entry) error {
 	_, err := q.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.XAck(ctx, e.queue, workersGroup, e.id)

@@ -20,12 +20,12 @@ import (
 )
 
 const (
-	// drainTime is how long work that has begun may take to end after SIGTERM; the rest of the container's ten seconds is for leaving.
+	// drainTime is how long running work may take to finish after SIGTERM; the rest of the container's ten seconds is for the exit.
 	drainTime   = 7 * time.Second
 	peerTimeout = 10 * time.Second
 )
 
-// service is one running service: what its contract says, and what that needs.
+// service is a running service: its contract, and the connections and state that it needs.
 type service struct {
 	contract
 	env        map[string]string
@@ -34,8 +34,8 @@ type service struct {
 	metrics    *metrics
 	mux        *http.ServeMux
 	policy     string    // content security policy of the answers
-	reportOnly bool      // breaches of the policy are reported, and not stopped
-	proxies    addresses // through which the outside comes in
+	reportOnly bool      // violations of the policy are reported but not blocked
+	proxies    addresses // the proxies through which requests from outside arrive
 	peers      *http.Client
 	db         store         // nil without DATABASE_URL
 	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
@@ -43,7 +43,7 @@ type service struct {
 	stack      *monitor      // watches every service of the stack, for a console
 	stopping   atomic.Bool
 	background []func(context.Context)
-	// open makes the store of a database; tests put one in memory in its place.
+	// open opens the store of a database; tests replace it with one in memory.
 	open func(url string) (store, error)
 }
 
@@ -133,7 +133,7 @@ func (s *service) watchNeeds() {
 	s.background = append(s.background, s.health.watch)
 }
 
-// checker asks PostgreSQL and Redis with a query where the service has a connection, which says more than an open port.
+// checker checks PostgreSQL and Redis with a query if the service has a connection, because that proves more than an open port.
 func (s *service) checker(name, address string) checker {
 	switch {
 	case name == "postgres" && s.db != nil:
@@ -144,12 +144,12 @@ func (s *service) checker(name, address string) checker {
 	return checkAddress(s.peers, address)
 }
 
-// serve runs a service until the context ends, then lets what has begun finish.
+// serve runs a service until the context ends, and then waits for running work to finish.
 func serve(ctx context.Context, c contract, environ []string, out io.Writer) error {
 	s := newService(c, out)
-	logging.Disable() // what Redis does not answer is in the service's own log
+	logging.Disable() // the service logs failures of Redis itself
 	if err := s.setup(environ); err != nil {
-		// One line, in the log alone: whoever looks for the reason, by hand or in Loki, finds it there.
+		// The error is one line in the log, where both users and Loki find it.
 		s.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 		return errLogged
 	}
@@ -169,7 +169,7 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	for _, task := range s.background {
 		work.Go(func() { task(ctx) })
 	}
-	s.log.Info("started: this is the reference app, which plays this service and trades nothing", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
+	s.log.Info("started: this is the reference app, which runs in the place of this service and does not trade", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
 	select {
 	case err := <-failed:
 		return err

@@ -17,19 +17,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// refreshAhead is how long before the provider's token runs out the page asks for a new one.
+// refreshAhead is how long before the provider's token expires the page requests a new one.
 const refreshAhead = time.Minute
 
-// sessions are browsers' sessions, which end when they were idle for too long and at the latest after their lifetime.
+// sessions are the sessions of browsers. They end after a time without activity, and at the latest after their lifetime.
 type sessions struct {
 	*scs.SessionManager
 	store *sealedStore // nil for sessions in memory
 }
 
-// newSessions makes sessions that end with the process. The stack fixes the times; auth_service's environment does not carry them.
+// newSessions returns sessions that end with the process. Their times are constants, because auth_service has no variables for them.
 func newSessions(s *service) sessions {
 	m := scs.New()
-	// Browsers share cookies between the ports of one host, on which two stacks may stand.
+	// Browsers share cookies between the ports of a host, and two stacks may run on one host.
 	host, _ := os.Hostname()
 	m.Cookie.Name = "console_session_" + host
 	m.IdleTimeout = span(s.env["SESSION_TIMEOUT_MINUTES"], 15, time.Minute)
@@ -64,7 +64,7 @@ func newSharedSessions(s *service) (sessions, error) {
 	return m, nil
 }
 
-// load gives the session that a request's cookie names, or an empty one.
+// load returns the session that a request's cookie names, or an empty one.
 func (m sessions) load(r *http.Request) (context.Context, error) {
 	token := ""
 	if cookie, err := r.Cookie(m.Cookie.Name); err == nil {
@@ -77,7 +77,7 @@ func (m sessions) load(r *http.Request) (context.Context, error) {
 	return ctx, err
 }
 
-// save stores a session. Its cookie lives as long as the session at most can: how long it may be idle is the store's affair.
+// save stores a session. Its cookie lives as long as the session at most can: the store limits the time without activity.
 func (m sessions) save(ctx context.Context, w http.ResponseWriter) error {
 	token, _, err := m.Commit(ctx)
 	if err == nil {
@@ -95,7 +95,7 @@ func (m sessions) end(ctx context.Context, w http.ResponseWriter) error {
 	return err
 }
 
-// touch starts the idle time anew. In Redis it does not write the session, which another service may be changing.
+// touch restarts the time without activity. In Redis it does not write the session, which another service may be changing.
 func (m sessions) touch(ctx context.Context) error {
 	if m.store == nil {
 		_, _, err := m.Commit(ctx)
@@ -105,13 +105,13 @@ func (m sessions) touch(ctx context.Context) error {
 	return m.store.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), left).Err()
 }
 
-// refreshDue tells whether the session's token should be renewed.
+// refreshDue reports whether the session's token should be renewed.
 func (m sessions) refreshDue(ctx context.Context) bool {
 	return m.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(m.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
 }
 
-// sealedStore keeps sessions in Redis under the hash of their token and encrypted with AES-256-GCM: reading Redis gives nobody a
-// session, and one that was copied to another's place does not open.
+// sealedStore keeps sessions in Redis under the hash of their token and encrypted with AES-256-GCM: reading Redis does not
+// reveal a session, and a session that was copied to another key cannot be decrypted.
 type sealedStore struct {
 	scs.Store // methods without a context, which scs does not call where there are others
 	rdb       *redis.Client
@@ -125,7 +125,7 @@ func storedUnder(token string) string {
 	return "session:" + hex.EncodeToString(sum[:])
 }
 
-// FindCtx finds a session; one that does not open is none.
+// FindCtx finds a session; one that cannot be decrypted does not exist.
 func (s *sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	sealed, err := s.rdb.Get(ctx, storedUnder(token)).Bytes()
 	if errors.Is(err, redis.Nil) {
@@ -136,7 +136,7 @@ func (s *sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, 
 	}
 	plain, err := s.box.Open(nil, nil, sealed, []byte(storedUnder(token)))
 	if err != nil {
-		return nil, false, nil //nolint:nilerr // what was not sealed here is no session
+		return nil, false, nil //nolint:nilerr // data that cannot be decrypted is not a session
 	}
 	return plain, true, nil
 }

@@ -14,13 +14,13 @@ import (
 
 // store is what the services keep in PostgreSQL.
 type store interface {
-	// check tells whether the database answers and has the table, which it makes where it is missing.
+	// check reports whether the database answers and has the table, which it makes where it is missing.
 	check(context.Context) error
-	// start records that a worker has taken a job, and gives the number of attempts so far; 0 means that the job has ended before.
+	// start records that a worker has taken a job, and returns the number of attempts so far; 0 means that the job has already ended.
 	start(context.Context, jobRow) (attempts int, err error)
 	// finish records how a job ended; false means that another worker was first.
 	finish(context.Context, jobRow) (bool, error)
-	// jobs gives the newest jobs.
+	// jobs returns the newest jobs.
 	jobs(ctx context.Context, limit int) ([]jobRow, error)
 }
 
@@ -38,10 +38,10 @@ type jobRow struct {
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 }
 
-// schemaLock is this program's own number for the advisory lock under which the table is made: several services start at once.
+// schemaLock is the number of the advisory lock under which the table is created, because several services start at once.
 const schemaLock = 7240301
 
-// The schema keeps this program's table apart from the platform's own, whose database may be the same.
+// The schema separates this program's table from those of the platform, which may use the same database.
 const schema = `
 CREATE SCHEMA IF NOT EXISTS reference_app;
 CREATE TABLE IF NOT EXISTS jobs (
@@ -55,7 +55,7 @@ type postgresStore struct {
 	made bool
 }
 
-// openPostgres connects when it is first used, so a service can start and say that the database is away.
+// openPostgres connects on first use, so that a service can start and report that the database is unavailable.
 func openPostgres(url string) (store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -74,7 +74,7 @@ func openPostgres(url string) (store, error) {
 func (s *postgresStore) check(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The table goes when somebody gives the running stack a new volume.
+	// The table disappears if the running stack gets a new volume.
 	err := s.pool.QueryRow(ctx, "SELECT $1 AND to_regclass('jobs') IS NOT NULL", s.made).Scan(&s.made)
 	if err == nil && !s.made {
 		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

@@ -83,7 +83,7 @@ func checkValue(name, value, standard string, required bool) (err error) {
 	return err
 }
 
-// levelOf takes the names of Python's logging, which the platform's users know.
+// levelOf accepts the level names of Python's logging, which the platform uses.
 func levelOf(name string) (level slog.Level, err error) {
 	name = strings.NewReplacer("WARNING", "WARN", "CRITICAL", "ERROR+4").Replace(strings.ToUpper(name))
 	if level.UnmarshalText([]byte(name)) != nil {
@@ -102,8 +102,8 @@ func sessionKey(text string) ([]byte, error) {
 	return key, nil
 }
 
-// issuerOf makes an issuer of a bare domain, as Auth0 spells it; a value with a scheme stands as it is. Plain http is for providers
-// that no public network lies between: a loopback or private address, or a name of one label on a container network.
+// issuerOf returns the issuer of a bare domain in the form of Auth0; a value with a scheme is used as it is. Plain http is allowed only for
+// providers that are not reached over a public network: a loopback or private address, or a host name without a dot on a container network.
 func issuerOf(text string) (string, error) {
 	if !strings.Contains(text, "://") {
 		text = "https://" + strings.TrimRight(text, "/") + "/"
@@ -137,7 +137,7 @@ func addressesOf(text string) (list addresses, err error) {
 	return list, nil
 }
 
-// holds tells whether a TCP peer ("address:port") is one of the addresses.
+// holds reports whether a TCP peer ("address:port") is one of the addresses.
 func (a addresses) holds(peer string) bool {
 	ap, err := netip.ParseAddrPort(peer)
 	return err == nil && slices.Contains(a, ap.Addr().Unmap())

@@ -17,12 +17,12 @@ import (
 
 const maxAttempts = 5
 
-// job is the payload of a queue. The work is to hash the text, which everybody can check.
+// job is the payload of a queue. The work is to hash the text, which is easy to verify.
 type job struct {
 	ID      string `json:"job_id"`
 	Text    string `json:"text"`
 	Steps   int    `json:"steps,omitempty"`   // how often the text, then the hash, is hashed; default 1
-	StepMS  int    `json:"step_ms,omitempty"` // pause before each step, to have a job that lasts
+	StepMS  int    `json:"step_ms,omitempty"` // pause before each step, for jobs that take a while
 	TraceID string `json:"trace_id,omitempty"`
 }
 
@@ -48,12 +48,12 @@ func parseJob(payload string) (job, error) {
 	return j, nil
 }
 
-// worker does one job at a time.
+// worker runs one job at a time.
 type worker struct {
 	s       *service
 	queues  queues
 	results string        // folder of the result files; empty for a service without a volume
-	poll    time.Duration // how often empty queues are looked at
+	poll    time.Duration // how often empty queues are checked
 	grace   time.Duration // how long a job may go on after SIGTERM before it is handed back
 }
 
@@ -87,7 +87,7 @@ func writable(dir string) error {
 	return errors.Join(file.Close(), os.Remove(file.Name()))
 }
 
-// run works until the context ends. While a dependency is away it takes nothing: a job's attempts are for the job's own faults.
+// run processes jobs until the context ends. While a dependency is unavailable it takes none, so that its failures do not count as attempts of a job.
 func (w *worker) run(ctx context.Context) {
 	w.s.log.Info("waiting for jobs", "worker", w.queues.consumer, "queues", w.queues.names)
 	for ctx.Err() == nil {
@@ -108,7 +108,7 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// do does one job: it is done with, or handed back when the worker is told to stop or the job failed for another's fault.
+// do runs one job. The job ends, or is handed back if the worker is stopping or a dependency failed.
 func (w *worker) do(stop context.Context, e *entry) error {
 	j, err := parseJob(e.payload)
 	ctx, cancel := context.WithCancel(withTrace(context.WithoutCancel(stop), j.TraceID))
@@ -135,8 +135,8 @@ func (w *worker) count(e *entry, result string) {
 	w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
 }
 
-// attempt does a job and tells how it ended: completed, failed or duplicate. An error means that it has not ended. The row goes from
-// running to ended once: a second worker that does the same job again, because the first was taken for dead, changes nothing.
+// attempt runs a job and returns how it ended: completed, failed or duplicate. An error means that it has not ended. The row goes from
+// running to ended once: a second worker that runs the same job, because the first seemed to be dead, changes nothing.
 func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
 	row := jobRow{JobID: j.ID, Queue: e.queue, Worker: w.queues.consumer, Text: j.Text, TraceID: j.TraceID, Status: "completed"}
 	var err error
@@ -177,7 +177,7 @@ func (j job) work(ctx context.Context) (string, error) {
 	return hex.EncodeToString(sum), nil
 }
 
-// write puts the result file in place whole.
+// write writes the result file atomically.
 func (w *worker) write(row jobRow) error {
 	if w.results == "" {
 		return nil

@@ -1,5 +1,5 @@
-// Command preview previews every stack that has a file in the clone, as if none of it
-// existed yet. `platform preview-all` compiles and runs it: with Pulumi's Automation API
+// Command preview previews every stack that has a file in the clone, as if it did
+// not exist yet. `platform preview-all` compiles and runs it: with Pulumi's Automation API
 // and SDK it is twice as large as everything else in that command.
 package main
 
@@ -56,7 +56,7 @@ type previews struct {
 
 // run previews the stacks of the clone in the current folder, several at a time. It needs
 // an engine, and changes nothing on it: state, settings, secrets and certificates are
-// made for the run and deleted after it. This machine's own stacks do not count.
+// created for the run and deleted after it. This machine's own stacks are ignored.
 func run(ctx context.Context, verbose bool) error {
 	root, err := os.Getwd()
 	if err != nil {
@@ -120,11 +120,11 @@ func run(ctx context.Context, verbose bool) error {
 
 func say(text string) { fmt.Fprintln(os.Stderr, "platform: "+text) }
 
-// setUp makes a home and a backend for Pulumi that hold nothing but a provider.
+// setUp creates a home and a backend for Pulumi that contain only a provider.
 func (p *previews) setUp(ctx context.Context) error {
 	p.provider = p.w.ChooseProvider(ctx, say)
-	// The Automation API passes the environment of this process on to the CLI. What it says of the
-	// user's own Pulumi must not count.
+	// The Automation API passes the environment of this process on to the CLI. The variables of the
+	// user's own Pulumi must not have an effect.
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "PULUMI_") {
 			_ = os.Unsetenv(name)
@@ -135,7 +135,7 @@ func (p *previews) setUp(ctx context.Context) error {
 		os.Setenv("PULUMI_HOME", home), os.Setenv("PULUMI_BACKEND_URL", "file://"+state),
 		os.Setenv("PULUMI_CONFIG_PASSPHRASE", workspace.RandomSecret()), os.Setenv("PULUMI_SKIP_UPDATE_CHECK", "true"),
 		os.Mkdir(home, 0o700), os.Mkdir(state, 0o700), os.MkdirAll(bin, 0o700),
-		os.Symlink(p.w.Pulumi, filepath.Join(bin, "pulumi"))) // the only layout in which the API takes a CLI by its path
+		os.Symlink(p.w.Pulumi, filepath.Join(bin, "pulumi"))) // the only layout in which the API accepts a CLI by its path
 	if err != nil {
 		return err
 	}
@@ -150,8 +150,8 @@ func (p *previews) setUp(ctx context.Context) error {
 	return errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(ctx, binary, settings.OfflineVersion))
 }
 
-// configure gives a stack's config: the tracked one, less what belongs to a machine or
-// a person, with secrets and certificates of its own.
+// configure returns a stack's config: the tracked one without what belongs to a machine or
+// a user, and with secrets and certificates of its own.
 func (p *previews) configure(name string) (settings.Source, error) {
 	src, err := settings.FromFiles(name, p.w.Root, filepath.Join(p.w.Root, "Pulumi."+name+".yaml"))
 	if err != nil {
@@ -167,7 +167,7 @@ func (p *previews) configure(name string) (settings.Source, error) {
 	resolved, set, err := stack.Resolve(src)
 	if resolved == nil {
 		return src, err
-	} // otherwise the program says what is wrong
+	} // otherwise the program reports what is wrong
 	for _, variable := range resolved.Unset {
 		src.Config[variable.Name] = strings.TrimRight(workspace.RandomSecret(), "=")
 	}
@@ -179,10 +179,10 @@ func (p *previews) configure(name string) (settings.Source, error) {
 	return src, nil
 }
 
-// noPreflight keeps the program from checking whether this machine can run the stack: a
-// running stack with the same ports is no obstacle to a preview.
+// noPreflight skips the program's check whether this machine can run the stack, because a
+// running stack with the same ports does not matter for a preview.
 func noPreflight(context.Context) (*client.Client, engine.Ref, error) {
-	return nil, engine.Ref{}, errors.New("the preview of a stack that does not exist asks nothing of this machine")
+	return nil, engine.Ref{}, errors.New("this preview does not check the machine")
 }
 
 // preview creates the stack in the run's own backend and previews it. The Pulumi program runs in this process.

@@ -58,7 +58,7 @@ func TestEveryStackIsPreviewedAndNothingIsLeft(t *testing.T) {
 	assert.Empty(t, onEngine(t, "platform_preview_"))
 }
 
-// stackFiles gives the stacks that have a file in the checkout.
+// stackFiles returns the stacks that have a file in the checkout.
 func stackFiles(t *testing.T) []string {
 	t.Helper()
 	here, err := workspace.Open(root)
@@ -66,7 +66,7 @@ func stackFiles(t *testing.T) []string {
 	return here.Stacks()
 }
 
-// bringTools gives the clone the tools that were built for the checkout, which takes minutes.
+// bringTools returns the clone the tools that were built for the checkout, which takes minutes.
 func (c *clone) bringTools() {
 	c.t.Helper()
 	require.NoError(c.t, os.MkdirAll(filepath.Join(c.dir, "tools", "bin"), 0o755))

@@ -141,7 +141,7 @@ var branches = map[string]struct {
 	"the reference app": {
 		edit:   func(c *clone) { c.add("apps/reference/main.go", "\n// Another image.\n") },
 		code:   2,
-		prints: []string{"built anew: apps/reference/main.go"},
+		prints: []string{"built again: apps/reference/main.go"},
 		fields: map[string][]string{
 			"execution_gateway": {"image content"}, "signal_service": {"image content"}, "market_data_service": {"image content"},
 			"model_registry": {"image content"}, "orchestrator": {"image content"}, "backtest_worker_dev": {"image content"},
