@@ -8,9 +8,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"image/png"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +26,8 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"trading-platform/plan"
 )
 
 // TestConsole uses the dev stack's console as a person does, in Chromium, with the keyboard alone.
@@ -106,7 +110,7 @@ func TestConsole(t *testing.T) {
 		require.NoError(t, err)
 		b.shows("#summary", "redis is down.", 15*time.Second)
 		t.Logf("shown %.1f s after docker stop began", time.Since(began).Seconds())
-		affected := "Affected: backtest_worker_dev, execution_gateway, market_data_service, orchestrator, signal_service, web_console_dev."
+		affected := "Affected: " + strings.Join(dependents(s.plan(), "redis"), ", ") + "."
 		b.shows("#summary", affected, 5*time.Second)
 		b.shows("#service-execution_gateway .state", "because of redis", 15*time.Second)
 		keepShot(t, "console-redis-down", get(b, chromedp.CaptureScreenshot()))
@@ -297,4 +301,16 @@ func (b *browser) elsewhere(prefix string) []string {
 		}
 	}
 	return other
+}
+
+// dependents returns the services of a plan that start after a service, directly or through others, sorted by name.
+func dependents(p *plan.Plan, of string) []string {
+	found := map[string]bool{of: true}
+	for _, s := range p.Services { // each after those that it starts after
+		if slices.ContainsFunc(s.After, func(name string) bool { return found[name] }) {
+			found[s.Name] = true
+		}
+	}
+	delete(found, of)
+	return slices.Sorted(maps.Keys(found))
 }
