@@ -18,15 +18,15 @@ import (
 func TestAnEntryOfTheCatalogIsTheOnlyEdit(t *testing.T) {
 	checkout := copyOfTheCheckout(t)
 	for file, edit := range map[string][2]string{
-		"apis.go": {"func apis() []Service {\n\treturn []Service{\n", `		api("risk_service", 8006, Service{
+		"apis.go": {"\t\t\tMetrics: Metrics{Component: \"orchestration\"},\n\t\t}),\n", `		api("risk_service", 8006, Service{
 			About:   "limits that orders are checked against",
 			After:   []string{"postgres", "signal_service"},
 			Env:     join(database, []Variable{fixed("SIGNAL_SERVICE_URL", "${url:signal_service}"), optional("RISK_API_TOKEN", "")}),
 			Metrics: Metrics{Component: "risk"},
 		}),
 `},
-		"catalog.go": {"var Profiles = []Profile{\n", "\t{Name: \"research\"},\n"},
-		"workers.go": {"func workers() []Service {\n\treturn []Service{\n", "\t\tbacktestWorker(\"research\", \"research\", \"backtest_research\"),\n"},
+		"catalog.go": {"\t{Name: \"manual\"},\n", "\t{Name: \"research\"},\n"},
+		"workers.go": {"\t\tbacktestWorker(\"low\", \"workers\", \"backtest_low\"),\n", "\t\tbacktestWorker(\"research\", \"research\", \"backtest_research\"),\n"},
 		"web.go":     {"\t\t\t\trequired(\"SESSION_ENCRYPTION_KEY\"),\n", "\t\t\t\trequired(\"AUTH_SIGNING_KEY\"),\n"},
 	} {
 		path := filepath.Join(checkout, "catalog", file)
