@@ -113,7 +113,7 @@ func TestFaults(t *testing.T) {
 		key, value       string
 		where, what, fix string
 	}{
-		"profiles, no list": {"profiles", "dev", "profiles", `"dev" is not a list of profile names`, "pulumi config rm -s dev profiles && " + set + "--path 'profiles[0]' dev"},
+		"profiles, no list": {"profiles", "dev", "profiles", `"dev" is not a list of profile names`, "pulumi config rm -s dev profiles && " + set + "--path 'profiles[0]' " + catalog.ProfileNames()[0]},
 		"profiles, unknown": {"profiles", `["worker"]`, "profiles", `no profile "worker"; did you mean workers?`, "use one of " + allProfiles},
 		"profiles, far off": {"profiles", `["production"]`, "profiles", `no profile "production"`, "use one of " + allProfiles},
 		"profiles, conflict": {"profiles", `["mtls","oauth2"]`, "profiles",
