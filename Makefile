@@ -11,8 +11,9 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  STACK=$(STACK) names the stack: base, dev, workers, mtls, oauth2, manual; ARGS= goes to pulumi"
 
-platform:
-	@[ -x bin/platform ] || echo "building bin/platform, once (about a minute)" >&2
+platform: bin/platform
+bin/platform: # it builds itself again when a source has changed
+	@echo "building bin/platform, once (about a minute)" >&2
 	@go build -o bin/platform ./cmd/platform
 
 init: platform ## install and generate what the stack needs on this machine

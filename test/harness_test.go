@@ -102,7 +102,7 @@ func installOffline(plugins string) error {
 	if err != nil {
 		return err
 	}
-	return here.BuildProvider(context.Background(), filepath.Join(plugins, "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker"), settings.OfflineVersion)
+	return here.BuildProvider(filepath.Join(plugins, "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker"), settings.OfflineVersion)
 }
 
 // environ is the environment of a machine whose Pulumi keeps everything in home.

@@ -22,9 +22,9 @@ var (
 )
 
 // explained runs the CLI in the foreground. If the official plugin fails, it prints what to do, once for each cause.
-func (r *run) explained(ctx context.Context, p *plan.Plan, args []string) error {
+func (r *run) explained(ctx context.Context, p *plan.Plan, command string, args []string) error {
 	if p == nil || p.Provider != settings.Official {
-		return r.foreground(ctx, args)
+		return r.foreground(ctx, command, args)
 	}
 	dir, err := os.MkdirTemp("", "trading-platform-*")
 	if err != nil {
@@ -32,7 +32,7 @@ func (r *run) explained(ctx context.Context, p *plan.Plan, args []string) error 
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	log := filepath.Join(dir, "events.json")
-	failed := r.foreground(ctx, append(args, "--event-log", log), "PULUMI_DEBUG_COMMANDS=true")
+	failed := r.foreground(ctx, command, append(args, "--event-log", log), "PULUMI_DEBUG_COMMANDS=true")
 	if events, err := os.ReadFile(log); failed != nil && err == nil {
 		r.explain(ctx, p, events)
 	}

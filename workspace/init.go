@@ -79,7 +79,7 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err := r.repairState(); err != nil {
 		return err
 	}
-	export, exportErr := r.output(ctx, "stack", "export", "-s", r.stack)
+	export, exportErr := r.export(ctx)
 	if exportErr != nil && !strings.Contains(exportErr.Error(), "no stack named") {
 		return exportErr
 	}
@@ -325,7 +325,7 @@ func (w *Workspace) chooseSettings(ctx context.Context, engine *client.Client, s
 		f.set("provider", w.ChooseProvider(ctx, say))
 	}
 	if f.get("provider") == settings.Offline {
-		if err := w.installProvider(ctx, say); err != nil {
+		if err := w.installProvider(say); err != nil {
 			return err
 		}
 	}
@@ -359,22 +359,31 @@ func (w *Workspace) ChooseProvider(ctx context.Context, say func(string)) string
 }
 
 // installProvider builds the offline plugin, and installs it if it differs from the installed one.
-func (w *Workspace) installProvider(ctx context.Context, say func(string)) error {
+func (w *Workspace) installProvider(say func(string)) error {
 	// Not in bin itself, which `platform env` puts on PATH: Pulumi uses a plugin on PATH for any version.
 	binary := filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
-	if err := w.BuildProvider(ctx, binary, settings.OfflineVersion); err != nil {
-		return err
-	}
-	built, err := os.ReadFile(binary)
-	if err != nil {
+	if err := w.BuildProvider(binary, settings.OfflineVersion); err != nil {
 		return err
 	}
 	installed := filepath.Join(w.Home, "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
-	if there, _ := os.ReadFile(installed); bytes.Equal(built, there) {
+	built, err := os.Stat(binary)
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(installed); err == nil && there.Size() == built.Size() && there.ModTime().Equal(built.ModTime()) {
 		return nil
 	}
-	say("installing the offline docker provider " + settings.OfflineVersion)
-	return replacePlugin(installed, built)
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	if there, _ := os.ReadFile(installed); !bytes.Equal(content, there) {
+		say("installing the offline docker provider " + settings.OfflineVersion)
+		if err := replacePlugin(installed, content); err != nil {
+			return err
+		}
+	}
+	return os.Chtimes(installed, built.ModTime(), built.ModTime())
 }
 
 // replacePlugin replaces a plugin's binary atomically. `pulumi plugin install --reinstall` removes
@@ -386,12 +395,8 @@ func replacePlugin(path string, binary []byte) error {
 	return maybe.WriteFile(path, binary, 0o755)
 }
 
-// BuildProvider compiles the offline plugin, with the version that it reports.
-func (w *Workspace) BuildProvider(ctx context.Context, binary, version string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X trading-platform/provider.Version="+version, "-o", binary, "./cmd/pulumi-resource-docker")
-	build.Dir = w.Root
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the offline docker provider: %w\n%s", err, out)
-	}
-	return nil
+// BuildProvider compiles the offline plugin, with the version that it reports, if it is not up to date.
+func (w *Workspace) BuildProvider(binary, version string) error {
+	_, err := w.build(binary, "./cmd/pulumi-resource-docker", "-ldflags", "-s -w -X trading-platform/provider.Version="+version)
+	return err
 }

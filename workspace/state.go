@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2/maybe"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
 
 	"trading-platform/fault"
 	"trading-platform/observe"
@@ -74,6 +75,24 @@ func (r *run) repairState() error {
 	}
 	r.say(fmt.Sprintf("the state of stack %s was damaged, and Pulumi's last copy takes its place; the damaged file is %s", r.stack, aside))
 	return maybe.WriteFile(file, copied, 0o600)
+}
+
+// export returns the stack's state as `pulumi stack export` prints it. It reads local state
+// from its file, because starting the CLI takes 0.2 s.
+func (r *run) export(ctx context.Context) ([]byte, error) {
+	var file struct {
+		Version    int
+		Features   []string
+		Checkpoint struct{ Latest json.RawMessage }
+	}
+	path := r.local("stacks", settings.Project, r.stack+".json")
+	if path != "" && !exists(path+".gz") { // PULUMI_DIY_BACKEND_GZIP
+		text, err := readFile(path)
+		if err == nil && json.Unmarshal(text, &file) == nil && len(file.Checkpoint.Latest) > 0 {
+			return json.Marshal(apitype.UntypedDeployment{Version: file.Version, Features: file.Features, Deployment: file.Checkpoint.Latest})
+		}
+	}
+	return r.output(ctx, "stack", "export", "-s", r.stack)
 }
 
 // lock is the content of Pulumi's lock file for local state.

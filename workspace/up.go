@@ -116,7 +116,7 @@ func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) 
 	r := &run{Workspace: w, stack: stack, engine: engine, say: say}
 	if err = r.repairState(); err == nil {
 		var export []byte
-		if export, err = w.output(ctx, "stack", "export", "-s", stack); err == nil {
+		if export, err = r.export(ctx); err == nil {
 			r.state, err = observe.ReadState(export)
 		}
 	}
@@ -157,7 +157,7 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 			args = append(args, "--refresh")
 		}
 	}
-	if err := r.explained(ctx, p, r.PulumiArgs(r.stack, args)); err != nil {
+	if err := r.explained(ctx, p, command, r.PulumiArgs(r.stack, args)); err != nil {
 		r.say(r.remedy(ctx, command))
 		return err
 	}
@@ -284,9 +284,22 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // foreground runs the CLI with this process's standard streams. At a terminal the CLI
 // receives Ctrl-C itself, and a second interrupt would make it lose its state; in all
 // other cases the signal is passed on, and the CLI shuts down.
-func (w *Workspace) foreground(ctx context.Context, args []string, env ...string) error {
+func (w *Workspace) foreground(ctx context.Context, command string, args []string, env ...string) error {
+	environ := slices.Concat(w.Environ(), []string{observe.ComparedVariable + "=true"}, env)
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if w.inProcess(command, args) {
+		address, stop, err := w.serveProgram(environ)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		args = append(args, "--client="+address)
+	}
 	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
-	cmd.Env = slices.Concat(w.Environ(), []string{observe.ComparedVariable + "=true"}, env)
+	cmd.Env, cmd.Dir = environ, dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	if !terminal {

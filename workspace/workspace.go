@@ -36,6 +36,8 @@ type Workspace struct {
 	Pulumi string
 	// Installed says that the user has installed the CLI; otherwise `make` has built it.
 	Installed bool
+	// current says that this process was built from the present sources of the clone; see Renew.
+	current bool
 }
 
 // Open finds the backend and the CLI of this machine. It changes nothing.

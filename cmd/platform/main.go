@@ -128,7 +128,11 @@ func here() (*workspace.Workspace, error) {
 	}
 	for d := dir; ; d = filepath.Dir(d) {
 		if _, err := os.Stat(filepath.Join(d, "Pulumi.yaml")); err == nil {
-			return workspace.Open(d)
+			w, err := workspace.Open(d)
+			if err == nil {
+				err = w.Renew()
+			}
+			return w, err
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

@@ -147,7 +147,7 @@ func (p *previews) setUp(ctx context.Context) error {
 		return os.Symlink(filepath.Join(p.w.Home, "plugins"), plugins)
 	}
 	binary := filepath.Join(plugins, "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
-	return errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(ctx, binary, settings.OfflineVersion))
+	return errors.Join(os.Setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true"), p.w.BuildProvider(binary, settings.OfflineVersion))
 }
 
 // configure returns a stack's config: the tracked one without what belongs to a machine or

@@ -274,7 +274,7 @@ func (r *runner) installPulumi() {
 	plugin := filepath.Join(r.t.TempDir(), "pulumi-resource-docker")
 	here, err := workspace.Open(root)
 	require.NoError(r.t, err)
-	require.NoError(r.t, here.BuildProvider(r.t.Context(), plugin, workspace.OfficialVersion))
+	require.NoError(r.t, here.BuildProvider(plugin, workspace.OfficialVersion))
 	require.NoError(r.t, os.Symlink(filepath.Join(built, "pulumi-language-go"), filepath.Join(r.bin, "pulumi-language-go")))
 	r.env = append(r.env, "PULUMI_HOME="+filepath.Join(r.t.TempDir(), "pulumi"))
 	r.standIn("pulumi", `pulumi=`+filepath.Join(built, "pulumi")+`

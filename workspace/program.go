@@ -1,0 +1,112 @@
+package workspace
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"trading-platform/preflight"
+	"trading-platform/program"
+)
+
+// languageHost is a Pulumi language host that runs the program in this process. Pulumi's own
+// one for Go starts Go's tool, which starts the program: 0.5 s later, without an edit.
+type languageHost struct {
+	pulumirpc.UnimplementedLanguageRuntimeServer
+	root    string
+	environ []string
+}
+
+// serveProgram serves a languageHost on a loopback port until stop is called. The CLI
+// takes its address in the flag --client.
+func (w *Workspace) serveProgram(environ []string) (address string, stop func(), err error) {
+	cancel := make(chan bool)
+	server, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
+		Cancel: cancel,
+		Init: func(s *grpc.Server) error {
+			pulumirpc.RegisterLanguageRuntimeServer(s, &languageHost{root: w.Root, environ: environ})
+			return nil
+		},
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("serving the program to pulumi: %w", err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", server.Port), func() { close(cancel); <-server.Done }, nil
+}
+
+func (*languageHost) GetPluginInfo(context.Context, *emptypb.Empty) (*pulumirpc.PluginInfo, error) {
+	return &pulumirpc.PluginInfo{}, nil
+}
+
+// GetRequiredPlugins names none: the CLI finds the provider when the program registers it.
+func (*languageHost) GetRequiredPlugins(context.Context, *pulumirpc.GetRequiredPluginsRequest) (*pulumirpc.GetRequiredPluginsResponse, error) {
+	return &pulumirpc.GetRequiredPluginsResponse{}, nil
+}
+
+// Run runs the program once. To a host at --client, the CLI passes the address of its engine as the only argument.
+func (h *languageHost) Run(_ context.Context, req *pulumirpc.RunRequest) (*pulumirpc.RunResponse, error) {
+	if len(req.GetArgs()) != 1 {
+		return nil, fmt.Errorf("pulumi passed %d arguments to the program in place of its engine's address", len(req.GetArgs()))
+	}
+	config, err := json.Marshal(req.GetConfig())
+	if err != nil {
+		return nil, err
+	}
+	secret, err := json.Marshal(req.GetConfigSecretKeys())
+	if err != nil {
+		return nil, err
+	}
+	// Pulumi's own host passes the config in the environment.
+	environ := append(slices.Clone(h.environ), pulumi.EnvConfig+"="+string(config), pulumi.EnvConfigSecretKeys+"="+string(secret))
+	host := program.Host{Root: h.root, Getenv: lookup(environ), Engine: preflight.Connect, Export: program.Export}
+	var failed error
+	err = pulumi.RunErr(func(ctx *pulumi.Context) error {
+		if failed = program.Run(ctx, host); failed != nil {
+			return errors.Join(failed, ctx.Log.Error(failed.Error(), nil))
+		}
+		return nil
+	}, func(info *pulumi.RunInfo) {
+		*info = pulumi.RunInfo{
+			Project: req.GetProject(), Stack: req.GetStack(), Organization: req.GetOrganization(), RootDirectory: h.root,
+			Config: req.GetConfig(), ConfigSecretKeys: req.GetConfigSecretKeys(),
+			Parallel: req.GetParallel(), DryRun: req.GetDryRun(),
+			MonitorAddr: req.GetMonitorAddress(), EngineAddr: req.GetArgs()[0],
+		}
+	})
+	response := &pulumirpc.RunResponse{Bail: failed != nil} // then the CLI has the error already
+	if err != nil && failed == nil {
+		response.Error = err.Error()
+	}
+	return response, nil
+}
+
+// lookup returns a function like os.Getenv for an environment; the last of two variables with a name counts.
+func lookup(environ []string) func(string) string {
+	return func(name string) string {
+		for _, e := range slices.Backward(environ) {
+			if value, ok := strings.CutPrefix(e, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+}
+
+// inProcess reports whether a command of the CLI can run the program in this process: it
+// runs the program, that of this clone, and this process is built from the clone's present sources.
+func (w *Workspace) inProcess(command string, args []string) bool {
+	elsewhere := slices.ContainsFunc(args, func(a string) bool {
+		return a == "-C" || strings.HasPrefix(a, "--cwd") || strings.HasPrefix(a, "--client")
+	})
+	return w.current && (command == "up" || command == "preview") && !elsewhere && os.Chdir(w.Root) == nil
+}
