@@ -465,3 +465,24 @@ func TestNoSecretIsGeneratedIfNoneIsMissing(t *testing.T) {
 	assert.Empty(t, told)
 	assert.Empty(t, said)
 }
+
+func TestLocalStateIsReadFromItsFile(t *testing.T) {
+	w := clone(t)
+	w.Pulumi = executable(t, t.TempDir(), "echo from the CLI\n")
+	r := &run{Workspace: w, stack: "dev"}
+	export := func() string {
+		t.Helper()
+		text, err := r.export(t.Context())
+		require.NoError(t, err)
+		return strings.TrimSpace(string(text))
+	}
+	file := w.local("stacks", settings.Project, "dev.json")
+	assert.Equal(t, "from the CLI", export(), "there is no file")
+	write(t, file, `{"version":3,"checkpoint":{"stack":"dev","latest":{"resources":[]}}}`)
+	assert.Equal(t, `{"version":3,"deployment":{"resources":[]}}`, export())
+	write(t, file, `{"version":3,"checkpoint":{"stack":"dev"}}`)
+	assert.Equal(t, "from the CLI", export(), "a stack that was never up")
+	write(t, file+".gz", "compressed")
+	write(t, file, `{"version":3,"checkpoint":{"latest":{"resources":[]}}}`)
+	assert.Equal(t, "from the CLI", export(), "Pulumi compresses the state, and the file is an old one")
+}
