@@ -12,7 +12,8 @@ help: ## list the commands
 	@echo "  STACK=$(STACK) names the stack: base, dev, workers, mtls, oauth2, manual; ARGS= goes to pulumi"
 
 platform: bin/platform
-bin/platform: # it builds itself again when a source has changed
+# It builds itself again when a source has changed. An older one, which does not, is older than this file.
+bin/platform: Makefile
 	@echo "building bin/platform, once (about a minute)" >&2
 	@go build -o bin/platform ./cmd/platform
 

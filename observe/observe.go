@@ -100,6 +100,19 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 	return f, nil
 }
 
+// All reports whether all named containers of a stack match an engine's filters, with one request.
+func All(ctx context.Context, engine client.APIClient, stack string, names []string, filters client.Filters) (bool, error) {
+	found, err := engine.ContainerList(ctx, client.ContainerListOptions{Filters: filters.Add("label", plan.StackLabel+"="+stack)})
+	if err != nil {
+		return false, fmt.Errorf("asking the engine for the stack's containers: %w", err)
+	}
+	have := map[string]bool{}
+	for _, c := range found.Items {
+		have[Name(c)] = true
+	}
+	return !slices.ContainsFunc(names, func(name string) bool { return !have[name] }), nil
+}
+
 func running(c container.Summary) bool {
 	return c.State == container.StateRunning || c.State == container.StateRestarting
 }

@@ -1,6 +1,7 @@
 package preflight_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -168,4 +169,43 @@ func TestADatabaseThatASecuredStackHasUsed(t *testing.T) {
 			assert.Zero(t, left)
 		}
 	})
+}
+
+// A healthy container of the stack itself shows that its image can read the data. Its files are read only if a run would change something.
+func TestDataThatTheStackItselfServes(t *testing.T) {
+	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
+	p, _ := stackOf(t, with())
+	postgres, _ := p.Lookup("postgres")
+	labels := map[string]string{}
+	for _, l := range p.OwnLabels() {
+		labels[l.Name] = l.Value
+	}
+	for name, test := range map[string]struct {
+		config map[string]string
+		change func(c *container.Summary)
+		read   bool
+	}{
+		"as planned":        {nil, func(*container.Summary) {}, false},
+		"of another stack":  {nil, func(c *container.Summary) { c.Labels = nil }, true},
+		"not healthy":       {nil, func(c *container.Summary) { c.Status = "Up 3 seconds (unhealthy)" }, true},
+		"another image":     {nil, func(c *container.Summary) { c.ImageID = "sha256:postgres:14" }, true},
+		"another volume":    {nil, func(c *container.Summary) { c.Mounts[0].Name = "other" }, true},
+		"another password":  {map[string]string{password: "mine"}, func(*container.Summary) {}, true},
+		"another container": {nil, func(c *container.Summary) { c.Names[0] = "/trading_platform_postgres_old" }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := container.Summary{
+				ID: "c1", Names: []string{"/" + postgres.Containers[0]}, ImageID: "sha256:postgres:16", State: "running", Status: "Up 3 seconds (healthy)",
+				Labels: labels, Mounts: []container.MountPoint{{Name: pgVolume, Destination: postgres.Mounts[0].Path}},
+			}
+			test.change(&c)
+			e := &enginetest.Engine{
+				Containers: []container.Summary{c}, Images: map[string][]string{"postgres:16": {"PG_MAJOR=16"}}, Volumes: []volume.Volume{{Name: pgVolume}},
+				Env:   map[string][]string{"c1": {password + "=" + postgres.Value(password)}},
+				Files: map[string]map[string]string{pgVolume: {"PG_VERSION": "15"}, "other": {"PG_VERSION": "15"}},
+			}
+			got := slices.ContainsFunc(findings(t, e, with(test.config)), func(f fault.Fault) bool { return f.Where == "volume "+pgVolume })
+			assert.Equal(t, test.read, got, "whether it finds that the data is of another version")
+		})
+	}
 }

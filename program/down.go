@@ -23,7 +23,8 @@ func checkRunning(ctx *pulumi.Context, host Host, engine client.APIClient, root 
 	if host.Getenv(observe.ComparedVariable) != "" {
 		return nil
 	}
-	if all, err := allRunning(ctx.Context(), engine, p.Stack, last.Containers); all || err != nil {
+	running := client.Filters{}.Add("status", "running", "restarting")
+	if all, err := observe.All(ctx.Context(), engine, p.Stack, last.Containers, running); all || err != nil {
 		return err
 	}
 	export, err := host.Export(ctx.Context(), root, fmt.Sprintf("%s/%s/%s", ctx.Organization(), ctx.Project(), ctx.Stack()))
@@ -51,26 +52,6 @@ func checkRunning(ctx *pulumi.Context, host Host, engine client.APIClient, root 
 		return ctx.Log.Warn(f.What+". `make up STACK="+p.Stack+"` starts them again, which this preview does not show.", nil)
 	}
 	return fault.List{f}
-}
-
-// allRunning reports whether all named containers of a stack are running.
-func allRunning(ctx context.Context, engine client.APIClient, stack string, names []string) (bool, error) {
-	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{
-		Filters: client.Filters{}.Add("label", plan.StackLabel+"="+stack).Add("status", "running", "restarting"),
-	})
-	if err != nil {
-		return false, fmt.Errorf("asking the engine for the stack's containers: %w", err)
-	}
-	have := map[string]bool{}
-	for _, c := range containers.Items {
-		have[observe.Name(c)] = true
-	}
-	for _, name := range names {
-		if !have[name] {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // Export runs `pulumi stack export`, and returns what it prints.

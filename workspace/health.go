@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"trading-platform/fault"
+	"trading-platform/observe"
 	"trading-platform/plan"
 )
 
@@ -28,6 +29,14 @@ const (
 // awaitHealthy returns when every container of the plan is healthy. It restarts one that
 // stays unhealthy once. The error has the last output of those that do not recover.
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
+	var names []string
+	for _, s := range p.Services {
+		names = append(names, s.Containers...)
+	}
+	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
+	if all, err := observe.All(ctx, r.engine, p.Stack, names, healthy); all && err == nil {
+		return nil // as usual: the provider has waited
+	}
 	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
 	for {
 		var faults fault.List

@@ -34,6 +34,7 @@ type Engine struct {
 	Images     map[string][]string          // environment by reference
 	Files      map[string]map[string]string // by volume, the content of files by their path in it
 	Health     map[string]string            // by container ID; a container without an entry has no healthcheck
+	Env        map[string][]string          // by container ID
 	Registry   bool                         // whether it can connect to a registry
 	Broken     []string                     // paths without the API version, such as /networks, that answer with an error
 
@@ -172,7 +173,7 @@ func (e *Engine) inspectContainer(w http.ResponseWriter, id string) {
 	if health := e.Health[id]; health != "" {
 		state["Health"] = map[string]any{"Status": health}
 	}
-	answer(w, map[string]any{"Id": id, "State": state})
+	answer(w, map[string]any{"Id": id, "State": state, "Config": map[string]any{"Env": e.Env[id]}})
 }
 
 func (e *Engine) create(w http.ResponseWriter, r *http.Request) {
