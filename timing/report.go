@@ -1,98 +1,84 @@
 package timing
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/moby/moby/api/types/events"
-
-	"trading-platform/plan"
 )
 
-// Container is what a run did with one container. The zero time stands for an event that did not occur.
+// Report is where the time of one run went.
+type Report struct {
+	Start, End time.Time
+	Steps      []Span // one after the other, from Start to End
+	Containers []Container
+	Processes  []Span // what Pulumi's processes did, see ReadTraces; empty if they were not traced
+}
+
+// Container is what the run did with one container. The zero time stands for what did not happen.
 type Container struct {
 	Service, Name string
-	// Free is when the last service that it waits for became healthy, or else when the run began.
-	Free time.Time
-	// Waited for the container of this service last; empty if it waited for none that the run started.
-	WaitedFor string
+	WaitedFor     string    // the service whose health it waited for last; empty if none of them was started by the run
+	Free          time.Time // when that service became healthy, or else when the run began
 
 	Created, Started, Healthy time.Time
 }
 
-// Report is where the time of one run went.
-type Report struct {
-	Stack      string
-	Start, End time.Time
-	Steps      []Span // of platform itself, one after the other
-	Containers []Container
-	// Path names the services whose waits, one after the other, decided when the last container was healthy.
-	Path []string
-	// Spans are what Pulumi's processes recorded, see Traces.
-	Spans []Span
-}
-
-// eventGrace is how long the last events may take to arrive after the run.
-const eventGrace = 200 * time.Millisecond
-
-// Report ends the recording.
-func (r *Recorder) Report(p *plan.Plan) *Report {
-	if r.stop != nil {
-		time.Sleep(eventGrace)
-		r.stop()
-		<-r.done
-	}
-	now := time.Now()
-	r.steps[len(r.steps)-1].End = now
-	report := &Report{Stack: r.stack, Start: r.steps[0].Start, End: now, Steps: r.steps}
-	healthy := map[string]time.Time{} // by service, when its last container was
-	for _, s := range p.Services {
-		free, last := report.Start, ""
-		for _, after := range s.After {
-			if healthy[after].After(free) {
-				free, last = healthy[after], after
-			}
-		}
-		for _, name := range s.Containers {
-			e := r.events[name]
-			if e[events.ActionCreate].IsZero() {
-				continue
-			}
-			c := Container{s.Name, name, free, last, e[events.ActionCreate], e[events.ActionStart], e[events.ActionHealthStatusHealthy]}
-			report.Containers = append(report.Containers, c)
-			if c.Healthy.After(healthy[s.Name]) {
-				healthy[s.Name] = c.Healthy
-			}
-		}
-	}
-	report.Path = path(report.Containers)
-	return report
-}
-
-// path returns the services that the last healthy container waited for, the first one first.
-func path(containers []Container) (names []string) {
-	if len(containers) == 0 {
-		return nil
-	}
-	latest := slices.MaxFunc(containers, func(a, b Container) int { return a.Healthy.Compare(b.Healthy) })
-	for latest.Service != "" {
-		names = append(names, latest.Service)
-		i := slices.IndexFunc(containers, func(c Container) bool { return c.Service == latest.WaitedFor })
-		if i < 0 {
-			break
-		}
-		latest = containers[i]
+// Path names the services that decided when the last container became healthy, each one waiting for the one before.
+func (r *Report) Path() []string {
+	var names []string
+	left := r.Containers
+	for len(left) > 0 {
+		last := slices.MaxFunc(left, func(a, b Container) int { return a.Healthy.Compare(b.Healthy) })
+		names = append(names, last.Service)
+		left = slices.DeleteFunc(slices.Clone(r.Containers), func(c Container) bool { return c.Service != last.WaitedFor })
 	}
 	slices.Reverse(names)
 	return names
 }
 
-// seconds of a wait; empty if one of its ends did not occur.
+// Text writes the report as tables of seconds.
+func (r *Report) Text(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "waiting\tcreating\tstarting\tgetting healthy\thealthy at\t  container")
+	for _, c := range r.Containers {
+		after := ""
+		if c.WaitedFor != "" {
+			after = ", after " + c.WaitedFor
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t  %s%s\n", seconds(r.Start, c.Free), seconds(c.Free, c.Created),
+			seconds(c.Created, c.Started), seconds(c.Started, c.Healthy), seconds(r.Start, c.Healthy), c.Name, after)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if path := r.Path(); len(path) > 0 {
+		fmt.Fprintln(out, "The last container to become healthy waited for these, one after the other:", strings.Join(path, ", "))
+	}
+	for _, s := range append(slices.Clone(r.Steps), Span{Name: "altogether", Start: r.Start, End: r.End}) {
+		fmt.Fprintf(out, "%7s  %s\n", seconds(s.Start, s.End), s.Name)
+	}
+	calls, took := map[string]int{}, map[string]time.Duration{}
+	for _, s := range r.Processes {
+		name := s.Of + ": " + s.Name
+		calls[name]++
+		took[name] += s.End.Sub(s.Start)
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(took), func(a, b string) int { return int(took[b] - took[a]) }) {
+		if took[name] >= 10*time.Millisecond {
+			fmt.Fprintf(out, "%7.2f  in %d × %s\n", took[name].Seconds(), calls[name], name)
+		}
+	}
+	return nil
+}
+
+// seconds is the time from one event to another; empty if one of them did not occur.
 func seconds(from, to time.Time) string {
 	if from.IsZero() || to.IsZero() {
 		return ""
@@ -100,61 +86,78 @@ func seconds(from, to time.Time) string {
 	return fmt.Sprintf("%.2f", max(0, to.Sub(from).Seconds()))
 }
 
-// Text writes the report as a table of seconds.
-func (r *Report) Text(w io.Writer) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "CONTAINER\tWAITED\tCREATED\tSTARTED\tHEALTHY\tAT\t FOR")
+// lanes returns all spans of the report by lane. Spans of one lane do not overlap.
+func (r *Report) lanes() (names []string, lanes map[string][]Span) {
+	spans := slices.Clone(r.Steps)
 	for _, c := range r.Containers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t %s\n", c.Name, seconds(r.Start, c.Free), seconds(c.Free, c.Created),
-			seconds(c.Created, c.Started), seconds(c.Started, c.Healthy), seconds(r.Start, c.Healthy), c.WaitedFor)
+		spans = append(spans, Span{c.Name, "waiting", r.Start, c.Free}, Span{c.Name, "creating", c.Free, c.Created},
+			Span{c.Name, "starting", c.Created, c.Started}, Span{c.Name, "getting healthy", c.Started, c.Healthy})
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	if len(r.Path) > 0 {
-		fmt.Fprintln(w, "the longest wait:", strings.Join(r.Path, " → "))
-	}
-	for _, s := range r.Steps {
-		fmt.Fprintf(w, "%s: %s\n", s.Name, seconds(s.Start, s.End))
-	}
-	_, err := fmt.Fprintf(w, "altogether: %s s\n", seconds(r.Start, r.End))
-	return err
-}
-
-// Spans returns the whole report as spans.
-func (r *Report) all() []Span {
-	spans := slices.Concat(r.Steps, r.Spans)
-	for _, c := range r.Containers {
-		for _, s := range []Span{
-			{c.Name, "wait", r.Start, c.Free}, {c.Name, "create", c.Free, c.Created},
-			{c.Name, "start", c.Created, c.Started}, {c.Name, "become healthy", c.Started, c.Healthy},
-		} {
-			if s.End.After(s.Start) {
-				spans = append(spans, s)
-			}
+	lanes = map[string][]Span{}
+	for _, s := range append(spans, r.Processes...) {
+		lane := s.Of
+		for n := 2; len(lanes[lane]) > 0 && lanes[lane][len(lanes[lane])-1].End.After(s.Start); n++ {
+			lane = fmt.Sprintf("%s %d", s.Of, n)
 		}
+		if s.Start.IsZero() || !s.End.After(s.Start) {
+			continue
+		}
+		if lanes[lane] == nil {
+			names = append(names, lane)
+		}
+		lanes[lane] = append(lanes[lane], s)
 	}
-	return spans
+	return names, lanes
 }
 
-// Chrome writes the report in the Trace Event Format, which chrome://tracing and https://ui.perfetto.dev open.
-func (r *Report) Chrome(w io.Writer) error {
+// Chrome writes the report in Chrome's Trace Event Format, which https://ui.perfetto.dev shows.
+func (r *Report) Chrome(out io.Writer) error {
 	type event struct {
-		Name  string         `json:"name"`
-		Phase string         `json:"ph"`
-		Start int64          `json:"ts"` // in microseconds, as the duration
-		Took  int64          `json:"dur"`
-		PID   int            `json:"pid"`
-		TID   int            `json:"tid"`
-		Args  map[string]any `json:"args,omitempty"`
+		Name  string            `json:"name"`
+		Phase string            `json:"ph"`
+		Start int64             `json:"ts"` // in microseconds, as the duration
+		Took  int64             `json:"dur"`
+		PID   int               `json:"pid"`
+		TID   int               `json:"tid"`
+		Args  map[string]string `json:"args,omitempty"`
 	}
-	events, threads := []event{}, map[string]int{}
-	for _, s := range r.all() {
-		if _, known := threads[s.Of]; !known {
-			threads[s.Of] = len(threads) + 1
-			events = append(events, event{Name: "thread_name", Phase: "M", PID: 1, TID: threads[s.Of], Args: map[string]any{"name": s.Of}})
+	var events []event
+	names, lanes := r.lanes()
+	for i, name := range names {
+		events = append(events, event{Name: "thread_name", Phase: "M", PID: 1, TID: i + 1, Args: map[string]string{"name": name}})
+		for _, s := range lanes[name] {
+			events = append(events, event{Name: s.Name, Phase: "X", Start: s.Start.UnixMicro(), Took: s.End.Sub(s.Start).Microseconds(), PID: 1, TID: i + 1})
 		}
-		events = append(events, event{Name: s.Name, Phase: "X", Start: s.Start.UnixMicro(), Took: s.End.Sub(s.Start).Microseconds(), PID: 1, TID: threads[s.Of]})
 	}
-	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
+	return json.NewEncoder(out).Encode(map[string]any{"traceEvents": events})
+}
+
+// colors of what the picture shows.
+var colors = map[string]string{"waiting": "#d0d7de", "creating": "#4493f8", "starting": "#a371f7", "getting healthy": "#3fb950"}
+
+// Picture writes the steps and the containers as an SVG picture, a row for each.
+func (r *Report) Picture(out io.Writer) error {
+	const left, width, row = 260, 700, 20
+	names, lanes := (&Report{Start: r.Start, End: r.End, Steps: r.Steps, Containers: r.Containers}).lanes()
+	at := func(t time.Time) float64 { return left + width*float64(t.Sub(r.Start))/float64(r.End.Sub(r.Start)) }
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`, left+width+20, row*(len(names)+2))
+	fmt.Fprintf(&b, "\n"+`<rect width="100%%" height="100%%" fill="#fff"/>`+"\n")
+	for i, name := range names {
+		y := row * (i + 1)
+		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-8, y+13, html.EscapeString(name))
+		for _, s := range lanes[name] {
+			fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s" stroke="#fff"><title>%s, %s s</title></rect>`+"\n",
+				at(s.Start), y+2, at(s.End)-at(s.Start), row-4, cmp.Or(colors[s.Name], "#8c959f"), html.EscapeString(s.Name), seconds(s.Start, s.End))
+		}
+	}
+	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s s</text>`+"\n", left+width, row*(len(names)+1)+14, seconds(r.Start, r.End))
+	x := left
+	for _, name := range []string{"waiting", "creating", "starting", "getting healthy"} {
+		fmt.Fprintf(&b, `<text x="%d" y="14" fill="%s">■</text><text x="%d" y="14">%s</text>`+"\n", x, colors[name], x+14, name)
+		x += 30 + 8*len(name)
+	}
+	b.WriteString("</svg>\n")
+	_, err := io.WriteString(out, b.String())
+	return err
 }

@@ -23,7 +23,7 @@ import (
 // one for Go starts Go's tool, which starts the program: 0.5 s later, without an edit.
 type languageHost struct {
 	pulumirpc.UnimplementedLanguageRuntimeServer
-	root    string
+	w       *Workspace
 	environ []string
 }
 
@@ -34,7 +34,7 @@ func (w *Workspace) serveProgram(environ []string) (address string, stop func(),
 	server, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
 		Cancel: cancel,
 		Init: func(s *grpc.Server) error {
-			pulumirpc.RegisterLanguageRuntimeServer(s, &languageHost{root: w.Root, environ: environ})
+			pulumirpc.RegisterLanguageRuntimeServer(s, &languageHost{w: w, environ: environ})
 			return nil
 		},
 	})
@@ -68,16 +68,19 @@ func (h *languageHost) Run(_ context.Context, req *pulumirpc.RunRequest) (*pulum
 	}
 	// Pulumi's own host passes the config in the environment.
 	environ := append(slices.Clone(h.environ), pulumi.EnvConfig+"="+string(config), pulumi.EnvConfigSecretKeys+"="+string(secret))
-	host := program.Host{Root: h.root, Getenv: lookup(environ), Engine: preflight.Connect, Export: program.Export}
+	host := program.Host{Root: h.w.Root, Getenv: lookup(environ), Engine: preflight.Connect, Export: program.Export}
 	var failed error
 	err = pulumi.RunErr(func(ctx *pulumi.Context) error {
-		if failed = program.Run(ctx, host); failed != nil {
+		h.w.recorder.Step("running the program")
+		failed = program.Run(ctx, host)
+		h.w.recorder.Step("Pulumi's engine, the provider and Docker")
+		if failed != nil {
 			return errors.Join(failed, ctx.Log.Error(failed.Error(), nil))
 		}
 		return nil
 	}, func(info *pulumi.RunInfo) {
 		*info = pulumi.RunInfo{
-			Project: req.GetProject(), Stack: req.GetStack(), Organization: req.GetOrganization(), RootDirectory: h.root,
+			Project: req.GetProject(), Stack: req.GetStack(), Organization: req.GetOrganization(), RootDirectory: h.w.Root,
 			Config: req.GetConfig(), ConfigSecretKeys: req.GetConfigSecretKeys(),
 			Parallel: req.GetParallel(), DryRun: req.GetDryRun(),
 			MonitorAddr: req.GetMonitorAddress(), EngineAddr: req.GetArgs()[0],

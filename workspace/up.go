@@ -1,11 +1,14 @@
 package workspace
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +21,7 @@ import (
 	"trading-platform/plan"
 	"trading-platform/preflight"
 	"trading-platform/settings"
+	"trading-platform/timing"
 )
 
 // Up brings a stack up. When it returns nil, every service is healthy.
@@ -41,12 +45,52 @@ func (w *Workspace) Refresh(ctx context.Context, stack string, args []string, sa
 }
 
 func (w *Workspace) prepared(ctx context.Context, stack string, args []string, say func(string)) error {
+	if w.Timing != "" {
+		w.recorder = &timing.Recorder{}
+	}
+	w.recorder.Step("preparing the stack")
 	r, err := w.prepare(ctx, stack, InitOptions{}, say)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = r.engine.Close() }()
-	return r.runPulumi(ctx, args[0], append(args, "-s", stack))
+	if w.recorder == nil {
+		return r.runPulumi(ctx, args[0], append(args, "-s", stack))
+	}
+	w.recorder.Watch(ctx, r.engine, stack)
+	args, traces := r.traced(ctx, append(args, "-s", stack))
+	return errors.Join(r.runPulumi(ctx, args[0], args), r.writeTiming(traces))
+}
+
+// traced adds the flag with which the CLI traces its processes. CLIs from before 2026 do not have it.
+func (r *run) traced(ctx context.Context, args []string) (with []string, path string) {
+	if r.runCLI(ctx, nil, "version", "--otel-traces=") != nil {
+		return args, ""
+	}
+	path = filepath.Join(r.Timing, "pulumi.json")
+	return append(args, "--otel-traces=file://"+path), path
+}
+
+// writeTiming writes the report of the run that has just ended, also if it has failed.
+func (r *run) writeTiming(traces string) error {
+	p, err := r.plan(r.stack)
+	if err != nil || p == nil {
+		return err
+	}
+	report := r.recorder.Report(p)
+	if traces != "" {
+		if report.Processes, err = timing.ReadTraces(traces); err != nil {
+			return err
+		}
+	}
+	for name, write := range map[string]func(io.Writer) error{"report.txt": report.Text, "trace.json": report.Chrome, "timing.svg": report.Picture} {
+		var text bytes.Buffer
+		if err := errors.Join(write(&text), os.WriteFile(filepath.Join(r.Timing, name), text.Bytes(), 0o600)); err != nil {
+			return err
+		}
+	}
+	r.say("where the time went: report.txt, timing.svg and trace.json, which https://ui.perfetto.dev shows, in " + r.Timing)
+	return report.Text(os.Stdout)
 }
 
 // unlockedWindow is how long an object that is not in the state may belong to an active
@@ -130,6 +174,7 @@ func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) 
 // corrects differences between the engine and the state; after an up, it waits until
 // every service is healthy.
 func (r *run) runPulumi(ctx context.Context, command string, args []string) error {
+	r.recorder.Step("comparing the engine with the state")
 	p, err := r.plan(r.stack)
 	if err != nil {
 		return err
@@ -164,6 +209,7 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 	if command != "up" || p == nil {
 		return nil
 	}
+	r.recorder.Step("checking health")
 	return r.awaitHealthy(ctx, p)
 }
 
@@ -285,6 +331,7 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // receives Ctrl-C itself, and a second interrupt would make it lose its state; in all
 // other cases the signal is passed on, and the CLI shuts down.
 func (w *Workspace) foreground(ctx context.Context, command string, args []string, env ...string) error {
+	w.recorder.Step("starting pulumi")
 	environ := slices.Concat(w.Environ(), []string{observe.ComparedVariable + "=true"}, env)
 	dir, err := os.Getwd()
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"trading-platform/fault"
 	"trading-platform/stack"
+	"trading-platform/timing"
 )
 
 // Workspace is one clone's view of the machine.
@@ -36,6 +37,9 @@ type Workspace struct {
 	Pulumi string
 	// Installed says that the user has installed the CLI; otherwise `make` has built it.
 	Installed bool
+	// Timing is the folder that an up writes its timing report to; empty for none.
+	Timing   string
+	recorder *timing.Recorder
 	// current says that this process was built from the present sources of the clone; see Renew.
 	current bool
 }

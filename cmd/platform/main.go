@@ -63,7 +63,7 @@ func root() *cobra.Command {
 		cmd.Version = info.Main.Version
 	}
 	cmd.AddCommand(
-		pulumiStep("up", "Bring a stack up; exit code 0 means that every service is healthy", (*workspace.Workspace).Up),
+		upCommand(),
 		pulumiStep("down", "Take a stack down; its volumes and their data stay", (*workspace.Workspace).Down),
 		pulumiStep("preview", "Show what an up would change", (*workspace.Workspace).Preview),
 		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Refresh),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/moby/moby/client"
@@ -23,6 +24,24 @@ func pulumiStep(use, short string, step func(w *workspace.Workspace, ctx context
 	return stackCommand(&cobra.Command{Use: use + " [flags] [-- arguments for pulumi]", Short: short}, func(t target, args []string) error {
 		return step(t.Workspace, t.cmd.Context(), t.stack, args, say)
 	})
+}
+
+func upCommand() *cobra.Command {
+	timing := ""
+	cmd := pulumiStep("up", "Bring a stack up; exit code 0 means that every service is healthy",
+		func(w *workspace.Workspace, ctx context.Context, stack string, args []string, say func(string)) (err error) {
+			if timing != "" {
+				if w.Timing, err = filepath.Abs(timing); err != nil {
+					return err
+				}
+				if err := os.MkdirAll(timing, 0o750); err != nil {
+					return err
+				}
+			}
+			return w.Up(ctx, stack, args, say)
+		})
+	cmd.Flags().StringVar(&timing, "timing", "", "print where the time went, and write it to this folder, also as a picture and as a trace for Chrome")
+	return cmd
 }
 
 func initCommand() *cobra.Command {
