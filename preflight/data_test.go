@@ -173,7 +173,7 @@ func TestADatabaseThatASecuredStackHasUsed(t *testing.T) {
 
 // A healthy container of the stack itself shows that its image can read the data. Its files are read only if a run would change something.
 func TestDataThatTheStackItselfServes(t *testing.T) {
-	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
+	const password = "POSTGRES_PASSWORD"
 	p, _ := stackOf(t, with())
 	postgres, _ := p.Lookup("postgres")
 	labels := map[string]string{}

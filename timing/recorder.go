@@ -59,7 +59,9 @@ func (r *Recorder) Watch(ctx context.Context, engine client.APIClient, stack str
 			select {
 			case m := <-stream.Messages:
 				r.add(m)
-			case <-stream.Err: // also when ctx is done
+			case <-ctx.Done():
+				return
+			case <-stream.Err: //nolint:errcheck // the report then has what came before
 				return
 			}
 		}

@@ -18,7 +18,7 @@ var noSources = []string{"apps", "bin", "docs", "test", "tools"}
 // newestSource returns the time at which a source of the clone's programs was last changed,
 // added or removed. A folder's own time changes when one of its files is removed.
 func newestSource(root string) (newest time.Time, err error) {
-	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error { //nolint:gosec // the user's own clone
 		if err != nil {
 			return err
 		}
@@ -52,17 +52,17 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 	if err != nil {
 		return false, err
 	}
-	if info, err := os.Stat(binary); err == nil && !info.ModTime().Before(newest) {
+	if info, err := os.Stat(binary); err == nil && !info.ModTime().Before(newest) { //nolint:gosec // the user's own clone
 		return false, nil
 	}
-	made := fmt.Sprintf("%s.%d", binary, os.Getpid()) // another run can use or build the binary at the same time
-	cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", made, pkg})...)
+	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                // another run can use or build the binary at the same time
+	cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
 	cmd.Dir = w.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
 	// A source can be dated in the future, or be saved during the build; then it must be newer.
-	return true, errors.Join(os.Chtimes(made, newest, newest), os.Rename(made, binary))
+	return true, errors.Join(os.Chtimes(made, newest, newest), os.Rename(made, binary)) //nolint:gosec // the user's own clone
 }
 
 // Renew makes sure that the clone's bin/platform runs from the clone's present sources: if
@@ -74,11 +74,10 @@ func (w *Workspace) Renew() error {
 	if err != nil {
 		return err
 	}
-	if running, err = filepath.EvalSymlinks(running); err != nil {
-		return nil // the binary was removed while it runs
-	}
-	if there, err := filepath.EvalSymlinks(own); err != nil || there != running {
-		return nil
+	there, err1 := os.Stat(own)    //nolint:gosec // the user's own clone
+	this, err2 := os.Stat(running) // it fails if the binary was replaced while it runs
+	if err1 != nil || err2 != nil || !os.SameFile(there, this) {
+		return nil //nolint:nilerr // it is not the clone's own
 	}
 	built, err := w.build(own, "./cmd/platform")
 	if err != nil {

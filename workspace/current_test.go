@@ -84,7 +84,7 @@ func TestAProgramThatIsOlderThanItsCloneRenewsItself(t *testing.T) {
 		text, err := os.ReadFile(test)
 		require.NoError(t, err)
 		require.NoError(t, os.MkdirAll(filepath.Dir(binary), 0o700))
-		require.NoError(t, os.WriteFile(binary, text, 0o700)) //nolint:gosec // a program
+		require.NoError(t, os.WriteFile(binary, text, 0o700))
 		require.NoError(t, os.Chtimes(binary, at, at))
 		cmd := exec.Command(binary)
 		cmd.Env = append(os.Environ(), cloneVariable+"="+w.Root)

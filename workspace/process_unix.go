@@ -10,7 +10,9 @@ import (
 )
 
 // replaceProcess replaces this process by a program. It returns only if that fails.
-func replaceProcess(path string, args, env []string) error { return syscall.Exec(path, args, env) }
+func replaceProcess(path string, args, env []string) error {
+	return syscall.Exec(path, args, env) //nolint:gosec // the user's own programs and arguments
+}
 
 // ownGroup puts a command into a new process group, so that signals to this process's group do not reach it.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }

@@ -41,7 +41,11 @@ func (w *Workspace) serveProgram(environ []string) (address string, stop func(),
 	if err != nil {
 		return "", nil, fmt.Errorf("serving the program to pulumi: %w", err)
 	}
-	return fmt.Sprintf("127.0.0.1:%d", server.Port), func() { close(cancel); <-server.Done }, nil
+	stop = func() {
+		close(cancel)
+		<-server.Done //nolint:errcheck // the run is over
+	}
+	return fmt.Sprintf("127.0.0.1:%d", server.Port), stop, nil
 }
 
 func (*languageHost) GetPluginInfo(context.Context, *emptypb.Empty) (*pulumirpc.PluginInfo, error) {

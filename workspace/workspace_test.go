@@ -479,7 +479,7 @@ func TestLocalStateIsReadFromItsFile(t *testing.T) {
 	file := w.local("stacks", settings.Project, "dev.json")
 	assert.Equal(t, "from the CLI", export(), "there is no file")
 	write(t, file, `{"version":3,"checkpoint":{"stack":"dev","latest":{"resources":[]}}}`)
-	assert.Equal(t, `{"version":3,"deployment":{"resources":[]}}`, export())
+	assert.JSONEq(t, `{"version":3,"deployment":{"resources":[]}}`, export())
 	write(t, file, `{"version":3,"checkpoint":{"stack":"dev"}}`)
 	assert.Equal(t, "from the CLI", export(), "a stack that was never up")
 	write(t, file+".gz", "compressed")
