@@ -132,8 +132,12 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	out.DependsOn = types.DependsOnConfig{}
 	for _, name := range s.After {
 		after, _ := e.plan.Lookup(name)
+		condition := types.ServiceConditionHealthy
+		if slices.Equal(after.Probe.Test, []string{"NONE"}) { // only in a benchmark: every service of the catalog has a probe
+			condition = types.ServiceConditionStarted
+		}
 		for _, container := range after.Containers {
-			out.DependsOn[e.key(container)] = types.ServiceDependency{Condition: types.ServiceConditionHealthy, Required: true}
+			out.DependsOn[e.key(container)] = types.ServiceDependency{Condition: condition, Required: true}
 		}
 	}
 	out.HealthCheck = probe(s.Probe)
