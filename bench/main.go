@@ -347,7 +347,7 @@ func (h *harness) check(ctx context.Context, s *side, step string, before map[st
 // watch measures what the running stack costs, and when it notices a failure.
 func (h *harness) watch(ctx context.Context, s *side, r *report) error {
 	time.Sleep(20 * time.Second) // so that the services have settled
-	inside, around, err := steady(ctx, h.engine, s.prefix, time.Minute)
+	inside, around, err := steady(ctx, h.engine, s.prefix)
 	if err != nil {
 		return err
 	}

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +39,11 @@ func measure(cmd *exec.Cmd) (c cost, err error) {
 	go func() {
 		most := 0.0
 		for {
-			most = max(most, descendantsMemory())
+			sum := 0.0
+			for _, p := range below(os.Getpid())[1:] {
+				sum += p.memory
+			}
+			most = max(most, sum)
 			select {
 			case <-stop:
 				sampled <- most
@@ -97,18 +100,20 @@ func processes() (all []process) {
 	return all
 }
 
-func descendantsMemory() (sum float64) {
-	below := []int{os.Getpid()}
+// below returns these processes with all that they started.
+func below(pids ...int) (found []process) {
 	all := processes()
-	for i := 0; i < len(below); i++ {
+	for i := 0; i < len(pids); i++ {
 		for _, p := range all {
-			if p.parent == below[i] {
-				below = append(below, p.pid)
-				sum += p.memory
+			if p.pid == pids[i] {
+				found = append(found, p)
+			}
+			if p.parent == pids[i] && !slices.Contains(pids, p.pid) {
+				pids = append(pids, p.pid)
 			}
 		}
 	}
-	return sum
+	return found
 }
 
 func engineCPU() (sum float64) {
@@ -120,56 +125,35 @@ func engineCPU() (sum float64) {
 	return sum
 }
 
-// steady returns the CPU that a running stack uses: of its containers with their probes, and of the engine
-// and the shims of its containers, both as a share of one core.
-func steady(ctx context.Context, engine *client.Client, prefix string, over time.Duration) (containers, around float64, err error) {
-	inside, outside, err := stackCPU(ctx, engine, prefix)
-	if err != nil {
-		return 0, 0, err
+// stackCPU returns the CPU seconds of a stack's containers so far, with those of their shims, which have started every probe.
+func stackCPU(ctx context.Context, engine *client.Client, prefix string) (sum float64, err error) {
+	all, err := containersOf(ctx, engine, prefix)
+	var shims []int
+	for _, p := range processes() {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+		if slices.ContainsFunc(all, func(c container.Summary) bool {
+			return strings.HasPrefix(p.name, "containerd-shim") && bytes.Contains(line, []byte(c.ID))
+		}) {
+			shims = append(shims, p.pid)
+		}
 	}
-	time.Sleep(over)
-	insideNow, outsideNow, err := stackCPU(ctx, engine, prefix)
-	return (insideNow - inside) / over.Seconds(), (outsideNow - outside) / over.Seconds(), err
+	for _, p := range below(shims...) {
+		sum += p.cpu
+	}
+	return sum, err
 }
 
-func stackCPU(ctx context.Context, engine *client.Client, prefix string) (inside, outside float64, err error) {
-	all, err := containersOf(ctx, engine, prefix)
+// steady returns the CPU that a running stack uses over a minute, in shares of one core: its containers and
+// their probes, and the engine.
+func steady(ctx context.Context, engine *client.Client, prefix string) (stack, around float64, err error) {
+	before, err := stackCPU(ctx, engine, prefix)
+	engineBefore := engineCPU()
 	if err != nil {
 		return 0, 0, err
 	}
-	var ids []string
-	for _, c := range all {
-		ids = append(ids, c.ID)
-		answer, err := engine.ContainerStats(ctx, c.ID, client.ContainerStatsOptions{})
-		if err != nil {
-			return 0, 0, err
-		}
-		var stats struct {
-			CPU struct {
-				Usage struct {
-					Total float64 `json:"total_usage"` // nanoseconds
-				} `json:"cpu_usage"`
-			} `json:"cpu_stats"`
-		}
-		text, err := io.ReadAll(answer.Body)
-		_ = answer.Body.Close()
-		if err == nil {
-			err = json.Unmarshal(text, &stats)
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-		inside += stats.CPU.Usage.Total / 1e9
-	}
-	for _, p := range processes() {
-		if strings.HasPrefix(p.name, "containerd-shim") {
-			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
-			if slices.ContainsFunc(ids, func(id string) bool { return bytes.Contains(line, []byte(id)) }) {
-				outside += p.cpu
-			}
-		}
-	}
-	return inside, outside + engineCPU(), nil
+	time.Sleep(time.Minute)
+	now, err := stackCPU(ctx, engine, prefix)
+	return (now - before) / 60, (engineCPU() - engineBefore) / 60, err
 }
 
 // noticed breaks two services, and returns how many seconds later the engine calls each unhealthy: one
