@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -33,7 +34,8 @@ var (
 	sideNames  = flag.String("sides", "ours,v5.6.0-old,v5.6.0,v2.40.3-old,floor", "ours, floor, or a version of Compose; -old for the probe timings of the old stack")
 	rounds     = flag.Int("rounds", 5, "rounds after the warm-up round")
 	steadyOf   = flag.String("steady", "ours,v5.6.0-old", "sides whose running stack is watched as well, for its CPU and for when it notices a failure")
-	service    = flag.String("service", "signal_service", "the service whose variable and image are changed")
+	service    = flag.String("service", "signal_service", "the service whose variable is changed")
+	ofImage    = flag.String("image", "prometheus", "the service whose image is changed; not one that the reference app plays")
 	portOffset = flag.Int("port-offset", 17000, "added to each host port")
 	subnet     = flag.String("subnet", "10.213.0.0/24", "of the network with fixed addresses")
 	out        = flag.String("o", "docs/performance", "where <o>.md, <o>.svg and <o>.txt are written")
@@ -43,7 +45,7 @@ var (
 var steps = []string{"cold up", "up, nothing to do", "preview", "one variable changed", "one image changed", "down"}
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	run := bench
 	if len(os.Args) == 4 && os.Args[1] == "floor" {
@@ -62,15 +64,14 @@ type side struct {
 	up, preview  []string // command lines
 	down         []string
 	file         string // what Compose or the floor reads; empty for ours
-	write        func(*plan.Plan, *os.File) error
-	old          bool // with the probe timings of the old stack
+	old          bool   // with the probe timings of the old stack
 }
 
 type harness struct {
 	root, dir string // the clone, and a temporary folder with Pulumi's state
 	engine    *client.Client
 	env       []string
-	app       string    // the reference to the image of *service, which the steps tag anew
+	app       string    // the reference to the image of *ofImage, which the steps tag anew
 	images    [2]string // its image, and another one
 }
 
@@ -120,7 +121,7 @@ func bench(ctx context.Context) (err error) {
 // prepare creates a copy of the stack in a state of its own, with everything that `platform up` builds once.
 func (h *harness) prepare(ctx context.Context) error {
 	h.env = append(os.Environ(), "PULUMI_HOME="+filepath.Join(h.dir, "home"), "PULUMI_BACKEND_URL=file://"+h.dir)
-	h.app = "bench/" + *service + ":local"
+	h.app = "bench/" + *ofImage + ":local"
 	if err := h.platform(ctx, "init", "-s", *stackName); err != nil {
 		return err
 	}
@@ -128,9 +129,9 @@ func (h *harness) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, ok := p.Lookup(*service)
+	s, ok := p.Lookup(*ofImage)
 	if !ok || s.Image.Reference == "" {
-		return fmt.Errorf("stack %s has no service %s with an image of its own. Fix: name another with -service", *stackName, *service)
+		return fmt.Errorf("stack %s has no service %s with an image of its own. Fix: name another with -image", *stackName, *ofImage)
 	}
 	// The second image differs in a label only.
 	made, err := h.engine.ContainerCreate(ctx, client.ContainerCreateOptions{Name: "bench-image", Config: &container.Config{Image: s.Image.Reference}})
@@ -144,7 +145,7 @@ func (h *harness) prepare(ctx context.Context) error {
 	}
 	h.images = [2]string{s.Image.Reference, image.ID}
 	for key, value := range map[string]string{
-		"namePrefix": "bench-ours", "portOffset": fmt.Sprint(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*", "images." + *service: h.app,
+		"namePrefix": "bench-ours", "portOffset": fmt.Sprint(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*", "images." + *ofImage: h.app,
 	} {
 		if err := h.config(ctx, "set", key, value); err != nil {
 			return err
@@ -199,7 +200,6 @@ func (h *harness) side(ctx context.Context, name string) (*side, error) {
 			return nil, err
 		}
 		s.up, s.preview, s.down = []string{self, "floor", "up", s.file}, []string{self, "floor", "preview", s.file}, []string{self, "floor", "down", s.file}
-		s.write = func(p *plan.Plan, f *os.File) error { return gob.NewEncoder(f).Encode(p) }
 	case semver.IsValid(version):
 		c, err := composeBinary(ctx, version)
 		if err != nil {
@@ -209,7 +209,6 @@ func (h *harness) side(ctx context.Context, name string) (*side, error) {
 			return append([]string{c, "--progress", "quiet", "-f", s.file}, words...)
 		}
 		s.up, s.preview, s.down = line("up", "-d", "--wait"), line("--dry-run", "up", "-d"), line("down")
-		s.write = func(p *plan.Plan, f *os.File) error { return compose.Write(p, f) }
 	default:
 		return nil, fmt.Errorf("%s is neither ours, nor floor, nor a version of Compose such as v5.6.0", name)
 	}
@@ -246,7 +245,11 @@ func (h *harness) set(ctx context.Context, s *side, changed bool) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.write(p, f), f.Close())
+	defer f.Close()
+	if s.name == "floor" {
+		return gob.NewEncoder(f).Encode(p)
+	}
+	return compose.Write(p, f)
 }
 
 // oldProbe gives a probe the timing that the service had in the Compose file that this program replaces. There

@@ -39,11 +39,7 @@ func measure(cmd *exec.Cmd) (c cost, err error) {
 	go func() {
 		most := 0.0
 		for {
-			sum := 0.0
-			for _, p := range below(os.Getpid())[1:] {
-				sum += p.memory
-			}
-			most = max(most, sum)
+			most = max(most, sum(below(os.Getpid())[1:], memory))
 			select {
 			case <-stop:
 				sampled <- most
@@ -75,72 +71,85 @@ func reaped() float64 {
 
 // process is what /proc/<pid>/stat says: see proc_pid_stat(5).
 type process struct {
-	pid, parent int
-	name        string
-	cpu         float64 // seconds, with those of its children that have ended
-	memory      float64 // resident bytes
+	name   string
+	parent int
+	cpu    float64 // seconds, with those of its children that have ended
+	memory float64 // resident bytes
 }
 
-func processes() (all []process) {
-	files, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		name, rest, ok := strings.Cut(string(text), ") ")
-		if err != nil || !ok {
-			continue // it has ended
-		}
-		id, name, _ := strings.Cut(name, " (")
-		fields := strings.Fields(rest)
-		number := func(i int) float64 { n, _ := strconv.ParseFloat(fields[i-3], 64); return n } // the manual counts from 1
-		const ticks = 100                                                                       // a second, on every Linux that Go runs on
-		pid, _ := strconv.Atoi(id)
-		all = append(all, process{pid, int(number(4)), name,
-			(number(14) + number(15) + number(16) + number(17)) / ticks, number(24) * float64(os.Getpagesize())})
+// look returns a process. It is zero if the process has ended.
+func look(pid int) (p process) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	name, rest, ok := strings.Cut(string(text), ") ")
+	if !ok {
+		return p
 	}
-	return all
+	fields := strings.Fields(rest)
+	number := func(i int) float64 { n, _ := strconv.ParseFloat(fields[i-3], 64); return n } // the manual counts from 1
+	_, p.name, _ = strings.Cut(name, " (")
+	p.parent, p.memory = int(number(4)), number(24)*float64(os.Getpagesize())
+	p.cpu = (number(14) + number(15) + number(16) + number(17)) / 100 // ticks a second, on every Linux that Go runs on
+	return p
 }
 
 // below returns these processes with all that they started.
-func below(pids ...int) (found []process) {
-	all := processes()
+func below(pids ...int) []int {
 	for i := 0; i < len(pids); i++ {
-		for _, p := range all {
-			if p.pid == pids[i] {
-				found = append(found, p)
-			}
-			if p.parent == pids[i] && !slices.Contains(pids, p.pid) {
-				pids = append(pids, p.pid)
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
+		for _, file := range files {
+			text, _ := os.ReadFile(file)
+			for _, field := range strings.Fields(string(text)) {
+				pid, _ := strconv.Atoi(field)
+				pids = append(pids, pid)
 			}
 		}
 	}
-	return found
+	return pids
 }
 
-func engineCPU() (sum float64) {
-	for _, p := range processes() {
-		if p.name == "dockerd" || p.name == "containerd" {
-			sum += p.cpu
+func sum(pids []int, of func(process) float64) (total float64) {
+	for _, pid := range pids {
+		total += of(look(pid))
+	}
+	return total
+}
+
+func cpu(p process) float64    { return p.cpu }
+func memory(p process) float64 { return p.memory }
+
+// named returns the processes of this name.
+func named(name string) (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, file := range files {
+		if text, _ := os.ReadFile(file); strings.TrimSpace(string(text)) == name {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			pids = append(pids, pid)
 		}
 	}
-	return sum
+	return pids
+}
+
+// engineCPU is about the engine of this host that has Docker's own pid file. Its containerd is its child, or a service.
+func engineCPU() float64 {
+	text, _ := os.ReadFile("/var/run/docker.pid")
+	dockerd, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return sum(slices.DeleteFunc(append(named("containerd"), dockerd), func(pid int) bool {
+		parent := look(pid).parent
+		return pid != dockerd && parent != dockerd && parent != 1
+	}), cpu)
 }
 
 // stackCPU returns the CPU seconds of a stack's containers so far, with those of their shims, which have started every probe.
-func stackCPU(ctx context.Context, engine *client.Client, prefix string) (sum float64, err error) {
+func stackCPU(ctx context.Context, engine *client.Client, prefix string) (float64, error) {
 	all, err := containersOf(ctx, engine, prefix)
 	var shims []int
-	for _, p := range processes() {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
-		if slices.ContainsFunc(all, func(c container.Summary) bool {
-			return strings.HasPrefix(p.name, "containerd-shim") && bytes.Contains(line, []byte(c.ID))
-		}) {
-			shims = append(shims, p.pid)
+	for _, pid := range named("containerd-shim") {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if slices.ContainsFunc(all, func(c container.Summary) bool { return bytes.Contains(line, []byte(c.ID)) }) {
+			shims = append(shims, pid)
 		}
 	}
-	for _, p := range below(shims...) {
-		sum += p.cpu
-	}
-	return sum, err
+	return sum(below(shims...), cpu), err
 }
 
 // steady returns the CPU that a running stack uses over a minute, in shares of one core: its containers and

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,8 +44,14 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestBelowFindsChildren(t *testing.T) {
-	assert.Equal(t, os.Getpid(), below(os.Getpid())[0].pid)
-	assert.Positive(t, below(os.Getpid())[0].memory)
-	assert.Greater(t, len(below(1)), 1)
+func TestProcesses(t *testing.T) {
+	me := os.Getpid()
+	assert.Equal(t, os.Getppid(), look(me).parent)
+	assert.Greater(t, look(me).memory, 1e6)
+	assert.Contains(t, named(look(me).name), me)
+	cmd := exec.Command("sleep", "60")
+	require.NoError(t, cmd.Start())
+	assert.Equal(t, []int{me, cmd.Process.Pid}, below(me))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
 }
