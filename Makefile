@@ -5,7 +5,7 @@ ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official lint
+.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official bench lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ unit: ## run the tests that need no engine, list those that need one, and update
 
 live: ## run the tests that need an engine; RUN=TestDevStack runs only the test of that name
 	go test -tags live -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test/... ./tools
+
+bench: platform ## compare the dev stack with Docker Compose, and write docs/performance.md; ARGS= for a short form: -rounds 1
+	go run ./bench $(ARGS)
 
 live-official: ## run every stack and the registry's tests through Pulumi's own docker plugin, which must be installed; RUN= as for live
 	go test -tags official -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test

@@ -62,7 +62,7 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		// The name, which `docker ps` shows. A label has the ID, so that another image under
 		// the same name replaces the container.
 		Image:   pulumi.String(s.Image.Key()),
-		Restart: pulumi.String("unless-stopped"),
+		Restart: pulumi.String(plan.Restart),
 		Healthcheck: docker.ContainerHealthcheckArgs{
 			Tests:       pulumi.ToStringArray(s.Probe.Test),
 			Interval:    pulumi.String(s.Probe.Interval.String()),
@@ -76,14 +76,10 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		DestroyGraceSeconds: pulumi.Int(int(s.Grace.Seconds())),
 		RemoveVolumes:       pulumi.Bool(false),
 		// Set explicitly: an engine with other defaults would cause a difference in every preview.
-		LogDriver: pulumi.String("json-file"),
-		LogOpts: pulumi.StringMap{
-			"max-size": pulumi.String("10m"), "max-file": pulumi.String("3"),
-			// Promtail reads only the log file, and finds the container's name and labels in it.
-			"tag": pulumi.String("{{.Name}}"), "labels": pulumi.String("com.docker.compose.project,com.docker.compose.service"),
-		},
-		SecurityOpts: pulumi.ToStringArray([]string{"no-new-privileges:true"}),
-		Capabilities: docker.ContainerCapabilitiesArgs{Drops: pulumi.ToStringArray([]string{"ALL"}), Adds: capabilities(s.Capabilities)},
+		LogDriver:    pulumi.String(plan.LogDriver),
+		LogOpts:      pulumi.ToStringMap(plan.LogOptions),
+		SecurityOpts: pulumi.ToStringArray(plan.SecurityOptions),
+		Capabilities: docker.ContainerCapabilitiesArgs{Drops: pulumi.ToStringArray(plan.DroppedCapabilities), Adds: capabilities(s.Capabilities)},
 		Memory:       pulumi.Int(s.Memory),
 		// Equal to memory, because the engine allows the same amount of swap otherwise. If it
 		// were left out, every preview would show a difference.

@@ -150,6 +150,23 @@ func (p Probe) WaitTimeout() time.Duration {
 	return p.StartPeriod.Duration + tries + 30*time.Second
 }
 
+// What every container has, whatever its service.
+const (
+	Restart   = "unless-stopped"
+	LogDriver = "json-file"
+)
+
+// SecurityOptions, DroppedCapabilities and LogOptions are the same for every container too.
+var (
+	SecurityOptions     = []string{"no-new-privileges:true"}
+	DroppedCapabilities = []string{"ALL"}
+	LogOptions          = map[string]string{
+		"max-size": "10m", "max-file": "3",
+		// Promtail reads only the log file, and finds the container's name and labels in it.
+		"tag": "{{.Name}}", "labels": "com.docker.compose.project,com.docker.compose.service",
+	}
+)
+
 // Duration is written in JSON as Go and Docker write it ("1m30s").
 type Duration struct{ time.Duration }
 

@@ -421,3 +421,9 @@ STOPSIGNAL SIGINT
 VOLUME /var/lib/postgresql/data
 `)
 }
+
+func timed(work func()) time.Duration {
+	started := time.Now()
+	work()
+	return time.Since(started)
+}

@@ -80,6 +80,7 @@ func TestPlan(t *testing.T) {
 		"workers":                 {[]string{"--stack", "workers"}, fmt.Sprintf("Stack workers: %d services, profiles: workers\n", count("", "workers"))},
 		"a graph":                 {[]string{"-s", "base", "-o", "mermaid"}, "graph LR\n  postgres\n"},
 		"for machines":            {[]string{"-s", "base", "-o", "json"}, "{\n  \"stack\": \"base\",\n"},
+		"a Compose file":          {[]string{"-s", "base", "-o", "compose"}, "name: trading_platform\nservices:\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tempClone(t)
@@ -135,7 +136,7 @@ func TestPlanWithFaults(t *testing.T) {
 func TestPlanShowsNoSecret(t *testing.T) {
 	dir := tempClone(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.mine.yaml"), []byte("config: {trading-platform:POSTGRES_PASSWORD: c4n4ry}"), 0o600))
-	for _, format := range []string{"text", "json", "mermaid"} {
+	for _, format := range []string{"text", "json", "mermaid", "compose"} {
 		out, err := platform(t, "plan", "-s", "mine", "-o", format)
 		require.NoError(t, err)
 		assert.NotContains(t, out, "c4n4ry", format)
@@ -148,7 +149,7 @@ func TestInvalidArguments(t *testing.T) {
 		want string
 	}{
 		"an unknown stack":         {[]string{"plan", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it, or name another stack with -s"},
-		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o must be text, json or mermaid, not yaml"},
+		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o must be text, json, mermaid or compose, not yaml"},
 		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
 		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
 		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, manual, mtls, oauth2, workers"},

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"trading-platform/compose"
 	"trading-platform/review"
 )
 
@@ -34,7 +35,7 @@ Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		}
 		return t.printPlan(format, files)
 	})
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, json or mermaid; with --diff text, markdown or json")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, json, mermaid or compose (a Compose file); with --diff text, markdown or json")
 	cmd.Flags().StringVar(&ref, "diff", "", "git revision to compare this checkout with, such as main or HEAD^1")
 	cmd.Flags().BoolVar(&all, "all", false, "with --diff, compare every stack that has a file")
 	cmd.Flags().StringVar(&files, "files", "", "folder to write the containers' configuration files to, secret ones left out, as <service>/<path>")
@@ -57,8 +58,10 @@ func (t target) printPlan(format, files string) error {
 		err = p.JSON(t.cmd.OutOrStdout())
 	case "mermaid":
 		err = p.Mermaid(t.cmd.OutOrStdout())
+	case "compose":
+		err = compose.Write(p, t.cmd.OutOrStdout())
 	default:
-		return errors.New("-o must be text, json or mermaid, not " + format)
+		return errors.New("-o must be text, json, mermaid or compose, not " + format)
 	}
 	if files != "" {
 		err = errors.Join(err, p.WriteFiles(files))
