@@ -28,7 +28,7 @@ import (
 type proxy struct {
 	t      *testing.T
 	socket string
-	skew   atomic.Int64 // nanoseconds that the engine's clock seems to be ahead
+	skew   atomic.Int64                              // nanoseconds that the engine's clock seems to be ahead
 	wrap   func(http.RoundTripper) http.RoundTripper // what else is between the two; nil for nothing
 	mu     sync.Mutex
 	server *http.Server
@@ -67,7 +67,7 @@ func (p *proxy) listen() {
 				}
 			}
 		},
-		Transport: transport,
+		Transport:     transport,
 		FlushInterval: -1,
 		ModifyResponse: func(r *http.Response) error {
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
