@@ -82,7 +82,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 			return err
 		}
 		home = here
-		// The engine can run on another machine. To answer, it starts runc.
+		// The engine can run on another machine. Its answer takes tens of milliseconds, so only a build asks.
 		if builds := slices.ContainsFunc(p.Services, func(s plan.Service) bool { return s.Image.Build != nil }); builds {
 			if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
 				buildPlatform = "linux/" + v.Arch

@@ -69,7 +69,7 @@ func (h *languageHost) Run(_ context.Context, req *pulumirpc.RunRequest) (*pulum
 	}
 	// Pulumi's own host passes the config in the environment.
 	environ := append(slices.Clone(h.environ), pulumi.EnvConfig+"="+string(config), pulumi.EnvConfigSecretKeys+"="+string(secret))
-	// The run has identified its engine, for which an engine starts runc. Closing the client ends only its idle connections.
+	// The run has identified the engine already, which takes tens of milliseconds. Closing the client ends only idle connections.
 	engine := func(context.Context) (*client.Client, engines.Ref, error) { return h.run.engine, h.run.here, nil }
 	host := program.Host{Root: h.run.Root, Getenv: lookup(environ), Engine: engine, Export: program.Export}
 	var failed error
