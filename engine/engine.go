@@ -21,6 +21,7 @@ type Ref struct {
 	// not the default one. It does not change with the address.
 	ID   string `json:"id"`
 	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
+	Root string `json:"-"`    // its data folder, if it was asked
 }
 
 // String names the engine in messages.
@@ -40,10 +41,10 @@ func Identify(ctx context.Context, c client.APIClient, host string) (Ref, error)
 	if err != nil {
 		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", host, err)
 	}
-	ref := Ref{ID: info.Info.ID, Host: host}
+	ref := Ref{ID: info.Info.ID, Host: host, Root: info.Info.DockerRootDir}
 	// Before Docker 23 the ID is stored in /etc/docker, and two engines on one host share it.
-	if folder := info.Info.DockerRootDir; folder != "" && folder != usualRoot {
-		ref.ID += " in " + folder
+	if ref.Root != "" && ref.Root != usualRoot {
+		ref.ID += " in " + ref.Root
 	}
 	return ref, nil
 }

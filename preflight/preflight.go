@@ -65,17 +65,18 @@ func SameEngine(stack string, home, here engines.Ref) error {
 type check struct {
 	ctx         context.Context
 	engine      client.APIClient
+	here        engines.Ref
 	plan        *plan.Plan
 	set         *settings.Settings
 	lastVolumes map[string]string
 	faults      fault.List
 }
 
-// Check returns everything that prevents a stack from running, as a fault.List.
-// lastVolumes has the names of the volumes that the stack's last run used, by their names
-// in the catalog.
-func Check(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings, lastVolumes map[string]string) error {
-	c := &check{ctx: ctx, engine: engine, plan: p, set: set, lastVolumes: lastVolumes}
+// Check returns everything that prevents a stack from running, as a fault.List. engine and here
+// are what Connect returned. lastVolumes has the names of the volumes that the stack's last run
+// used, by their names in the catalog.
+func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *plan.Plan, set *settings.Settings, lastVolumes map[string]string) error {
+	c := &check{ctx: ctx, engine: engine, here: here, plan: p, set: set, lastVolumes: lastVolumes}
 	if !c.version() {
 		return c.faults.Err()
 	}
@@ -229,12 +230,11 @@ func (c *check) dockerRoot() {
 	reads := slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool {
 		return slices.ContainsFunc(s.Mounts, func(m plan.Mount) bool { return strings.HasPrefix(m.Host, c.set.DockerRoot+"/") })
 	})
-	info, err := c.engine.Info(c.ctx, client.InfoOptions{})
-	if !reads || err != nil || info.Info.DockerRootDir == "" || info.Info.DockerRootDir == c.set.DockerRoot {
-		return // if the engine does not answer, the provider reports it
+	if !reads || c.here.Root == "" || c.here.Root == c.set.DockerRoot {
+		return
 	}
-	c.faults.Add(settings.Project+":dockerRoot", c.config("dockerRoot", info.Info.DockerRootDir),
-		"is %s, and the engine keeps its containers' logs under %s", c.set.DockerRoot, info.Info.DockerRootDir)
+	c.faults.Add(settings.Project+":dockerRoot", c.config("dockerRoot", c.here.Root),
+		"is %s, and the engine keeps its containers' logs under %s", c.set.DockerRoot, c.here.Root)
 }
 
 // local reports whether the engine runs on this host, so that ports and folders can be checked.

@@ -50,7 +50,7 @@ func check(t *testing.T, e *enginetest.Engine, config map[string]string) error {
 	c, err := client.New(client.WithHost(e.Start(t)))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	return preflight.Check(context.Background(), c, p, set, nil)
+	return preflight.Check(context.Background(), c, engine.Ref{Root: e.Root}, p, set, nil)
 }
 
 func findings(t *testing.T, e *enginetest.Engine, config map[string]string) fault.List {
@@ -286,7 +286,7 @@ func TestPorts(t *testing.T) {
 		p, set := stackOf(t, map[string]string{
 			"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000), "sourceDir": t.TempDir(),
 		})
-		assert.NoError(t, preflight.Check(context.Background(), remote, p, set, nil), "neither its ports nor its folders can be looked at")
+		assert.NoError(t, preflight.Check(context.Background(), remote, engine.Ref{}, p, set, nil), "neither its ports nor its folders can be looked at")
 	})
 }
 
@@ -399,7 +399,7 @@ func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 	p, set := stackOf(t, with())
 	c, err := client.New(client.WithHost(e.Start(t)))
 	require.NoError(t, err)
-	err = preflight.Check(context.Background(), c, p, set, map[string]string{"pgdata": "green_pgdata"})
+	err = preflight.Check(context.Background(), c, engine.Ref{}, p, set, map[string]string{"pgdata": "green_pgdata"})
 	require.ErrorContains(t, err, "4 things are wrong, and nothing was changed:")
 	for _, part := range []string{"container trading_platform_redis", "port 127.0.0.1:20300 of grafana", "subnet 172.28.0.0/16", "the stack's data is in green_pgdata"} {
 		assert.ErrorContains(t, err, part)
@@ -427,7 +427,7 @@ func TestDataUnderAnotherPrefix(t *testing.T) {
 			p, set := stackOf(t, config)
 			c, err := client.New(client.WithHost((&enginetest.Engine{Volumes: test.volumes}).Start(t)))
 			require.NoError(t, err)
-			err = preflight.Check(context.Background(), c, p, set, test.before)
+			err = preflight.Check(context.Background(), c, engine.Ref{}, p, set, test.before)
 			if test.found == "" {
 				require.NoError(t, err)
 				return

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,10 +82,13 @@ func Run(ctx *pulumi.Context, host Host) error {
 			return err
 		}
 		home = here
-		if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
-			buildPlatform = "linux/" + v.Arch // the engine can run on another machine
+		// The engine can run on another machine. Its answer takes tens of milliseconds, so only a build asks.
+		if builds := slices.ContainsFunc(p.Services, func(s plan.Service) bool { return s.Image.Build != nil }); builds {
+			if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
+				buildPlatform = "linux/" + v.Arch
+			}
 		}
-		if err := faults.Gather(preflight.Check(ctx.Context(), engine, p, set, last.Volumes)); err != nil {
+		if err := faults.Gather(preflight.Check(ctx.Context(), engine, here, p, set, last.Volumes)); err != nil {
 			return errors.Join(faults.Err(), err)
 		}
 		if err := faults.Gather(checkRunning(ctx, host, engine, root, p, last)); err != nil {

@@ -97,7 +97,7 @@ func (*Container) Create(
 func createContainer(ctx context.Context, c call, state *ContainerState) (string, error) {
 	args := state.ContainerArgs
 	spec, _ := containerSpec(args)
-	if err := checkStartInterval(ctx, c, args); err != nil {
+	if err := checkStartInterval(c, args); err != nil {
 		return "", err
 	}
 	spec.Config.Labels = withHash(args.Labels, spec, args.NetworksAdvanced, args.Uploads)
@@ -181,13 +181,11 @@ func takeOver(ctx context.Context, c call, state *ContainerState, hash string) (
 }
 
 // checkStartInterval refuses the setting on older engines, which would silently ignore it.
-func checkStartInterval(ctx context.Context, c call, args ContainerArgs) error {
+func checkStartInterval(c call, args ContainerArgs) error {
 	if args.Healthcheck == nil || args.Healthcheck.StartInterval.value() == 0 {
 		return nil
 	}
-	if _, err := c.engine.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return fmt.Errorf("container %s: %w", args.Name, err)
-	}
+	// The client agreed on a version with the engine at its first request, which was begin's.
 	if version := c.engine.ClientVersion(); versions.LessThan(version, "1.44") {
 		return fmt.Errorf("container %s: healthcheck.startInterval needs Docker Engine 25 (API 1.44), this engine speaks API %s: "+
 			"leave it out, or run `platform init` again so that the stack knows its engine", args.Name, version)

@@ -87,10 +87,6 @@ func (f *fakeEngine) Info(context.Context, client.InfoOptions) (client.SystemInf
 	return client.SystemInfoResult{Info: system.Info{ID: f.id}}, nil
 }
 
-func (f *fakeEngine) Ping(context.Context, client.PingOptions) (client.PingResult, error) {
-	return client.PingResult{OSType: "linux"}, nil
-}
-
 func (f *fakeEngine) Events(ctx context.Context, _ client.EventsListOptions) client.EventsResult {
 	messages, streamEnd := make(chan events.Message), make(chan error, 1)
 	go func() {

@@ -338,7 +338,7 @@ func stateFaults() []fault {
 // proxiedLive reaches its engine through a proxy, always.
 func proxiedLive(t *testing.T, clone string) *live {
 	t.Helper()
-	p := newProxy(t)
+	p := newProxy(t, nil)
 	l := newLive(t, clone, nil)
 	l.proxy = p
 	l.env = append(l.env, "DOCKER_HOST="+p.host())

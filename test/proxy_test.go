@@ -28,14 +28,15 @@ import (
 type proxy struct {
 	t      *testing.T
 	socket string
-	skew   atomic.Int64 // nanoseconds that the engine's clock seems to be ahead
+	skew   atomic.Int64                              // nanoseconds that the engine's clock seems to be ahead
+	wrap   func(http.RoundTripper) http.RoundTripper // what else is between the two; nil for nothing
 	mu     sync.Mutex
 	server *http.Server
 }
 
-func newProxy(t *testing.T) *proxy {
+func newProxy(t *testing.T, wrap func(http.RoundTripper) http.RoundTripper) *proxy {
 	t.Helper()
-	p := &proxy{t: t, socket: filepath.Join(t.TempDir(), "engine.sock")}
+	p := &proxy{t: t, socket: filepath.Join(t.TempDir(), "engine.sock"), wrap: wrap}
 	p.listen()
 	t.Cleanup(p.cut)
 	return p
@@ -49,6 +50,12 @@ func (p *proxy) listen() {
 	p.t.Helper()
 	address, ok := strings.CutPrefix(engine.DaemonHost(), "unix://")
 	require.True(p.t, ok, "the proxy speaks to an engine at a socket, not at %s", engine.DaemonHost())
+	var transport http.RoundTripper = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", address)
+	}}
+	if p.wrap != nil {
+		transport = p.wrap(transport)
+	}
 	forward := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine"
@@ -60,9 +67,7 @@ func (p *proxy) listen() {
 				}
 			}
 		},
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", address)
-		}},
+		Transport:     transport,
 		FlushInterval: -1,
 		ModifyResponse: func(r *http.Response) error {
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {

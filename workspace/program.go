@@ -9,13 +9,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/moby/client"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"trading-platform/preflight"
+	engines "trading-platform/engine"
 	"trading-platform/program"
 )
 
@@ -23,18 +24,18 @@ import (
 // one for Go starts Go's tool, which starts the program: 0.5 s later, without an edit.
 type languageHost struct {
 	pulumirpc.UnimplementedLanguageRuntimeServer
-	w       *Workspace
+	run     *run
 	environ []string
 }
 
 // serveProgram serves a languageHost on a loopback port until stop is called. The CLI
 // takes its address in the flag --client.
-func (w *Workspace) serveProgram(environ []string) (address string, stop func(), err error) {
+func (r *run) serveProgram(environ []string) (address string, stop func(), err error) {
 	cancel := make(chan bool)
 	server, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
 		Cancel: cancel,
 		Init: func(s *grpc.Server) error {
-			pulumirpc.RegisterLanguageRuntimeServer(s, &languageHost{w: w, environ: environ})
+			pulumirpc.RegisterLanguageRuntimeServer(s, &languageHost{run: r, environ: environ})
 			return nil
 		},
 	})
@@ -72,19 +73,21 @@ func (h *languageHost) Run(_ context.Context, req *pulumirpc.RunRequest) (*pulum
 	}
 	// Pulumi's own host passes the config in the environment.
 	environ := append(slices.Clone(h.environ), pulumi.EnvConfig+"="+string(config), pulumi.EnvConfigSecretKeys+"="+string(secret))
-	host := program.Host{Root: h.w.Root, Getenv: lookup(environ), Engine: preflight.Connect, Export: program.Export}
+	// The run has identified the engine already, which takes tens of milliseconds. Closing the client ends only idle connections.
+	engine := func(context.Context) (*client.Client, engines.Ref, error) { return h.run.engine, h.run.here, nil }
+	host := program.Host{Root: h.run.Root, Getenv: lookup(environ), Engine: engine, Export: program.Export}
 	var failed error
 	err = pulumi.RunErr(func(ctx *pulumi.Context) error {
-		h.w.recorder.Step("running the program")
+		h.run.recorder.Step("running the program")
 		failed = program.Run(ctx, host)
-		h.w.recorder.Step("Pulumi's engine, the provider and Docker")
+		h.run.recorder.Step("Pulumi's engine, the provider and Docker")
 		if failed != nil {
 			return errors.Join(failed, ctx.Log.Error(failed.Error(), nil))
 		}
 		return nil
 	}, func(info *pulumi.RunInfo) {
 		*info = pulumi.RunInfo{
-			Project: req.GetProject(), Stack: req.GetStack(), Organization: req.GetOrganization(), RootDirectory: h.w.Root,
+			Project: req.GetProject(), Stack: req.GetStack(), Organization: req.GetOrganization(), RootDirectory: h.run.Root,
 			Config: req.GetConfig(), ConfigSecretKeys: req.GetConfigSecretKeys(),
 			Parallel: req.GetParallel(), DryRun: req.GetDryRun(),
 			MonitorAddr: req.GetMonitorAddress(), EngineAddr: req.GetArgs()[0],

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	engines "trading-platform/engine"
 	"trading-platform/observe"
 	"trading-platform/plan"
 	"trading-platform/preflight"
@@ -132,32 +133,32 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 	return r.runPulumi(ctx, engineCommands[args[i]], args)
 }
 
-// Engine opens the engine that a stack runs on.
-func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, error) {
+// Engine opens and identifies the engine that a stack runs on.
+func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, engines.Ref, error) {
 	engine, here, err := preflight.Connect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, here, err
 	}
 	file, err := w.load(stack)
 	if errors.Is(err, os.ErrNotExist) {
-		return engine, nil // created with plain pulumi, so that no own file has recorded an engine
+		return engine, here, nil // created with plain pulumi, so that no own file has recorded an engine
 	}
 	if err == nil {
 		err = preflight.SameEngine(stack, recorded(file, &observe.State{}), here)
 	}
 	if err != nil {
-		return nil, errors.Join(err, engine.Close())
+		return nil, here, errors.Join(err, engine.Close())
 	}
-	return engine, nil
+	return engine, here, nil
 }
 
 // attach opens a stack that Init has set up before.
 func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) (*run, error) {
-	engine, err := w.Engine(ctx, stack)
+	engine, here, err := w.Engine(ctx, stack)
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Workspace: w, stack: stack, engine: engine, say: say}
+	r := &run{Workspace: w, stack: stack, engine: engine, here: here, say: say}
 	if err = r.repairState(); err == nil {
 		var export []byte
 		if export, err = r.export(ctx); err == nil {
@@ -330,22 +331,22 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // foreground runs the CLI with this process's standard streams. At a terminal the CLI
 // receives Ctrl-C itself, and a second interrupt would make it lose its state; in all
 // other cases the signal is passed on, and the CLI shuts down.
-func (w *Workspace) foreground(ctx context.Context, command string, args []string, env ...string) error {
-	w.recorder.Step("starting pulumi")
-	environ := slices.Concat(w.Environ(), []string{observe.ComparedVariable + "=true"}, env)
+func (r *run) foreground(ctx context.Context, command string, args []string, env ...string) error {
+	r.recorder.Step("starting pulumi")
+	environ := slices.Concat(r.Environ(), []string{observe.ComparedVariable + "=true"}, env)
 	dir, err := os.Getwd()
 	if err != nil {
 		return err
 	}
-	if w.inProcess(command, args) {
-		address, stop, err := w.serveProgram(environ)
+	if r.inProcess(command, args) {
+		address, stop, err := r.serveProgram(environ)
 		if err != nil {
 			return err
 		}
 		defer stop()
 		args = append(args, "--client="+address)
 	}
-	cmd := exec.CommandContext(ctx, w.Pulumi, args...)
+	cmd := exec.CommandContext(ctx, r.Pulumi, args...)
 	cmd.Env, cmd.Dir = environ, dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))

@@ -112,7 +112,7 @@ func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
 
 // withEngine opens the stack's engine, calls use, and closes the engine.
 func (t target) withEngine(use func(*client.Client) error) error {
-	engine, err := t.Engine(t.cmd.Context(), t.stack)
+	engine, _, err := t.Engine(t.cmd.Context(), t.stack)
 	if err != nil {
 		return err
 	}

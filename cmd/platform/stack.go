@@ -72,9 +72,11 @@ func doctorCommand() *cobra.Command {
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
-		err = t.withEngine(func(engine *client.Client) error {
-			return preflight.Check(t.cmd.Context(), engine, p, set, nil)
-		})
+		engine, here, err := t.Engine(t.cmd.Context(), t.stack)
+		if err == nil {
+			defer func() { _ = engine.Close() }()
+			err = preflight.Check(t.cmd.Context(), engine, here, p, set, nil)
+		}
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
