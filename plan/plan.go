@@ -146,8 +146,11 @@ type Probe struct {
 // WaitTimeout is the longest time until the engine reports a started container as
 // healthy or unhealthy, with 30 seconds added for a busy machine.
 func (p Probe) WaitTimeout() time.Duration {
-	tries := time.Duration(p.Retries) * (p.Interval.Duration + p.Timeout.Duration)
-	return p.StartPeriod.Duration + tries + 30*time.Second
+	after := p.Timeout.Duration // longer than all retries, if the probe itself makes several checks
+	if p.StartInterval.Duration > 0 {
+		after = time.Duration(p.Retries) * (p.Interval.Duration + p.Timeout.Duration)
+	}
+	return p.StartPeriod.Duration + after + 30*time.Second
 }
 
 // What every container has, whatever its service.

@@ -11,42 +11,53 @@ import (
 	"trading-platform/settings"
 )
 
-// The timing of every probe: it runs each second until its first success, and every 15 seconds after it.
+// The timing of every probe: a service is checked four times a second until it is healthy, and every 15 seconds after that.
 const (
-	startInterval = time.Second
-	interval      = 15 * time.Second
-	retries       = 3
-	// A probe that runs each second needs more retries, so that a short failure does not count.
-	startRetries = 5
+	interval = 15 * time.Second
+	retries  = 3
 )
+
+// severalChecks is a probe that makes several checks, because the engine spends far more on starting a
+// process in a container than the process does itself. After a success, which a file in /dev/shm records,
+// the next probe checks for a minute, and ends with the first failure. Any other probe ends with the
+// first success, or fails after 5 seconds. /dev/shm belongs to the container, and is empty after a restart.
+const severalChecks = `check() { timeout %d %s; }
+if rm /dev/shm/healthy 2>/dev/null; then
+  for n in 1 2 3 4; do sleep %d; check || exit 1; done
+else
+  read -r now _ </proc/uptime; end=$((${now%%.*} + 5))
+  until check >/dev/shm/said 2>&1; do
+    sleep .25; read -r now _ </proc/uptime
+    [ ${now%%.*} -lt $end ] || { cat /dev/shm/said; exit 1; }
+  done
+fi
+: >/dev/shm/healthy`
 
 // newProbe returns a probe with its timing.
 //
 // Engine API 1.44 (Docker 25) has a start interval. Older engines have only one
-// interval. For them the probe runs each second, and after its first success it sleeps
-// for the longer interval before each check. A file in /dev/shm, which belongs to the
-// container and is empty after a restart, records the success.
+// interval: on them the probe itself waits between its checks.
 func newProbe(command []string, p catalog.Probe, engine settings.Version) Probe {
+	timeout := cmp.Or(p.Timeout, 5*time.Second)
 	out := Probe{
 		Test:        command,
 		Interval:    Duration{interval},
-		Timeout:     Duration{cmp.Or(p.Timeout, 5*time.Second)},
+		Timeout:     Duration{timeout},
 		Retries:     retries,
 		StartPeriod: Duration{cmp.Or(p.Start, time.Minute)},
 	}
 	if engine.AtLeast(1, 44) {
-		out.StartInterval = Duration{startInterval}
+		out.StartInterval = Duration{time.Second}
 		return out
 	}
-	out.Retries = startRetries
-	line := command[len(command)-1]
 	if command[0] == "CMD" {
-		line = shellescape.QuoteCommand(command[1:])
+		command = command[1:]
+	} else {
+		command = []string{"sh", "-c", command[len(command)-1]}
 	}
-	out.Test = []string{"CMD-SHELL", fmt.Sprintf(
-		"[ -e /dev/shm/healthy ] && sleep %d; if %s; then : > /dev/shm/healthy; else rm -f /dev/shm/healthy; exit 1; fi",
-		int(interval.Seconds()), line)}
-	out.Interval = Duration{startInterval}
-	out.Timeout.Duration += interval
+	out.Test = []string{"CMD-SHELL", fmt.Sprintf(severalChecks,
+		int(timeout.Seconds()), shellescape.QuoteCommand(command), int(interval.Seconds()))}
+	out.Interval = Duration{200 * time.Millisecond}
+	out.Timeout = Duration{5 * (interval + timeout)} // longer than any probe takes
 	return out
 }
