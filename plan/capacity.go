@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,32 +15,27 @@ import (
 // bridgePorts is the number of containers that a Linux bridge can connect.
 const bridgePorts = 1023
 
+// Addresses returns how many containers a subnet has addresses for: all but its own, the gateway's and the broadcast address.
+func Addresses(subnet netip.Prefix) int { return 1<<min(30, subnet.Addr().BitLen()-subnet.Bits()) - 3 }
+
 // capacity lets every server accept as many connections as the services can hold, and reports numbers of replicas
 // that a network or a server cannot serve. The services have the same order as those of the plan.
 func (r *resolver) capacity(services []catalog.Service) {
-	replicas := map[string]int{}
-	for _, s := range r.plan.Services {
-		replicas[s.Name] = len(s.Containers)
-	}
 	for _, n := range r.plan.Networks {
 		limit, why := bridgePorts, "a Linux bridge connects at most"
-		if subnet, err := netip.ParsePrefix(n.Subnet); err == nil {
-			if addresses := 1<<(32-subnet.Bits()) - 3; addresses < limit { // less those of the network, the gateway and the broadcast
-				limit, why = addresses, "the addresses of its subnet are enough for"
-			}
+		if subnet, err := netip.ParsePrefix(n.Subnet); err == nil && Addresses(subnet) < limit {
+			limit, why = Addresses(subnet), "its subnet has addresses for"
 		}
-		uses := func(s catalog.Service) int {
-			if slices.Contains(s.Networks, n.Key) {
-				return 1
-			}
-			return 0
-		}
-		r.reduce(services, replicas, uses, total(services, replicas, uses), limit, "containers on network "+n.Name, why)
+		r.atMost(limit, 0, n.Uses, "containers on network "+n.Name, why)
 	}
 	for i, server := range services {
 		clients, out := server.Clients, &r.plan.Services[i]
-		uses := func(s catalog.Service) int { return s.ConnectionsTo(server) }
-		need := clients.Reserved + total(services, replicas, uses)
+		connections := map[string]int{}
+		need := clients.Reserved
+		for j, s := range services {
+			connections[s.Name] = s.ConnectionsTo(server)
+			need += connections[s.Name] * len(r.plan.Services[j].Containers)
+		}
 		if clients.Max == 0 || need <= clients.Max {
 			continue // its default is enough, and its container stays as it is
 		}
@@ -56,40 +52,52 @@ func (r *resolver) capacity(services []catalog.Service) {
 			}
 			limit, why = out.Memory/clients.Memory, fmt.Sprintf("its memory of %d MB is enough for", out.Memory)
 		}
-		r.reduce(services, replicas, uses, need, limit, "connections to "+server.Name, why)
+		r.atMost(limit, clients.Reserved, func(s Service) int { return connections[s.Name] }, "connections to "+server.Name, why)
 	}
 }
 
-// total returns how much of something all replicas use.
-func total(services []catalog.Service, replicas map[string]int, uses func(catalog.Service) int) int {
+// Uses returns how many interfaces of the network a replica of a service has: one or none.
+func (n Network) Uses(s Service) int {
+	if slices.ContainsFunc(s.Networks, func(a Attachment) bool { return a.Network == n.Key }) {
+		return 1
+	}
+	return 0
+}
+
+// atMost reports that the stack needs more of something than the limit.
+func (r *resolver) atMost(limit, reserved int, uses func(Service) int, what, why string) {
+	if need := reserved + r.plan.Total(uses); need > limit {
+		where, fix := r.plan.Reduce(need-limit, uses)
+		r.faults.Add(where, fix, "the stack needs %d %s, and %s %d", need, what, why, limit)
+	}
+}
+
+// Total returns how much of something all replicas of the stack use.
+func (p *Plan) Total(uses func(Service) int) int {
 	sum := 0
-	for _, s := range services {
-		sum += uses(s) * replicas[s.Name]
+	for _, s := range p.Services {
+		sum += uses(s) * len(s.Containers)
 	}
 	return sum
 }
 
-// reduce reports that the stack needs more of something than the limit, and lowers the largest numbers of replicas to what would work.
-func (r *resolver) reduce(services []catalog.Service, replicas map[string]int, uses func(catalog.Service) int, need, limit int, what, why string) {
-	where, fixes := settings.Project+":profiles", []string(nil)
-	bySize := slices.SortedStableFunc(slices.Values(services), func(a, b catalog.Service) int { return replicas[b.Name] - replicas[a.Name] })
-	excess := need - limit
-	for _, s := range bySize {
-		if excess <= 0 || uses(s) == 0 || replicas[s.Name] == 1 {
+// Reduce returns the setting, and the commands, that lower the largest numbers of replicas until the stack uses less of
+// something by excess.
+func (p *Plan) Reduce(excess int, uses func(Service) int) (where, fix string) {
+	var fixes []string
+	for _, s := range slices.SortedStableFunc(slices.Values(p.Services), func(a, b Service) int {
+		return cmp.Compare(len(b.Containers), len(a.Containers))
+	}) {
+		if excess <= 0 || uses(s) == 0 || len(s.Containers) == 1 {
 			continue
 		}
-		fewer := min(replicas[s.Name]-1, (excess+uses(s)-1)/uses(s))
-		replicas[s.Name] -= fewer
+		fewer := min(len(s.Containers)-1, (excess+uses(s)-1)/uses(s))
 		excess -= fewer * uses(s)
-		if len(fixes) == 0 {
-			where = settings.Project + ":replicas." + s.Name
-		}
-		fixes = append(fixes, settings.SetCommand(r.set.Stack, "--path replicas."+s.Name, strconv.Itoa(replicas[s.Name])))
+		where = cmp.Or(where, settings.Project+":replicas."+s.Name)
+		fixes = append(fixes, settings.SetCommand(p.Stack, "--path replicas."+s.Name, strconv.Itoa(len(s.Containers)-fewer)))
 	}
 	if excess > 0 {
 		fixes = append(fixes, "leave services out with `disabled`")
 	}
-	if need > limit {
-		r.faults.Add(where, strings.Join(fixes, " && "), "the stack needs %d %s, and %s %d", need, what, why, limit)
-	}
+	return cmp.Or(where, settings.Project+":profiles"), strings.Join(fixes, " && ")
 }

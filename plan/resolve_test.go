@@ -524,8 +524,9 @@ func TestReplicasThatTheStackCannotServe(t *testing.T) {
 		config config
 		want   [][3]string // where, what, fix
 	}{
-		"a network": {config{"replicas": `{"alert_worker":5000}`}, [][3]string{{
-			"replicas.alert_worker", "the stack needs 5009 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "alert_worker 1014"}}},
+		"a network": {config{"replicas": `{"alert_worker":5000}`}, [][3]string{
+			{"replicas.alert_worker", "the stack needs 5009 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "alert_worker 1014"},
+			{"replicas.alert_worker", "the stack needs 20112 connections to redis, and it accepts 10000", set + "alert_worker 2472"}}},
 		"a network, by two workers": {config{"replicas": `{"alert_worker":600,"backtest_worker_low":700}`}, [][3]string{{
 			"replicas.backtest_worker_low", "the stack needs 1308 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "backtest_worker_low 415"}}},
 		"a network, by more than the largest number": {config{"replicas": `{"alert_worker":1100,"backtest_worker_low":1200}`}, [][3]string{{
@@ -535,7 +536,7 @@ func TestReplicasThatTheStackCannotServe(t *testing.T) {
 			"replicas.alert_worker", "the stack needs 1232 connections to postgres, and its memory of 1024 MB is enough for 341", set + "alert_worker 77"}}},
 		"both": {config{"replicas": `{"alert_worker":2000}`, "memory": `{"postgres":1024}`}, [][3]string{
 			{"replicas.alert_worker", "the stack needs 2009 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "alert_worker 1014"},
-			{"replicas.alert_worker", "the stack needs 4088 connections to postgres, and its memory of 1024 MB is enough for 341", set + "alert_worker 77"}}},
+			{"replicas.alert_worker", "the stack needs 8032 connections to postgres, and its memory of 1024 MB is enough for 341", set + "alert_worker 77"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := plan.Resolve(load(t, profiles("workers").with(test.config)), nil)
