@@ -24,7 +24,11 @@ func base() []Service {
 				Timeout: 15 * time.Second, // it may create a database
 				Start:   5 * time.Minute,  // replaying its log after a crash
 			},
-			Memory:   4096,
+			Memory: 4096,
+			Clients: Clients{
+				Facts: []string{"database_url"}, Max: 100, Reserved: 20, Memory: 3,
+				Raise: []string{"postgres", "-c", "max_connections="},
+			},
 			ReadOnly: true, Tmpfs: []string{"/tmp", "/run/postgresql"},
 			// A probe that times out leaves its psql to the first process. If that were PostgreSQL, it would
 			// treat the exit of psql as the crash of a session, and restart. The init needs KILL to forward
@@ -48,6 +52,7 @@ func base() []Service {
 				Start:   2 * time.Minute, // loading a large append-only file
 			},
 			Capabilities: []string{"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}, Memory: 4096,
+			Clients:  Clients{Facts: []string{"redis_url", "port:redis"}, Max: 10000, Reserved: 100},
 			ReadOnly: true, Tmpfs: []string{"/tmp"},
 			Grace: 60 * time.Second,
 		},

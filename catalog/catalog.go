@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -150,10 +151,14 @@ type Service struct {
 	// exit of a process that it did not start as a failure of its own.
 	Init bool
 
+	// Connections is how many connections a replica holds at most to each server that its variables name: see Clients. Default 4.
+	Connections int
+	Clients     Clients
+
 	// Grace is how long the service may take to stop before it is killed.
 	Grace time.Duration
 	// Scalable services can have several replicas; all others have exactly one.
-	Scalable bool
+	Scalable bool // it publishes no port, because only one container can
 }
 
 // Port is a port, or a range of ports, that a service publishes on the host.
@@ -202,6 +207,28 @@ type Metrics struct {
 	Component string        // the target's `component` label
 	Path      string        // default /metrics
 	Interval  time.Duration // at least 10 s, Prometheus' timeout; default: Prometheus' global interval
+}
+
+// Clients says how many connections a server accepts. The zero value means that it has no limit.
+type Clients struct {
+	Facts    []string // the facts by which variables name it: a service with one of them is a client
+	Max      int      // its own default
+	Reserved int      // for its probe, backups and users
+	// Raise is the command that accepts more, without the number at its end. Empty if Max cannot be raised.
+	Raise  []string
+	Memory int // in MB, for each connection; the container's limit is raised to what all need
+}
+
+// ConnectionsTo returns how many connections a replica holds at most to a server.
+func (s Service) ConnectionsTo(server Service) int {
+	for _, v := range s.Env {
+		for _, fact := range server.Clients.Facts {
+			if strings.Contains(v.Value, "${"+fact+"}") {
+				return cmp.Or(s.Connections, 4)
+			}
+		}
+	}
+	return 0
 }
 
 // Address is where other services reach this one, as host:port; empty if it listens on no port.

@@ -41,6 +41,9 @@ func Check(services []Service) error {
 		if len(s.Probe.Command) == 0 {
 			fault(s, "has no probe, so no service can wait for it")
 		}
+		if s.Scalable && len(s.Ports) > 0 {
+			fault(s, "is scalable and publishes ports, which only one container can")
+		}
 		for _, name := range s.After {
 			need, ok := byName[name]
 			switch {

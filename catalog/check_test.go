@@ -56,6 +56,10 @@ func TestCheck(t *testing.T) {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Probe = catalog.Probe{} })},
 			[]string{"service a has no probe, so no service can wait for it"},
 		},
+		"replicas that publish a port": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Scalable, s.Ports = true, []catalog.Port{{Host: 1}} })},
+			[]string{"service a is scalable and publishes ports, which only one container can"},
+		},
 		"an edge to nowhere": {
 			[]catalog.Service{sound("a", "b")},
 			[]string{"service a starts after b, which is not in the catalog"},

@@ -64,6 +64,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	for _, s := range services {
 		r.plan.Services = append(r.plan.Services, r.service(s))
 	}
+	r.capacity(services)
 	r.contracts(services)
 	r.files(services)
 	r.reportVariables()

@@ -503,6 +503,54 @@ func TestReplicas(t *testing.T) {
 	assert.Equal(t, one, many, "scaling touches nothing else")
 }
 
+func TestConnectionsFollowFromThePlan(t *testing.T) {
+	for _, names := range [][]string{nil, {"dev"}, {"workers"}, {"oauth2"}, {"manual"}} {
+		postgres := service(t, resolve(t, profiles(names...)), "postgres")
+		assert.Empty(t, postgres.Command, "PostgreSQL's own default is enough for %s", names)
+		assert.Equal(t, 4096, postgres.Memory, names)
+	}
+	for replicas, want := range map[int]string{10: "", 99: "postgres -c max_connections=800", 100: "postgres -c max_connections=800", 300: "postgres -c max_connections=1600"} {
+		p := resolve(t, profiles("workers").with(config{"replicas": fmt.Sprintf(`{"alert_worker":%d}`, replicas)}))
+		assert.Equal(t, want, strings.Join(service(t, p, "postgres").Command, " "), "%d replicas", replicas)
+		assert.Equal(t, service(t, resolve(t, profiles("workers")), "redis"), service(t, p, "redis"), "10,000 clients are its default")
+	}
+	large := resolve(t, profiles("workers").with(config{"replicas": `{"alert_worker":1000}`}))
+	assert.Greater(t, service(t, large, "postgres").Memory, 4096, "each connection is a process")
+}
+
+func TestReplicasThatTheStackCannotServe(t *testing.T) {
+	const set = "pulumi config set -s test --path replicas."
+	for name, test := range map[string]struct {
+		config config
+		want   [][3]string // where, what, fix
+	}{
+		"a network": {config{"replicas": `{"alert_worker":5000}`}, [][3]string{
+			{"replicas.alert_worker", "the stack needs 5009 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "alert_worker 1014"},
+			{"replicas.alert_worker", "the stack needs 20112 connections to redis, and it accepts 10000", set + "alert_worker 2472"}}},
+		"a network, by two workers": {config{"replicas": `{"alert_worker":600,"backtest_worker_low":700}`}, [][3]string{{
+			"replicas.backtest_worker_low", "the stack needs 1308 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "backtest_worker_low 415"}}},
+		"a network, by more than the largest number": {config{"replicas": `{"alert_worker":1100,"backtest_worker_low":1200}`}, [][3]string{{
+			"replicas.backtest_worker_low", "the stack needs 2308 containers on network trading_platform_default, and a Linux bridge connects at most 1023",
+			set + "backtest_worker_low 1 && " + set + "alert_worker 1014"}}},
+		"the memory that postgres is given": {config{"replicas": `{"alert_worker":300}`, "memory": `{"postgres":1024}`}, [][3]string{{
+			"replicas.alert_worker", "the stack needs 1232 connections to postgres, and its memory of 1024 MB is enough for 341", set + "alert_worker 77"}}},
+		"both": {config{"replicas": `{"alert_worker":2000}`, "memory": `{"postgres":1024}`}, [][3]string{
+			{"replicas.alert_worker", "the stack needs 2009 containers on network trading_platform_default, and a Linux bridge connects at most 1023", set + "alert_worker 1014"},
+			{"replicas.alert_worker", "the stack needs 8032 connections to postgres, and its memory of 1024 MB is enough for 341", set + "alert_worker 77"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := plan.Resolve(load(t, profiles("workers").with(test.config)), nil)
+			var faults fault.List
+			require.ErrorAs(t, err, &faults)
+			var want fault.List
+			for _, f := range test.want {
+				want = append(want, fault.Fault{Where: "trading-platform:" + f[0], What: f[1], Fix: f[2]})
+			}
+			assert.Equal(t, want, faults)
+		})
+	}
+}
+
 func TestWhereAnImageComesFrom(t *testing.T) {
 	checkout := t.TempDir()
 	reference := plan.Build{Name: "trading_platform/reference:local", Context: "apps/reference", Dockerfile: "apps/reference/Dockerfile"}

@@ -92,7 +92,7 @@ func Load(src Source) (*Settings, error) {
 		Images:        d.images("images"),
 		SourceDir:     d.folder("sourceDir"),
 		ServiceEnv:    d.serviceEnv("serviceEnv"),
-		Replicas:      d.numbers("replicas", "worker", scalable(), 1, 99, " (to have none, name it in `disabled`)"),
+		Replicas:      d.numbers("replicas", "worker", scalable(), 1, 9999, " (to have none, name it in `disabled`)"),
 		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MaxMemory, ""),
 		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),

@@ -174,9 +174,9 @@ func TestFaults(t *testing.T) {
 		"memory, too little":   {"memory", `{"redis":32}`, "memory.redis", `"32" is not a number from 64 to 1048576`, set + "--path memory.redis 64"},
 		"dockerRoot, relative": {"dockerRoot", "docker", "dockerRoot", `"docker" is not the absolute path of a folder on the engine's host`, set + "dockerRoot /var/lib/docker"},
 		"replicas, none": {"replicas", `{"alert_worker":0}`, "replicas.alert_worker",
-			`"0" is not a number from 1 to 99 (to have none, name it in ` + "`disabled`)", set + "--path replicas.alert_worker 1"},
+			`"0" is not a number from 1 to 9999 (to have none, name it in ` + "`disabled`)", set + "--path replicas.alert_worker 1"},
 		"replicas, words": {"replicas", `{"alert_worker":"many"}`, "replicas.alert_worker",
-			`"many" is not a number from 1 to 99 (to have none, name it in ` + "`disabled`)", set + "--path replicas.alert_worker 1"},
+			`"many" is not a number from 1 to 9999 (to have none, name it in ` + "`disabled`)", set + "--path replicas.alert_worker 1"},
 		"replicas of what has one": {"replicas", `{"postgres":2}`, "replicas", `no worker "postgres"`,
 			"use one of " + allWorkers},
 		"volumes, unknown": {"volumes", `{"pg_data":"x"}`, "volumes", `no volume "pg_data"; did you mean pgdata?`,
@@ -211,7 +211,7 @@ func TestFaults(t *testing.T) {
 func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
 	_, err := load(map[string]string{
 		"profiles": `["prod"]`, "portOffset": "many", "retainVolumes": "no", "foo": "1", "POSTGRES_PASWORD": "hunter2",
-		"replicas": `{"alert_worker":1000}`,
+		"replicas": `{"alert_worker":10000}`,
 	})
 	require.EqualError(t, err, `6 things are wrong, and nothing was changed:
   1. trading-platform:POSTGRES_PASWORD: no such variable; did you mean POSTGRES_PASSWORD?
@@ -222,7 +222,7 @@ func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
      Fix: pulumi config set -s dev portOffset 0
   4. trading-platform:profiles: no profile "prod"
      Fix: use one of `+strings.Join(catalog.ProfileNames(), ", ")+`
-  5. trading-platform:replicas.alert_worker: "1000" is not a number from 1 to 99 (to have none, name it in `+"`disabled`"+`)
+  5. trading-platform:replicas.alert_worker: "10000" is not a number from 1 to 9999 (to have none, name it in `+"`disabled`"+`)
      Fix: pulumi config set -s dev --path replicas.alert_worker 1
   6. trading-platform:retainVolumes: "no" is not true or false
      Fix: pulumi config set -s dev retainVolumes true`)

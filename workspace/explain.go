@@ -24,7 +24,7 @@ var (
 // explained runs the CLI in the foreground. If the official plugin fails, it prints what to do, once for each cause.
 func (r *run) explained(ctx context.Context, p *plan.Plan, command string, args []string) error {
 	if p == nil || p.Provider != settings.Official {
-		return r.foreground(ctx, command, args)
+		return r.foreground(ctx, command, args, r.checkpoints(p)...)
 	}
 	dir, err := os.MkdirTemp("", "trading-platform-*")
 	if err != nil {
@@ -37,6 +37,19 @@ func (r *run) explained(ctx context.Context, p *plan.Plan, command string, args 
 		r.explain(ctx, p, events)
 	}
 	return failed
+}
+
+// largeStack is the number of containers above which the CLI saves the state once, at its end.
+const largeStack = 50
+
+// checkpoints returns the variable that makes the CLI save the state of a large stack at its end only, and not before and
+// after each step, which for 200 containers takes three quarters of an up. If the CLI is killed, the next up adopts what is on the
+// engine by its labels, as after the loss of the state. Only the offline provider adopts, and only local state is saved this way.
+func (r *run) checkpoints(p *plan.Plan) []string {
+	if p == nil || r.local() == "" || p.Total(func(plan.Service) int { return 1 }) <= largeStack {
+		return nil
+	}
+	return []string{"PULUMI_SKIP_CHECKPOINTS=true"}
 }
 
 // explain finds known errors in Pulumi's event log of a run, which is JSON.

@@ -65,6 +65,8 @@ func (w *Workspace) Environ() []string {
 		}
 	}
 	add("PULUMI_BACKEND_URL", w.Backend)
+	// The CLI's default is four for each CPU. But most steps wait for a container to become healthy, which needs no CPU.
+	add("PULUMI_PARALLEL", "32")
 	if _, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE"); !set && w.selfManaged() {
 		add("PULUMI_CONFIG_PASSPHRASE_FILE", w.passphraseFile())
 	}

@@ -47,3 +47,22 @@ func TestNewObjectsOfAnotherRunAreKept(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyALargeStackSavesItsStateAtTheEndAlone(t *testing.T) {
+	small := &plan.Plan{Provider: settings.Offline, Services: []plan.Service{{Containers: make([]string, largeStack)}}}
+	large := &plan.Plan{Provider: settings.Offline, Services: append(small.Services, plan.Service{Containers: make([]string, 1)})}
+	for name, test := range map[string]struct {
+		backend string
+		plan    *plan.Plan
+		want    []string
+	}{
+		"small":              {"file:///states", small, nil},
+		"large":              {"file:///states", large, []string{"PULUMI_SKIP_CHECKPOINTS=true"}},
+		"large, in a bucket": {"s3://states", large, nil},
+		"unknown":            {"file:///states", nil, nil},
+	} {
+		w := clone(t)
+		w.Backend = test.backend
+		assert.Equal(t, test.want, (&run{Workspace: w}).checkpoints(test.plan), name)
+	}
+}

@@ -156,3 +156,10 @@ func TestMetrics(t *testing.T) {
 		assert.Contains(t, text, line)
 	}
 }
+
+func TestACheckThatGivesUpLeavesTheConnectionAttempt(t *testing.T) {
+	cfg, err := poolConfig("postgresql://trader:x@postgres:5432/trader")
+	if err != nil || cfg.ConnConfig.ConnectTimeout <= checkTimeout || cfg.MaxConns != 4 {
+		t.Fatalf("%v: a connection may take %s, and a check %s", err, cfg.ConnConfig.ConnectTimeout, checkTimeout)
+	}
+}

@@ -57,18 +57,28 @@ type postgresStore struct {
 
 // openPostgres connects on first use, so that a service can start and report that the database is unavailable.
 func openPostgres(url string) (store, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+	cfg, err := poolConfig(url)
 	if err != nil {
-		return nil, errors.New("DATABASE_URL: is malformed")
+		return nil, err
 	}
-	cfg.MaxConns = 4 // a dozen services share one server
-	cfg.ConnConfig.ConnectTimeout = checkTimeout
-	cfg.ConnConfig.RuntimeParams["search_path"] = "reference_app"
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, err
 	}
 	return &postgresStore{pool: pool}, nil
+}
+
+func poolConfig(url string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("DATABASE_URL: is malformed")
+	}
+	cfg.MaxConns = 4 // the default of Connections in the catalog
+	// Longer than a check: the attempt goes on when a check gives up, and a later one uses its connection. If each check
+	// began anew, hundreds of replicas would keep a busy server from ever completing one.
+	cfg.ConnConfig.ConnectTimeout = 15 * checkTimeout
+	cfg.ConnConfig.RuntimeParams["search_path"] = "reference_app"
+	return cfg, nil
 }
 
 func (s *postgresStore) check(ctx context.Context) error {
