@@ -98,7 +98,7 @@ func TestTraceAndLog(t *testing.T) {
 			_, _, header := f.ask(t, "GET", "/none?code=hush", "", test.header, test.value)
 			got := header.Get("X-Request-Id")
 			if test.want == "" {
-				assert.Regexp(t, "^[0-9a-f]{32}$", got)
+				assert.Regexp(t, "^[A-Z2-7]{26}$", got)
 			} else {
 				assert.Equal(t, test.want, got)
 			}
@@ -120,10 +120,10 @@ func TestLogLevel(t *testing.T) {
 func TestPeerThatDoesNotAnswer(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	err := checkAddress(http.DefaultClient, gone.URL+"/health")(context.Background())
+	err := checkAddress(context.Background(), http.DefaultClient, gone.URL+"/health")
 	assert.ErrorContains(t, err, "connection refused")
 	assert.NotContains(t, err.Error(), "http://")
-	assert.Error(t, checkAddress(nil, "tcp"+strings.TrimPrefix(gone.URL, "http"))(context.Background()))
+	assert.Error(t, checkAddress(context.Background(), nil, "tcp"+strings.TrimPrefix(gone.URL, "http")))
 }
 
 // The variable that names a peer says where it is, as in the platform's own code.
