@@ -2,192 +2,276 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
 	"embed"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"html/template"
-	"io/fs"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/time/rate"
 )
 
 //go:embed web
 var webFiles embed.FS
 
-const (
-	recentJobs = 8
-	pageTime   = 5 * time.Second // how long a page waits for the database
-)
-
-type console struct {
-	s     *service
-	gate  gate
-	links []linkView
-	pages *template.Template
+var pageFunctions = template.FuncMap{
+	"ago":     func(t time.Time) time.Duration { return time.Since(t).Round(time.Second) },
+	"has":     slices.Contains[[]string],
+	"join":    strings.Join,
+	"replace": strings.ReplaceAll,
 }
 
-type linkView struct {
-	Name string `json:"name"`
-	URL  string `json:"url"`
+// pages are parsed when the first is shown, because most services show none.
+var pages = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))
+})
+
+// render writes the page of a template.
+func (s *service) render(w http.ResponseWriter, r *http.Request, code int, name string, view any) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
+	if err := pages().ExecuteTemplate(w, name, view); err != nil {
+		s.log.WarnContext(r.Context(), "page not written", "error", err)
+	}
+}
+
+// identity is the user of the console, and how the user was authenticated.
+type identity struct {
+	Name    string `json:"name"`
+	Detail  string `json:"detail,omitempty"`
+	Method  string `json:"method"`
+	Refresh bool   `json:"refresh,omitempty"` // the page should request new tokens soon
+}
+
+type console struct {
+	s          *service
+	sessions   *sessions
+	method     string        // how users are authenticated
+	login, out string        // the URLs of signing in and out; empty if nginx authenticates the users
+	failures   *rate.Limiter // of the password: eight wrong ones, then one every ten seconds
 }
 
 type pageView struct {
-	At     time.Time  `json:"at"`
-	User   identity   `json:"user"`
-	Out    string     `json:"-"` // the URL of signing out
-	Stack  overview   `json:"stack"`
-	Links  []linkView `json:"links"`
-	Queues []string   `json:"queues"`
-	Jobs   []jobRow   `json:"jobs"`
-	Error  string     `json:"error,omitempty"`
-	Fault  string     `json:"-"` // what is wrong with the job that was just posted
+	At     time.Time         `json:"at"`
+	User   identity          `json:"user"`
+	Out    string            `json:"-"` // the URL of signing out
+	Stack  overview          `json:"stack"`
+	Links  map[string]string `json:"links"`
+	Queues []string          `json:"queues"`
+	Jobs   []jobRow          `json:"jobs"`
+	Error  string            `json:"error,omitempty"`
+	Fault  string            `json:"-"` // what is wrong with the job that was just posted
 }
 
-func setupConsole(s *service) (err error) {
-	if s.db == nil || s.rdb == nil {
-		return errors.New("a console needs DATABASE_URL and REDIS_URL")
+// overview is what the page shows of the stack.
+type overview struct {
+	Total   int            `json:"total"`  // of the services that can be checked
+	Counts  map[string]int `json:"counts"` // of all services, by state
+	Causes  []serviceView  `json:"causes"` // the services that are not healthy although everything that they need is
+	Tiers   []string       `json:"tiers"`
+	All     []serviceView  `json:"services"`
+	Watched time.Time      `json:"watched_since"` // the console has no data from before
+}
+
+type serviceView struct {
+	stackService
+	state
+	AffectedBy []string `json:"affected_by"` // the services it needs, directly or not, that are not healthy
+	NeededBy   []string `json:"needed_by"`   // the services that need it, directly or not
+}
+
+// Spark returns the recent latencies as the points of an SVG polyline, 80 wide and 18 high.
+func (s serviceView) Spark() (points string) {
+	for i, height := range s.recent {
+		points += fmt.Sprintf("%d,%.1f ", 2*i, height)
 	}
-	c := &console{s: s, pages: template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))}
-	for _, name := range slices.Sorted(maps.Keys(s.Links)) {
-		c.links = append(c.links, linkView{name, s.Links[name]})
-	}
-	checkers := map[string]checker{}
-	for _, one := range s.Services {
-		if one.Health != "" {
-			checkers[one.Name] = s.checker(one.Name, one.Health)
+	return points
+}
+
+// overviewOf joins the services of the stack with their states. Each service comes after those that it needs.
+func overviewOf(services []stackService, m *monitor) overview {
+	states := m.known()
+	needs, neededBy := map[string][]string{}, map[string][]string{}
+	for _, s := range services {
+		all := slices.Clone(s.Dependencies)
+		for _, dependency := range s.Dependencies {
+			all = append(all, needs[dependency]...)
+		}
+		slices.Sort(all)
+		needs[s.Name] = slices.Compact(all)
+		for _, name := range needs[s.Name] {
+			neededBy[name] = append(neededBy[name], s.Name)
 		}
 	}
-	s.stack = newMonitor(checkers)
-	s.background = append(s.background, s.stack.watch)
-	if c.gate, err = c.newGate(); err != nil {
-		return err
+	view := overview{Total: len(m.checkers), Counts: map[string]int{}, Watched: m.started}
+	for _, s := range services {
+		one := serviceView{stackService: s, state: states[s.Name], NeededBy: slices.Sorted(slices.Values(neededBy[s.Name])),
+			AffectedBy: slices.DeleteFunc(needs[s.Name], func(name string) bool { return !states[name].isIll() })}
+		view.Counts[one.State]++
+		if one.isIll() && len(one.AffectedBy) == 0 {
+			view.Causes = append(view.Causes, one)
+		}
+		if !slices.Contains(view.Tiers, s.Tier) {
+			view.Tiers = append(view.Tiers, s.Tier)
+		}
+		view.All = append(view.All, one)
 	}
-	static, err := fs.Sub(webFiles, "web/static")
-	if err != nil {
-		return err
+	return view
+}
+
+func setupConsole(s *service) error {
+	addresses := map[string]string{}
+	for _, one := range s.Services {
+		addresses[one.Name] = one.Health
 	}
-	files := http.StripPrefix("/static/", http.FileServerFS(static))
-	s.mux.HandleFunc("GET /static/", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-cache")
-		files.ServeHTTP(w, r)
+	s.stack = s.newMonitor(addresses, func(string, state, state) {})
+	s.mux.HandleFunc("GET /static/{file}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFileFS(w, r, webFiles, "web/static/"+r.PathValue("file"))
 	})
-	s.mux.HandleFunc("GET /{$}", c.page)
-	s.mux.HandleFunc("POST /jobs", c.post)
-	s.mux.HandleFunc("GET /live", c.polled(func(w http.ResponseWriter, r *http.Request, user identity) {
-		c.render(w, r, http.StatusOK, "live", c.view(r, user))
-	}))
-	s.mux.HandleFunc("GET /api/stack", c.polled(func(w http.ResponseWriter, r *http.Request, user identity) {
+	authType, expected := s.env["WEB_CONSOLE_AUTH_TYPE"], s.Variables["WEB_CONSOLE_AUTH_TYPE"]
+	c := &console{s: s, sessions: newSessions(s, authType == "oauth2")}
+	handle := func(pattern string, handler http.HandlerFunc) { s.mux.Handle(pattern, c.sessions.LoadAndSave(handler)) }
+	switch {
+	case authType != expected:
+		return fmt.Errorf("WEB_CONSOLE_AUTH_TYPE: %s is the console of auth type %s", s.Name, expected)
+	case authType == "mtls":
+		c.method = "client certificate"
+	case authType == "dev":
+		c.method, c.login, c.out, c.failures = "password", "/login", "/logout", rate.NewLimiter(rate.Every(10*time.Second), 8)
+		handle("GET /login", func(w http.ResponseWriter, r *http.Request) { c.form(w, r, http.StatusOK, "") })
+		handle("POST /login", c.signIn)
+		handle("POST /logout", c.signOut)
+	default:
+		c.method, c.login, c.out = "OpenID Connect", s.env["OAUTH2_LOGIN_URL"]+"?next=%2F", s.env["OAUTH2_LOGOUT_URL"]
+		s.policy += "; report-uri /csp-report"
+	}
+	page := func(name string) func(http.ResponseWriter, *http.Request, identity) {
+		return func(w http.ResponseWriter, r *http.Request, user identity) {
+			s.render(w, r, http.StatusOK, name, c.view(r, user))
+		}
+	}
+	handle("GET /{$}", c.forUser(false, page("console.html")))
+	handle("POST /jobs", c.forUser(false, c.post))
+	handle("GET /live", c.forUser(true, page("live")))
+	handle("GET /api/stack", c.forUser(true, func(w http.ResponseWriter, r *http.Request, user identity) {
 		writeJSON(w, http.StatusOK, c.view(r, user))
 	}))
 	return nil
 }
 
-// newGate returns the gate for the console's auth type.
-func (c *console) newGate() (gate, error) {
-	authType, expected := c.s.env["WEB_CONSOLE_AUTH_TYPE"], c.s.Variables["WEB_CONSOLE_AUTH_TYPE"]
-	switch {
-	case authType != expected:
-		return nil, fmt.Errorf("WEB_CONSOLE_AUTH_TYPE: %s is the console of auth type %s", c.s.Name, expected)
-	case authType == "dev":
-		return newPasswordGate(c), nil
-	case authType == "mtls":
-		return certificateGate{c.s.proxies}, nil
-	}
-	c.s.policy += "; report-uri /csp-report"
-	shared, err := newSharedSessions(c.s)
-	return sessionGate{s: c.s, sessions: shared, method: "OpenID Connect", login: c.s.env["OAUTH2_LOGIN_URL"] + "?next=%2F", logout: c.s.env["OAUTH2_LOGOUT_URL"]}, err
-}
-
-func (c *console) page(w http.ResponseWriter, r *http.Request) {
-	if user, ok := c.gate.who(r, true); ok {
-		c.render(w, r, http.StatusOK, "console.html", c.view(r, user))
-	} else {
-		c.gate.refuse(w, r)
-	}
-}
-
-// polled serves the page's own script. A poll renews a session only if the script says that the user was active since the last
-// one, and gets status 401 when the session has ended.
-func (c *console) polled(show func(http.ResponseWriter, *http.Request, identity)) http.HandlerFunc {
+// forUser serves users who are signed in. A poll of the page's own script renews a session only if the script says that the user was
+// active since the last one, and gets status 401 when the session has ended.
+func (c *console) forUser(poll bool, show func(http.ResponseWriter, *http.Request, identity)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if user, ok := c.gate.who(r, r.Header.Get("X-User-Active") == "1"); ok {
+		user := c.user(r, !poll || r.Header.Get("X-User-Active") == "1")
+		switch {
+		case user.Name != "":
 			show(w, r, user)
-			return
+		case c.login == "":
+			http.Error(w, "This console is for clients with a certificate of its CA, and is reached through nginx alone.", http.StatusForbidden)
+		case poll:
+			http.Error(w, "not signed in", http.StatusUnauthorized)
+		default:
+			http.Redirect(w, r, c.login, http.StatusSeeOther)
 		}
-		code := http.StatusUnauthorized
-		if _, certificates := c.gate.(certificateGate); certificates {
-			code = http.StatusForbidden
-		}
-		writeJSON(w, code, map[string]string{"error": "not signed in"})
 	}
+}
+
+// user identifies the user of a request, who has no name if the request has no valid identity: that of a session, or that in the headers of
+// nginx. Headers of other clients prove nothing. Active means that the user, and not a page's timer, made the request.
+func (c *console) user(r *http.Request, active bool) identity {
+	if c.login == "" {
+		subject := r.Header.Get("X-SSL-Client-S-DN")
+		if !c.s.proxied(r) || r.Header.Get("X-SSL-Client-Verify") != "SUCCESS" {
+			return identity{}
+		}
+		name := subject
+		for _, part := range strings.FieldsFunc(subject, func(c rune) bool { return c == ',' || c == '/' }) {
+			if cn, ok := strings.CutPrefix(strings.TrimSpace(part), "CN="); ok {
+				name = cn
+			}
+		}
+		return identity{Name: name, Detail: subject, Method: c.method}
+	}
+	session := r.Context()
+	name := c.sessions.GetString(session, "name")
+	if name != "" && active {
+		if err := c.sessions.touch(session); err != nil {
+			c.s.log.WarnContext(session, "session not renewed", "error", err)
+		}
+	}
+	return identity{Name: name, Detail: c.sessions.GetString(session, "sub"), Method: c.method, Refresh: c.sessions.refreshDue(session)}
+}
+
+func (c *console) form(w http.ResponseWriter, r *http.Request, code int, fault string) {
+	c.s.render(w, r, code, "login.html", map[string]string{"Fault": fault})
+}
+
+// signIn checks the form's user and password of auth type dev. The comparison takes the same time for any input.
+func (c *console) signIn(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4096)
+	if c.failures.Tokens() < 1 {
+		w.Header().Set("Retry-After", "10")
+		c.form(w, r, http.StatusTooManyRequests, "Too many wrong passwords. Wait a little and try again.")
+		return
+	}
+	env := c.s.env
+	given := sha256.Sum256([]byte(r.PostFormValue("username") + "\x00" + r.PostFormValue("password")))
+	right := sha256.Sum256([]byte(env["WEB_CONSOLE_USER"] + "\x00" + env["WEB_CONSOLE_PASSWORD"]))
+	if subtle.ConstantTimeCompare(given[:], right[:]) != 1 {
+		c.failures.Allow()
+		c.s.log.WarnContext(r.Context(), "login refused: wrong user or password")
+		c.form(w, r, http.StatusUnauthorized, "That user and password do not match.")
+		return
+	}
+	_ = c.sessions.RenewToken(r.Context()) // a map in memory does not fail
+	c.sessions.Put(r.Context(), "name", env["WEB_CONSOLE_USER"])
+	c.sessions.Put(r.Context(), "sub", env["WEB_CONSOLE_DEV_ROLE"])
+	c.s.log.InfoContext(r.Context(), "login")
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func (c *console) signOut(w http.ResponseWriter, r *http.Request) {
+	_ = c.sessions.Destroy(r.Context()) // a map in memory does not fail
+	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }
 
 // post puts a job into a queue.
-func (c *console) post(w http.ResponseWriter, r *http.Request) {
-	user, ok := c.gate.who(r, true)
-	if !ok {
-		c.gate.refuse(w, r)
-		return
-	}
+func (c *console) post(w http.ResponseWriter, r *http.Request, user identity) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	queue := r.PostFormValue("queue")
-	j := job{ID: "job-" + randomHex(4), Text: strings.TrimSpace(r.PostFormValue("text")), Steps: 1, TraceID: traceOf(r.Context())}
+	j := job{ID: "job-" + rand.Text()[:8], Text: strings.TrimSpace(r.PostFormValue("text")), TraceID: w.Header().Get("X-Request-Id")}
+	payload, _ := json.Marshal(j) // plain strings encode without an error
 	view, code := c.view(r, user), http.StatusBadRequest
-	if !slices.Contains(c.s.Queues, queue) || j.Text == "" || len(j.Text) > 4000 {
+	if !slices.Contains(c.s.Queues, queue) || j.Text == "" || len(j.Text) > maxText {
 		view.Fault = "A job needs one of the queues, and a text of at most 4000 bytes."
-	} else if err := enqueue(r.Context(), c.s.rdb, queue, j); err != nil {
-		c.s.log.WarnContext(r.Context(), "job not posted", "queue", queue, "error", brief(err))
+	} else if err := c.s.rdb.XAdd(r.Context(), &redis.XAddArgs{Stream: queue, Values: []string{"job", string(payload)}}).Err(); err != nil {
+		c.s.log.WarnContext(r.Context(), "job not posted", "queue", queue, "error", err)
 		view.Fault, code = "Redis does not answer, so the job was not posted.", http.StatusServiceUnavailable
 	} else {
 		c.s.log.InfoContext(r.Context(), "job posted", "job_id", j.ID, "queue", queue)
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
-	c.render(w, r, code, "console.html", view)
-}
-
-func (c *console) render(w http.ResponseWriter, r *http.Request, code int, name string, view any) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	if err := c.pages.ExecuteTemplate(w, name, view); err != nil {
-		c.s.log.WarnContext(r.Context(), "page not written", "error", brief(err))
-	}
+	c.s.render(w, r, code, "console.html", view)
 }
 
 func (c *console) view(r *http.Request, user identity) pageView {
-	ctx, cancel := context.WithTimeout(r.Context(), pageTime)
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	view := pageView{At: time.Now().UTC(), User: user, Out: c.gate.logoutURL(), Stack: overviewOf(c.s.Services, c.s.stack), Links: c.links, Queues: c.s.Queues}
+	view := pageView{At: time.Now().UTC(), User: user, Out: c.out, Stack: overviewOf(c.s.Services, c.s.stack), Links: c.s.Links, Queues: c.s.Queues}
 	var err error
-	if view.Jobs, err = c.s.db.jobs(ctx, recentJobs); err != nil {
-		c.s.log.DebugContext(ctx, "jobs not read", "error", brief(err))
+	if view.Jobs, err = c.s.db.jobs(ctx, 8); err != nil {
+		c.s.log.DebugContext(ctx, "jobs not read", "error", err)
 		view.Error = "PostgreSQL does not answer, so jobs cannot be shown."
 	}
 	return view
-}
-
-var pageFunctions = template.FuncMap{
-	"join":  func(names []string) string { return strings.Join(names, ", ") },
-	"human": func(name string) string { return strings.ReplaceAll(name, "_", " ") },
-	"has":   slices.Contains[[]string],
-	"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"clock": func(t time.Time) string { return t.UTC().Format("15:04:05") + " UTC" },
-	"ago":   func(t time.Time) string { return ago(time.Since(t)) },
-	"ms":    func(ms float64) string { return fmt.Sprintf("%.1f ms", ms) },
-}
-
-// ago formats a duration in its largest unit.
-func ago(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -79,27 +80,32 @@ func TestConsoleCookie(t *testing.T) {
 }
 
 func TestConsoleSessionEnds(t *testing.T) {
-	for name, change := range map[string]func(sessions){
-		"idle":         func(m sessions) { m.IdleTimeout = 150 * time.Millisecond },
-		"its lifetime": func(m sessions) { m.Lifetime = 150 * time.Millisecond },
+	for name, change := range map[string]func(*sessions){
+		"idle":         func(m *sessions) { m.Store = idleStore{m.Store, 600 * time.Millisecond} },
+		"its lifetime": func(m *sessions) { m.Lifetime = 600 * time.Millisecond },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newSessions(&service{})
-			change(m)
-			g := sessionGate{sessions: m}
+			s := newService(contract{}, io.Discard)
+			c := &console{s: s, sessions: newSessions(s, false), login: "/login"}
+			change(c.sessions)
+			login := func(_ http.ResponseWriter, r *http.Request) { c.sessions.Put(r.Context(), "name", "admin") }
+			s.mux.Handle("GET /login", c.sessions.LoadAndSave(http.HandlerFunc(login)))
+			s.mux.Handle("GET /live", c.sessions.LoadAndSave(c.forUser(true, func(http.ResponseWriter, *http.Request, identity) {})))
 			w := httptest.NewRecorder()
-			ctx, err := m.load(httptest.NewRequest(http.MethodGet, "/", nil))
-			require.NoError(t, err)
-			m.Put(ctx, "sub", "admin")
-			require.NoError(t, m.save(ctx, w))
-			r := httptest.NewRequest(http.MethodGet, "/", nil)
-			r.AddCookie(w.Result().Cookies()[0])
+			s.mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/login", nil))
+			cookie := w.Result().Cookies()[0]
 			open := func(active bool) bool {
-				_, open := g.who(r, active)
-				return open
+				r := httptest.NewRequest(http.MethodGet, "/live", nil)
+				r.AddCookie(cookie)
+				if active {
+					r.Header.Set("X-User-Active", "1")
+				}
+				w := httptest.NewRecorder()
+				s.mux.ServeHTTP(w, r)
+				return w.Code == http.StatusOK
 			}
 			for range 4 {
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(200 * time.Millisecond)
 				if name == "idle" {
 					assert.True(t, open(true), "what a person does keeps it")
 				}
@@ -167,7 +173,7 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	f := newFixture(t, "web_console_dev", nil, func(s *service) {
 		s.Services, s.Links = testStack(gateway.url), map[string]string{"prometheus": "http://127.0.0.1:9090", "grafana": "http://127.0.0.1:3000"}
 	})
-	f.db.rows["j1"] = jobRow{JobID: "j1", Queue: "backtest_low", Status: "failed", Attempts: 2}
+	f.db.rows["j1"] = jobRow{job: job{ID: "j1"}, Queue: "backtest_low", Status: "failed", Attempts: 2}
 	cookie := f.signIn(t)
 	look := func() pageView {
 		gateway.health.ask(t.Context())
@@ -176,11 +182,11 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 		return decodeText[pageView](t, text)
 	}
 	view := look()
-	assert.Equal(t, 4, view.Stack.Healthy)
+	assert.Equal(t, 4, view.Stack.Counts[healthy])
 	assert.Equal(t, 4, view.Stack.Total)
-	assert.Equal(t, 1, view.Stack.Unwatched)
+	assert.Equal(t, 1, view.Stack.Counts[unwatched])
 	assert.Empty(t, view.Stack.Causes)
-	assert.Equal(t, []linkView{{"grafana", "http://127.0.0.1:3000"}, {"prometheus", "http://127.0.0.1:9090"}}, view.Links)
+	assert.Equal(t, map[string]string{"grafana": "http://127.0.0.1:3000", "prometheus": "http://127.0.0.1:9090"}, view.Links)
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", cookie)
 	for _, text := range []string{"All 4 services are healthy.</strong> 1 more cannot be checked.", `data-service="gateway" data-state="healthy"`, "j1", "attempt 2", "http://127.0.0.1:3000"} {
 		assert.Contains(t, page, text)
@@ -191,7 +197,7 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	view = look()
 	require.Len(t, view.Stack.Causes, 1, "one cause, though three services are ill")
 	assert.Equal(t, "redis", view.Stack.Causes[0].Name)
-	assert.Equal(t, []string{"gateway", "orchestrator"}, view.Stack.Causes[0].Affected)
+	assert.Equal(t, []string{"gateway", "orchestrator"}, view.Stack.Causes[0].NeededBy)
 	_, page, _ = f.ask(t, "GET", "/live", "", "Cookie", cookie)
 	assert.Contains(t, page, "<strong>redis is down.</strong> Affected: gateway, orchestrator.")
 	assert.Contains(t, page, `data-service="orchestrator" data-state="unhealthy"`)
@@ -254,7 +260,7 @@ func TestJobFromTheConsole(t *testing.T) {
 
 func TestConsoleEscapes(t *testing.T) {
 	f := newFixture(t, "web_console_dev", nil)
-	f.db.rows["j"] = jobRow{JobID: "j", Text: `<script>alert(1)</script>"`, Queue: "q", Status: "failed"}
+	f.db.rows["j"] = jobRow{job: job{ID: "j", Text: `<script>alert(1)</script>"`}, Queue: "q", Status: "failed"}
 	_, page, _ := f.ask(t, "GET", "/", "", "Cookie", f.signIn(t))
 	assert.NotContains(t, page, "<script>alert")
 	assert.Contains(t, page, "&lt;script&gt;")

@@ -144,7 +144,7 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 	if c.Folders != nil {
 		f.Folders = []string{t.TempDir(), t.TempDir()}
 	}
-	f.open = func(string) (store, error) { return f.db, nil }
+	f.service.db = f.db
 	for _, change := range tweak {
 		change(f.service)
 	}
@@ -203,24 +203,24 @@ func (m *memoryStore) check(context.Context) error {
 func (m *memoryStore) start(_ context.Context, j jobRow) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, known := m.rows[j.JobID]
+	before, known := m.rows[j.ID]
 	if m.err != nil || known && before.Status != "running" {
 		return 0, m.err
 	}
 	j.Status, j.Attempts, j.StartedAt = "running", before.Attempts+1, time.Now()
-	m.rows[j.JobID] = j
-	m.order = append(m.order, j.JobID)
+	m.rows[j.ID] = j
+	m.order = append(m.order, j.ID)
 	return j.Attempts, nil
 }
 
 func (m *memoryStore) finish(_ context.Context, j jobRow) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.err != nil || m.rows[j.JobID].Status != "running" {
+	if m.err != nil || m.rows[j.ID].Status != "running" {
 		return false, m.err
 	}
-	j.Attempts = m.rows[j.JobID].Attempts
-	m.rows[j.JobID] = j
+	j.Attempts = m.rows[j.ID].Attempts
+	m.rows[j.ID] = j
 	m.finished++
 	return true, nil
 }

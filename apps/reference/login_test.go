@@ -75,7 +75,7 @@ func newTestProvider(t *testing.T) *testProvider {
 func (p *testProvider) authorize(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	code := randomHex(16)
+	code := rand.Text()
 	p.codes[code] = r.URL.Query()
 	http.Redirect(w, r, r.URL.Query().Get("redirect_uri")+"?"+url.Values{"code": {code}, "state": {r.URL.Query().Get("state")}}.Encode(), http.StatusFound)
 }
@@ -122,9 +122,9 @@ func (p *testProvider) token(w http.ResponseWriter, r *http.Request) {
 		deny()
 		return
 	}
-	refresh := randomHex(16)
+	refresh := rand.Text()
 	p.refreshTokens[refresh] = subject
-	writeJSON(w, http.StatusOK, map[string]any{"access_token": randomHex(16), "token_type": "Bearer", "expires_in": p.life, "refresh_token": refresh, "id_token": idToken})
+	writeJSON(w, http.StatusOK, map[string]any{"access_token": rand.Text(), "token_type": "Bearer", "expires_in": p.life, "refresh_token": refresh, "id_token": idToken})
 }
 
 func (p *testProvider) set(change func(*testProvider)) {
@@ -426,8 +426,7 @@ func TestSessionEnds(t *testing.T) {
 // age returns a session the deadline of an older one, as only a holder of the key can.
 func age(t *testing.T, a *authFixture, b *browser, by time.Duration) {
 	t.Helper()
-	shared, err := newSharedSessions(a.auth.service)
-	require.NoError(t, err)
+	shared := newSessions(a.auth.service, true)
 	token := b.cookie(a.site)
 	ctx, err := shared.Load(t.Context(), token)
 	require.NoError(t, err)
@@ -435,7 +434,7 @@ func age(t *testing.T, a *authFixture, b *browser, by time.Duration) {
 	shared.SetDeadline(ctx, shared.Deadline(ctx).Add(-by))
 	plain, err := shared.Codec.Encode(shared.Deadline(ctx), map[string]any{"sub": shared.GetString(ctx, "sub")})
 	require.NoError(t, err)
-	require.NoError(t, shared.store.CommitCtx(t.Context(), token, plain, time.Now().Add(time.Hour)))
+	require.NoError(t, shared.Store.(*sealedStore).CommitCtx(t.Context(), token, plain, time.Now().Add(time.Hour)))
 }
 
 func TestSessionOutlivesAuthService(t *testing.T) {
@@ -544,9 +543,8 @@ func TestLogout(t *testing.T) {
 
 func TestAuth0LogoutWithoutDiscovery(t *testing.T) {
 	f := newFixture(t, "auth_service", map[string]string{"AUTH0_DOMAIN": "https://127.0.0.1:1"})
-	p, err := newProvider(f.service)
-	require.NoError(t, err)
-	assert.Equal(t, "https://127.0.0.1:1/v2/logout?client_id=the-client&returnTo=https%3A%2F%2Fweb-console.trading-platform.local", p.logoutURL(t.Context(), "token"))
+	l := &login{s: f.service}
+	assert.Equal(t, "https://127.0.0.1:1/v2/logout?client_id=the-client&returnTo=https%3A%2F%2Fweb-console.trading-platform.local", l.logoutURL(t.Context(), "token"))
 }
 
 func TestProviderAwayAtStart(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,27 +16,29 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 )
 
-const (
-	// drainTime is how long running work may take to finish after SIGTERM; the rest of the container's ten seconds is for the exit.
-	drainTime   = 7 * time.Second
-	peerTimeout = 10 * time.Second
-)
-
-// service is a running service: its contract, and the connections and state that it needs.
+// service is a running service: its contract, its variables, and the connections and state that it needs.
 type service struct {
 	contract
 	env        map[string]string
+	database   *pgxpool.Config // of DATABASE_URL
+	redis      *redis.Options  // of REDIS_URL
+	level      slog.LevelVar
+	proxies    []netip.Addr // the proxies through which requests from outside arrive
+	sessionKey []byte
+	issuer     string   // of the OpenID Connect provider
+	takes      []string // the queues that a worker takes jobs from, in order of priority
+
 	log        *slog.Logger
-	level      *slog.LevelVar
-	metrics    *metrics
+	metrics    *metrics.Set
 	mux        *http.ServeMux
-	policy     string    // content security policy of the answers
-	reportOnly bool      // violations of the policy are reported but not blocked
-	proxies    addresses // the proxies through which requests from outside arrive
+	policy     string // content security policy of the answers
+	reportOnly bool   // violations of the policy are reported but not blocked
 	peers      *http.Client
 	db         store         // nil without DATABASE_URL
 	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
@@ -43,69 +46,53 @@ type service struct {
 	stack      *monitor      // watches every service of the stack, for a console
 	stopping   atomic.Bool
 	background []func(context.Context)
-	// open opens the store of a database; tests replace it with one in memory.
-	open func(url string) (store, error)
 }
 
 func newService(c contract, out io.Writer) *service {
-	level := new(slog.LevelVar)
-	return &service{
-		contract: c, level: level, log: newLogger(out, c.Name, level), metrics: newMetrics(), mux: http.NewServeMux(),
-		policy: pagePolicy, peers: &http.Client{Timeout: peerTimeout}, open: openPostgres,
-	}
+	s := &service{contract: c, env: map[string]string{}, metrics: metrics.NewSet(), mux: http.NewServeMux(), policy: pagePolicy, peers: &http.Client{Timeout: 10 * time.Second}}
+	s.log = newLogger(out, c.Name, &s.level)
+	return s
 }
 
-// setup checks the environment, opens what it names and registers what the service's role serves.
+// setup reads the environment, opens what it names and registers what the service's role serves.
 func (s *service) setup(environ []string) (err error) {
-	if s.env, err = s.variables(environ); err != nil {
+	if err := s.readEnvironment(environ); err != nil {
 		return err
 	}
-	if level, err := levelOf(s.env["LOG_LEVEL"]); err == nil {
-		s.level.Set(level)
+	if s.database != nil && s.db == nil { // tests have a store of their own
+		if s.db, err = openPostgres(s.database); err != nil {
+			return err
+		}
 	}
-	if err := s.openDatabases(); err != nil {
-		return err
+	if s.redis != nil {
+		s.rdb = openRedis(s.redis)
+	} else if s.env["REDIS_HOST"] != "" {
+		s.rdb = s.redisAtHost(s.env["REDIS_DB"])
 	}
-	if s.proxies, err = addressesOf(s.env["TRUSTED_PROXY_IPS"]); err != nil {
-		return err
+	if (s.Role == workerRole || s.Role == consoleRole) && (s.db == nil || s.rdb == nil) {
+		return errors.New("a " + s.Role + " needs DATABASE_URL and REDIS_URL")
 	}
 	s.watchNeeds()
-	for path := range map[string]bool{"/health": true, "/readyz": true, s.readiness(): true} {
+	for path := range map[string]bool{"/health": true, "/readyz": true, s.url().Path: true} {
 		s.mux.HandleFunc("GET "+path, s.ready)
 	}
-	s.mux.HandleFunc("GET /healthz", s.live)
-	s.mux.Handle("GET /metrics", s.metrics.handler())
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { // whatever the state of the dependencies
+		writeJSON(w, http.StatusOK, healthAnswer{Service: s.Name, Status: "ok", ReferenceApp: true, StartedAt: s.health.started})
+	})
+	s.mux.HandleFunc("GET /metrics", s.showMetrics)
 	switch s.Role {
 	case workerRole:
 		return setupWorker(s)
 	case consoleRole:
 		return setupConsole(s)
 	case loginRole:
-		return setupLogin(s)
+		setupLogin(s)
 	}
 	return nil
 }
 
-func (s *service) openDatabases() (err error) {
-	if url := s.env["DATABASE_URL"]; url != "" {
-		if s.db, err = s.open(url); err != nil {
-			return err
-		}
-	}
-	if url := s.env["REDIS_URL"]; url != "" {
-		options, err := redis.ParseURL(url)
-		if err != nil {
-			return errors.New("REDIS_URL: is malformed")
-		}
-		s.rdb = openRedis(options)
-	} else if s.env["REDIS_HOST"] != "" {
-		s.rdb = s.redisDB(s.env["REDIS_DB"])
-	}
-	return nil
-}
-
-// redisDB opens one of the databases of the Redis at REDIS_HOST.
-func (s *service) redisDB(number string) *redis.Client {
+// redisAtHost opens one of the databases of the Redis at REDIS_HOST.
+func (s *service) redisAtHost(number string) *redis.Client {
 	db, _ := strconv.Atoi(number)
 	return openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
 }
@@ -117,31 +104,16 @@ func openRedis(options *redis.Options) *redis.Client {
 
 // watchNeeds watches the services that this one needs.
 func (s *service) watchNeeds() {
-	checkers := map[string]checker{}
+	addresses := maps.Clone(s.Needs)
 	for name, address := range s.Needs {
 		// The variable that names the peer is what the platform's own code would use.
 		for variable, standard := range s.Variables {
 			if path, ok := strings.CutPrefix(address, standard+"/"); ok && standard != "" {
-				address = strings.TrimRight(s.env[variable], "/") + "/" + path
-				break
+				addresses[name] = strings.TrimRight(s.env[variable], "/") + "/" + path
 			}
 		}
-		checkers[name] = s.checker(name, address)
 	}
-	s.health = newMonitor(checkers)
-	s.health.observe = s.observeDependency
-	s.background = append(s.background, s.health.watch)
-}
-
-// checker checks PostgreSQL and Redis with a query if the service has a connection, because that proves more than an open port.
-func (s *service) checker(name, address string) checker {
-	switch {
-	case name == "postgres" && s.db != nil:
-		return s.db.check
-	case name == "redis" && s.rdb != nil:
-		return func(ctx context.Context) error { return s.rdb.Ping(ctx).Err() }
-	}
-	return checkAddress(s.peers, address)
+	s.health = s.newMonitor(addresses, s.observeDependency)
 }
 
 // serve runs a service until the context ends, and then waits for running work to finish.
@@ -153,7 +125,7 @@ func serve(ctx context.Context, c contract, environ []string, out io.Writer) err
 		s.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 		return errLogged
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+s.port())
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+s.url().Port())
 	if err != nil {
 		return err
 	}
@@ -169,7 +141,8 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	for _, task := range s.background {
 		work.Go(func() { task(ctx) })
 	}
-	s.log.Info("started: this is the reference app, which runs in the place of this service and does not trade", "address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
+	s.log.Info("started: this is the reference app, which runs in the place of this service and does not trade",
+		"address", listener.Addr().String(), "dependencies", slices.Sorted(maps.Keys(s.Needs)))
 	select {
 	case err := <-failed:
 		return err
@@ -177,16 +150,10 @@ func (s *service) run(ctx context.Context, listener net.Listener) error {
 	}
 	s.stopping.Store(true)
 	s.log.Info("stopping: finishing what has begun")
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 7*time.Second) // the rest of the container's ten seconds is for the exit
 	defer cancel()
 	err := server.Shutdown(drain)
-	done := make(chan struct{})
-	go func() { work.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-drain.Done():
-		err = errors.Join(err, errors.New("background work did not end in time"))
-	}
-	s.log.Info("stopped", "error", brief(err))
+	work.Wait() // the longest is a worker's job, which is cancelled after its time of grace
+	s.log.Info("stopped", "error", err)
 	return err
 }

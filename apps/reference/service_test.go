@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -98,7 +99,7 @@ func TestTraceAndLog(t *testing.T) {
 			_, _, header := f.ask(t, "GET", "/none?code=hush", "", test.header, test.value)
 			got := header.Get("X-Request-Id")
 			if test.want == "" {
-				assert.Regexp(t, "^[0-9a-f]{32}$", got)
+				assert.Regexp(t, "^[A-Z2-7]{26}$", got)
 			} else {
 				assert.Equal(t, test.want, got)
 			}
@@ -120,10 +121,10 @@ func TestLogLevel(t *testing.T) {
 func TestPeerThatDoesNotAnswer(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	err := checkAddress(http.DefaultClient, gone.URL+"/health")(context.Background())
+	err := checkAddress(context.Background(), http.DefaultClient, gone.URL+"/health")
 	assert.ErrorContains(t, err, "connection refused")
 	assert.NotContains(t, err.Error(), "http://")
-	assert.Error(t, checkAddress(nil, "tcp"+strings.TrimPrefix(gone.URL, "http"))(context.Background()))
+	assert.Error(t, checkAddress(context.Background(), nil, "tcp"+strings.TrimPrefix(gone.URL, "http")))
 }
 
 // The variable that names a peer says where it is, as in the platform's own code.
@@ -158,8 +159,14 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestACheckThatGivesUpLeavesTheConnectionAttempt(t *testing.T) {
-	cfg, err := poolConfig("postgresql://trader:x@postgres:5432/trader")
-	if err != nil || cfg.ConnConfig.ConnectTimeout <= checkTimeout || cfg.MaxConns != 4 {
-		t.Fatalf("%v: a connection may take %s, and a check %s", err, cfg.ConnConfig.ConnectTimeout, checkTimeout)
+	cfg, err := pgxpool.ParseConfig("postgresql://trader:x@postgres:5432/trader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openPostgres(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.ConnConfig.ConnectTimeout <= checkTimeout || cfg.MaxConns != 4 {
+		t.Fatalf("a connection may take %s, and a check %s", cfg.ConnConfig.ConnectTimeout, checkTimeout)
 	}
 }

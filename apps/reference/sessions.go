@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"net/http"
 	"os"
 	"strconv"
 	"time"
@@ -20,94 +19,59 @@ import (
 // refreshAhead is how long before the provider's token expires the page requests a new one.
 const refreshAhead = time.Minute
 
-// sessions are the sessions of browsers. They end after a time without activity, and at the latest after their lifetime.
+// sessions are the sessions of browsers. Their store drops them after a time without activity, and at the latest after their lifetime.
+// IdleTimeout of the library would not do, because it takes every poll of the page for activity.
 type sessions struct {
 	*scs.SessionManager
-	store *sealedStore // nil for sessions in memory
+	idle time.Duration
+	rdb  *redis.Client // nil for sessions in memory
 }
 
-// newSessions returns sessions that end with the process. Their times are constants, because auth_service has no variables for them.
-func newSessions(s *service) sessions {
-	m := scs.New()
-	// Browsers share cookies between the ports of a host, and two stacks may run on one host.
-	host, _ := os.Hostname()
-	m.Cookie.Name = "console_session_" + host
-	m.IdleTimeout = span(s.env["SESSION_TIMEOUT_MINUTES"], 15, time.Minute)
-	m.Lifetime = span(s.env["SESSION_ABSOLUTE_TIMEOUT_HOURS"], 4, time.Hour)
-	return sessions{SessionManager: m}
-}
-
-func span(text string, standard int, unit time.Duration) time.Duration {
-	n, _ := strconv.Atoi(text)
-	return time.Duration(cmp.Or(n, standard)) * unit
-}
-
-// newSharedSessions makes sessions in Redis: auth_service makes them, and the console of auth type oauth2 honours them. The __Secure-
-// prefix makes browsers refuse the cookie without Secure. It is Lax, not Strict: the browser comes back from the provider with it.
-func newSharedSessions(s *service) (sessions, error) {
-	key, err := sessionKey(s.env["SESSION_ENCRYPTION_KEY"])
-	if err != nil {
-		return sessions{}, err
+// newSessions returns sessions in memory, which end with the process, or shared ones in Redis: auth_service makes these, and the console of auth
+// type oauth2 honours them. Their times have defaults, because auth_service has no variables for them.
+func newSessions(s *service, shared bool) *sessions {
+	minutes, _ := strconv.Atoi(cmp.Or(s.env["SESSION_TIMEOUT_MINUTES"], "15"))
+	hours, _ := strconv.Atoi(cmp.Or(s.env["SESSION_ABSOLUTE_TIMEOUT_HOURS"], "4"))
+	m := &sessions{SessionManager: scs.New(), idle: time.Duration(minutes) * time.Minute}
+	m.Lifetime, m.ErrorFunc = time.Duration(hours)*time.Hour, s.refuse
+	if !shared {
+		// Browsers share cookies between the ports of a host, and two stacks may run on one host.
+		host, _ := os.Hostname()
+		m.Store, m.Cookie.Name = idleStore{m.Store, m.idle}, "console_session_"+host
+		return m
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return sessions{}, err
-	}
-	box, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return sessions{}, err
-	}
-	m := newSessions(s)
-	// The catalog does not list REDIS_SESSION_DB for auth_service; the plan gives it the console's.
-	m.store = &sealedStore{rdb: s.redisDB(cmp.Or(s.env["REDIS_SESSION_DB"], "1")), box: box}
-	m.Store, m.Cookie.Name, m.Cookie.Secure, m.Cookie.Domain = m.store, "__Secure-session", true, s.env["COOKIE_DOMAIN"]
-	return m, nil
-}
-
-// load returns the session that a request's cookie names, or an empty one.
-func (m sessions) load(r *http.Request) (context.Context, error) {
-	token := ""
-	if cookie, err := r.Cookie(m.Cookie.Name); err == nil {
-		token = cookie.Value
-	}
-	ctx, err := m.Load(r.Context(), token)
-	if err == nil && !time.Now().Before(m.Deadline(ctx)) {
-		ctx, err = m.Load(r.Context(), "")
-	}
-	return ctx, err
-}
-
-// save stores a session. Its cookie lives as long as the session at most can: the store limits the time without activity.
-func (m sessions) save(ctx context.Context, w http.ResponseWriter) error {
-	token, _, err := m.Commit(ctx)
-	if err == nil {
-		m.WriteSessionCookie(ctx, w, token, m.Deadline(ctx))
-	}
-	return err
-}
-
-// end deletes a session and its cookie.
-func (m sessions) end(ctx context.Context, w http.ResponseWriter) error {
-	err := m.Destroy(ctx)
-	if err == nil {
-		m.WriteSessionCookie(ctx, w, "", time.Time{})
-	}
-	return err
+	block, _ := aes.NewCipher(s.sessionKey) // a key of 32 bytes is always accepted
+	box, _ := cipher.NewGCMWithRandomNonce(block)
+	m.rdb = s.redisAtHost(cmp.Or(s.env["REDIS_SESSION_DB"], "1")) // the plan gives it to auth_service, whose catalog entry does not list it
+	m.Store = &sealedStore{rdb: m.rdb, box: box, idle: m.idle}
+	// The prefix makes browsers refuse the cookie without Secure. It is Lax, not Strict: the browser comes back from the provider with it.
+	m.Cookie.Name, m.Cookie.Secure, m.Cookie.Domain = "__Secure-session", true, s.env["COOKIE_DOMAIN"]
+	return m
 }
 
 // touch restarts the time without activity. In Redis it does not write the session, which another service may be changing.
-func (m sessions) touch(ctx context.Context) error {
-	if m.store == nil {
-		_, _, err := m.Commit(ctx)
-		return err
+func (m *sessions) touch(ctx context.Context) error {
+	if m.rdb == nil {
+		m.Put(ctx, "active", true) // a change is stored again
+		return nil
 	}
-	left := min(m.IdleTimeout, time.Until(m.Deadline(ctx)))
-	return m.store.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), left).Err()
+	return m.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), min(m.idle, time.Until(m.Deadline(ctx)))).Err()
 }
 
 // refreshDue reports whether the session's token should be renewed.
-func (m sessions) refreshDue(ctx context.Context) bool {
+func (m *sessions) refreshDue(ctx context.Context) bool {
 	return m.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(m.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
+}
+
+// idleStore keeps sessions in memory for a time without activity.
+type idleStore struct {
+	scs.Store
+	idle time.Duration
+}
+
+// Commit stores a session.
+func (s idleStore) Commit(token string, plain []byte, expiry time.Time) error {
+	return s.Store.Commit(token, plain, time.Now().Add(min(s.idle, time.Until(expiry))))
 }
 
 // sealedStore keeps sessions in Redis under the hash of their token and encrypted with AES-256-GCM: reading Redis does not
@@ -116,6 +80,7 @@ type sealedStore struct {
 	scs.Store // methods without a context, which scs does not call where there are others
 	rdb       *redis.Client
 	box       cipher.AEAD
+	idle      time.Duration
 }
 
 var _ scs.CtxStore = &sealedStore{}
@@ -125,26 +90,26 @@ func storedUnder(token string) string {
 	return "session:" + hex.EncodeToString(sum[:])
 }
 
-// FindCtx finds a session; one that cannot be decrypted does not exist.
+// FindCtx finds a session; one that cannot be decrypted, or is past its lifetime, does not exist.
 func (s *sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	sealed, err := s.rdb.Get(ctx, storedUnder(token)).Bytes()
 	if errors.Is(err, redis.Nil) {
 		return nil, false, nil
-	}
-	if err != nil {
+	} else if err != nil {
 		return nil, false, err
 	}
-	plain, err := s.box.Open(nil, nil, sealed, []byte(storedUnder(token)))
-	if err != nil {
-		return nil, false, nil //nolint:nilerr // data that cannot be decrypted is not a session
+	plain, bad := s.box.Open(nil, nil, sealed, []byte(storedUnder(token)))
+	if bad != nil {
+		return nil, false, nil
 	}
-	return plain, true, nil
+	deadline, _, bad := scs.GobCodec{}.Decode(plain)
+	return plain, bad == nil && time.Now().Before(deadline), nil
 }
 
 // CommitCtx stores a session.
 func (s *sealedStore) CommitCtx(ctx context.Context, token string, plain []byte, expiry time.Time) error {
 	sealed := s.box.Seal(nil, nil, plain, []byte(storedUnder(token))) // #nosec G407 -- this AEAD makes a random nonce itself and takes none
-	return s.rdb.Set(ctx, storedUnder(token), sealed, time.Until(expiry)).Err()
+	return s.rdb.Set(ctx, storedUnder(token), sealed, min(s.idle, time.Until(expiry))).Err()
 }
 
 // DeleteCtx deletes a session.

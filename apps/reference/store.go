@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,104 +25,69 @@ type store interface {
 
 // jobRow is a row of the table of jobs.
 type jobRow struct {
-	JobID      string     `json:"job_id"`
+	job
 	Queue      string     `json:"queue"`
 	Status     string     `json:"status"` // running, completed or failed
 	Worker     string     `json:"worker"`
 	Attempts   int        `json:"attempts"`
-	Text       string     `json:"text"`
 	Result     string     `json:"result"` // or why it failed
-	TraceID    string     `json:"trace_id"`
 	StartedAt  time.Time  `json:"started_at"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 }
 
-// schemaLock is the number of the advisory lock under which the table is created, because several services start at once.
-const schemaLock = 7240301
-
-// The schema separates this program's table from those of the platform, which may use the same database.
+// The schema separates this program's table from those of the platform, which may use the same database. It is created under a lock,
+// because several services start at once. PostgreSQL runs the statements of one query in one transaction.
 const schema = `
+SELECT pg_advisory_xact_lock(7240301);
 CREATE SCHEMA IF NOT EXISTS reference_app;
 CREATE TABLE IF NOT EXISTS jobs (
 	job_id text PRIMARY KEY, queue text NOT NULL, status text NOT NULL, worker text NOT NULL, attempts int NOT NULL, text text NOT NULL,
 	result text NOT NULL DEFAULT '', trace_id text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz);
 CREATE INDEX IF NOT EXISTS jobs_by_start ON jobs (started_at DESC);`
 
-type postgresStore struct {
-	pool *pgxpool.Pool
-	mu   sync.Mutex
-	made bool
-}
+type postgresStore struct{ *pgxpool.Pool }
 
 // openPostgres connects on first use, so that a service can start and report that the database is unavailable.
-func openPostgres(url string) (store, error) {
-	cfg, err := poolConfig(url)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &postgresStore{pool: pool}, nil
-}
-
-func poolConfig(url string) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, errors.New("DATABASE_URL: is malformed")
-	}
+func openPostgres(cfg *pgxpool.Config) (store, error) {
 	cfg.MaxConns = 4 // the default of Connections in the catalog
 	// Longer than a check: the attempt goes on when a check gives up, and a later one uses its connection. If each check
 	// began anew, hundreds of replicas would keep a busy server from ever completing one.
 	cfg.ConnConfig.ConnectTimeout = 15 * checkTimeout
 	cfg.ConnConfig.RuntimeParams["search_path"] = "reference_app"
-	return cfg, nil
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	return postgresStore{pool}, err
 }
 
-func (s *postgresStore) check(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// The table disappears if the running stack gets a new volume.
-	err := s.pool.QueryRow(ctx, "SELECT $1 AND to_regclass('jobs') IS NOT NULL", s.made).Scan(&s.made)
-	if err == nil && !s.made {
-		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", schemaLock); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, schema)
-			return err
-		})
-		s.made = err == nil
+func (s postgresStore) check(ctx context.Context) error {
+	var made bool // the table is missing at first, and again if the running stack gets a new volume
+	err := s.QueryRow(ctx, "SELECT to_regclass('jobs') IS NOT NULL").Scan(&made)
+	if err == nil && !made {
+		_, err = s.Exec(ctx, schema)
 	}
-	var refused *pgconn.ConnectError
-	if errors.As(err, &refused) { // it lists every way that was tried; the last line says why none was left
-		lines := strings.Split(strings.TrimSpace(refused.Error()), "\n")
-		return errors.New(strings.TrimSpace(lines[len(lines)-1]))
+	if refused, ok := errors.AsType[*pgconn.ConnectError](err); ok { // it lists every way that was tried; the last line says why none was left
+		text := strings.TrimSpace(refused.Error())
+		err = errors.New(strings.TrimSpace(text[strings.LastIndex(text, "\n")+1:]))
 	}
 	return err
 }
 
-func (s *postgresStore) start(ctx context.Context, j jobRow) (attempts int, err error) {
-	err = s.pool.QueryRow(ctx, `INSERT INTO jobs (job_id, queue, status, worker, attempts, text, trace_id) VALUES ($1, $2, 'running', $3, 1, $4, $5)
+func (s postgresStore) start(ctx context.Context, j jobRow) (attempts int, err error) {
+	err = s.QueryRow(ctx, `INSERT INTO jobs (job_id, queue, status, worker, attempts, text, trace_id) VALUES ($1, $2, 'running', $3, 1, $4, $5)
 		ON CONFLICT (job_id) DO UPDATE SET worker = EXCLUDED.worker, queue = EXCLUDED.queue, attempts = jobs.attempts + 1 WHERE jobs.status = 'running'
-		RETURNING attempts`, j.JobID, j.Queue, j.Worker, j.Text, j.TraceID).Scan(&attempts)
+		RETURNING attempts`, j.ID, j.Queue, j.Worker, j.Text, j.TraceID).Scan(&attempts)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}
 	return attempts, err
 }
 
-func (s *postgresStore) finish(ctx context.Context, j jobRow) (bool, error) {
-	tag, err := s.pool.Exec(ctx, "UPDATE jobs SET status = $2, worker = $3, result = $4, finished_at = now() WHERE job_id = $1 AND status = 'running'",
-		j.JobID, j.Status, j.Worker, j.Result)
+func (s postgresStore) finish(ctx context.Context, j jobRow) (bool, error) {
+	tag, err := s.Exec(ctx, "UPDATE jobs SET status = $2, worker = $3, result = $4, finished_at = now() WHERE job_id = $1 AND status = 'running'",
+		j.ID, j.Status, j.Worker, j.Result)
 	return tag.RowsAffected() > 0, err
 }
 
-func (s *postgresStore) jobs(ctx context.Context, limit int) ([]jobRow, error) {
-	rows, err := s.pool.Query(ctx, "SELECT job_id, queue, status, worker, attempts, text, result, trace_id, started_at, finished_at FROM jobs ORDER BY started_at DESC LIMIT $1", limit)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[jobRow])
+func (s postgresStore) jobs(ctx context.Context, limit int) ([]jobRow, error) {
+	rows, _ := s.Query(ctx, "SELECT job_id, text, trace_id, queue, status, worker, attempts, result, started_at, finished_at FROM jobs ORDER BY started_at DESC LIMIT $1", limit)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[jobRow]) // with the error of the query, if it failed
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -17,89 +16,78 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// variables reads a service's environment. Its error names all variables of the contract that are missing or malformed. An error
-// never repeats a value, since any value may be a secret.
-func (c contract) variables(environ []string) (map[string]string, error) {
-	values := map[string]string{}
+// readEnvironment reads a service's environment. Its error names all variables that are missing or malformed. It never repeats a value,
+// since any value may be a secret.
+func (s *service) readEnvironment(environ []string) error {
+	var faults []error
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		values[name] = value
-	}
-	var faults []error
-	for _, name := range slices.Sorted(maps.Keys(c.Variables)) {
-		value, required := values[name], slices.Contains(c.Required, name)
-		if value == "" && (required || c.Variables[name] != "") {
-			faults = append(faults, fmt.Errorf("%s: is required and not set", name))
-		} else if value != "" {
-			if err := checkValue(name, value, c.Variables[name], required); err != nil {
+		s.env[name] = value
+		if value != "" {
+			if err := s.read(name, value); err != nil {
 				faults = append(faults, fmt.Errorf("%s: %w", name, err))
 			}
 		}
 	}
-	return values, errors.Join(faults...)
+	for _, name := range slices.Sorted(maps.Keys(s.Variables)) {
+		if s.env[name] == "" && (s.Variables[name] != "" || slices.Contains(s.Required, name)) {
+			faults = append(faults, fmt.Errorf("%s: is required and not set", name))
+		}
+	}
+	return errors.Join(faults...)
 }
 
-// checkValue checks a value by the variable's name where this program depends on it, else by what the catalog's default looks like.
-func checkValue(name, value, standard string, required bool) (err error) {
-	n, notNumber := strconv.Atoi(standard)
+// read reads a variable that this program uses, and checks any other by what the catalog's default looks like. Its errors are its own,
+// because those of libraries repeat the value.
+func (s *service) read(name, value string) (err error) {
+	standard, required := s.Variables[name], slices.Contains(s.Required, name)
+	least, notNumber := strconv.Atoi(standard)
+	ok, wrong := true, ""
 	switch {
 	case name == "DATABASE_URL":
-		if _, err = pgxpool.ParseConfig(value); err != nil {
-			err = errors.New("is not a URL that PostgreSQL's client understands (is the password percent-encoded?)")
-		}
+		s.database, err = pgxpool.ParseConfig(value)
+		ok, wrong = err == nil, "is not a URL that PostgreSQL's client understands (is the password percent-encoded?)"
 	case name == "REDIS_URL":
-		if _, bad := redis.ParseURL(value); bad != nil || !strings.Contains(value, "://") {
-			err = errors.New("is not a URL of the form redis://:password@host:port/db (is the password percent-encoded?)")
-		}
+		s.redis, err = redis.ParseURL(value)
+		ok, wrong = err == nil && strings.Contains(value, "://"), "is not a URL of the form redis://:password@host:port/db (is the password percent-encoded?)"
 	case name == "SESSION_ENCRYPTION_KEY":
-		var key []byte
-		if key, err = sessionKey(value); err == nil && required && slices.Max(key) == 0 {
-			err = errors.New("is the public development key (all zeros); make one with: openssl rand -base64 32")
+		compact := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(value, "="))
+		s.sessionKey, err = base64.RawStdEncoding.DecodeString(compact)
+		ok, wrong = err == nil && len(s.sessionKey) == 32, "is not 32 bytes in base64; make one with: openssl rand -base64 32"
+		if ok && required && slices.Max(s.sessionKey) == 0 {
+			ok, wrong = false, "is the public development key (all zeros); make one with: openssl rand -base64 32"
 		}
 	case name == "AUTH0_DOMAIN" && required:
-		_, err = issuerOf(value)
-	case name == "LOG_LEVEL":
-		_, err = levelOf(value)
+		s.issuer, err = issuerOf(value)
+		return err
+	case name == "LOG_LEVEL": // the names of Python's logging, which the platform uses
+		err = s.level.UnmarshalText([]byte(strings.NewReplacer("WARNING", "WARN", "CRITICAL", "ERROR+4").Replace(strings.ToUpper(value))))
+		ok, wrong = err == nil, "is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL"
+	case name == "TRUSTED_PROXY_IPS":
+		for part := range strings.SplitSeq(value, ",") {
+			address, bad := netip.ParseAddr(strings.TrimSpace(part))
+			s.proxies, ok = append(s.proxies, address.Unmap()), ok && bad == nil
+		}
+		wrong = "is not a list of IP addresses"
 	case name == "RQ_QUEUES":
-		queues := strings.Split(value, ",")
-		if slices.ContainsFunc(queues, func(q string) bool { return !identifier.MatchString(q) }) || len(slices.Compact(slices.Sorted(slices.Values(queues)))) < len(queues) {
-			err = errors.New("is not a list of queues, each once and without spaces")
-		}
-	case standard == "${nginx_address}":
-		_, err = addressesOf(value)
+		s.takes = strings.Split(value, ",")
+		unique := slices.Compact(slices.Sorted(slices.Values(s.takes)))
+		bad := func(queue string) bool { return !identifier.MatchString(queue) }
+		ok, wrong = len(unique) == len(s.takes) && !slices.ContainsFunc(unique, bad), "is not a list of queues, each once and without spaces"
 	case standard == "true" || standard == "false":
-		if _, err = strconv.ParseBool(value); err != nil {
-			err = errors.New("is neither true nor false")
-		}
+		_, err = strconv.ParseBool(value)
+		ok, wrong = err == nil, "is neither true nor false"
 	case notNumber == nil:
-		if got, bad := strconv.Atoi(value); bad != nil || got < min(n, 1) {
-			err = fmt.Errorf("is not a whole number, %d or more", min(n, 1))
-		}
+		n, bad := strconv.Atoi(value)
+		ok, wrong = bad == nil && n >= min(least, 1), fmt.Sprintf("is not a whole number, %d or more", min(least, 1))
 	case strings.HasPrefix(standard, "http") && !strings.Contains(standard, ",") || strings.HasPrefix(standard, "${public_url}"):
-		if u, bad := url.Parse(value); bad != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
-			err = errors.New("is not a URL of the form http://host or https://host")
-		}
+		u, bad := url.Parse(value)
+		ok, wrong = bad == nil && u.Hostname() != "" && (u.Scheme == "http" || u.Scheme == "https"), "is not a URL of the form http://host or https://host"
 	}
-	return err
-}
-
-// levelOf accepts the level names of Python's logging, which the platform uses.
-func levelOf(name string) (level slog.Level, err error) {
-	name = strings.NewReplacer("WARNING", "WARN", "CRITICAL", "ERROR+4").Replace(strings.ToUpper(name))
-	if level.UnmarshalText([]byte(name)) != nil {
-		err = errors.New("is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+	if !ok {
+		return errors.New(wrong)
 	}
-	return level, err
-}
-
-// sessionKey reads 32 bytes in base64, of the standard or the URL alphabet.
-func sessionKey(text string) ([]byte, error) {
-	compact := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
-	key, err := base64.RawStdEncoding.DecodeString(compact)
-	if err != nil || len(key) != 32 {
-		return nil, errors.New("is not 32 bytes in base64; make one with: openssl rand -base64 32")
-	}
-	return key, nil
+	return nil
 }
 
 // issuerOf returns the issuer of a bare domain in the form of Auth0; a value with a scheme is used as it is. Plain http is allowed only for
@@ -118,27 +106,4 @@ func issuerOf(text string) (string, error) {
 		return "", errors.New("has http, which is for a provider on a loopback or private address only; use https")
 	}
 	return text, nil
-}
-
-// addresses are IP addresses of proxies that are trusted.
-type addresses []netip.Addr
-
-func addressesOf(text string) (list addresses, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	for _, part := range strings.Split(text, ",") {
-		address, err := netip.ParseAddr(strings.TrimSpace(part))
-		if err != nil {
-			return nil, errors.New("is not a list of IP addresses")
-		}
-		list = append(list, address.Unmap())
-	}
-	return list, nil
-}
-
-// holds reports whether a TCP peer ("address:port") is one of the addresses.
-func (a addresses) holds(peer string) bool {
-	ap, err := netip.ParseAddrPort(peer)
-	return err == nil && slices.Contains(a, ap.Addr().Unmap())
 }

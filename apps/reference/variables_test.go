@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -91,20 +92,25 @@ func TestSwitchesAndNumbersKeepTheirForm(t *testing.T) {
 	for name, test := range map[string]struct{ value, standard string }{
 		"a switch": {"yes please", "false"}, "a number": {"-1", "100"}, "zero where the default is more": {"0", "15"}, "a URL": {"iex.example", "https://api.example"},
 	} {
-		assert.Error(t, checkValue("X", test.value, test.standard, false), name)
+		assert.Error(t, readAs(test.standard, test.value), name)
 	}
 	for _, test := range []struct{ value, standard string }{{"TRUE", "false"}, {"0", "0"}, {"7", "100"}, {"http://h:1/p", "https://api.example"}, {"anything", "text"}} {
-		assert.NoError(t, checkValue("X", test.value, test.standard, false), test)
+		assert.NoError(t, readAs(test.standard, test.value), test)
 	}
+}
+
+// readAs reads a variable whose default is standard.
+func readAs(standard, value string) error {
+	return newService(contract{Variables: map[string]string{"X": standard}}, io.Discard).read("X", value)
 }
 
 func TestEveryServiceStartsWithTheEnvironmentOfTheStack(t *testing.T) {
 	for name := range contracts {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, name, nil)
-			code, text, _ := f.ask(t, "GET", f.readiness(), "")
+			code, text, _ := f.ask(t, "GET", f.service.contract.url().Path, "")
 			assert.Equal(t, http.StatusOK, code, text)
-			assert.NotEmpty(t, f.port())
+			assert.NotEmpty(t, f.service.contract.url().Port())
 		})
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,17 +14,22 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
 )
 
-const maxAttempts = 5
+const (
+	maxAttempts = 5
+	maxText     = 4000 // bytes of a job's text
+)
 
 // job is the payload of a queue. The work is to hash the text, which is easy to verify.
 type job struct {
 	ID      string `json:"job_id"`
 	Text    string `json:"text"`
-	Steps   int    `json:"steps,omitempty"`   // how often the text, then the hash, is hashed; default 1
-	StepMS  int    `json:"step_ms,omitempty"` // pause before each step, for jobs that take a while
 	TraceID string `json:"trace_id,omitempty"`
+	Steps   int    `json:"steps,omitempty" db:"-"`   // how often the text, then the hash, is hashed; default 1
+	StepMS  int    `json:"step_ms,omitempty" db:"-"` // pause before each step, for jobs that take a while
 }
 
 // parseJob reads a payload. An error never repeats the text.
@@ -31,76 +37,70 @@ func parseJob(payload string) (job, error) {
 	j := job{Steps: 1}
 	decoder := json.NewDecoder(strings.NewReader(payload))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&j); err != nil {
-		return j, errors.New("the payload is not a job: {\"job_id\", \"text\", \"steps\", \"step_ms\", \"trace_id\"}")
-	}
-	switch {
-	case !identifier.MatchString(j.ID):
-		return j, errors.New("job_id: must be 1 to 64 letters, digits, dots, dashes or underscores")
-	case len(j.Text) > 4000:
-		return j, errors.New("text: must not be longer than 4000 bytes")
-	case j.Steps < 1 || j.Steps > 100_000 || j.StepMS < 0 || j.StepMS > 60_000:
-		return j, errors.New("steps, step_ms: must be from 1 to 100000 and from 0 to 60000")
+	err := decoder.Decode(&j)
+	if err != nil || !identifier.MatchString(j.ID) || len(j.Text) > maxText || j.Steps < 1 || j.Steps > 100_000 || j.StepMS < 0 || j.StepMS > 60_000 {
+		err = errors.New(`the payload is not a job: {"job_id": up to 64 letters, digits, dots, dashes and underscores, "text": up to 4000 bytes, ` +
+			`"steps": 1 to 100000, "step_ms": 0 to 60000, "trace_id": like job_id}`)
 	}
 	if !identifier.MatchString(j.TraceID) {
-		j.TraceID = randomHex(16)
+		j.TraceID = rand.Text()
 	}
-	return j, nil
+	return j, err
+}
+
+// work hashes the text.
+func (j job) work(ctx context.Context) (string, error) {
+	sum := []byte(j.Text)
+	for range j.Steps {
+		if !sleep(ctx, time.Duration(j.StepMS)*time.Millisecond) {
+			return "", errors.New("the worker is stopping")
+		}
+		next := sha256.Sum256(sum)
+		sum = next[:]
+	}
+	return hex.EncodeToString(sum), nil
 }
 
 // worker runs one job at a time.
 type worker struct {
 	s       *service
-	queues  queues
+	name    string
+	queues  []string      // the Redis streams that it takes jobs from, in order of priority
 	results string        // folder of the result files; empty for a service without a volume
 	poll    time.Duration // how often empty queues are checked
+	lease   time.Duration // how long a job stays with its worker without a renewal
 	grace   time.Duration // how long a job may go on after SIGTERM before it is handed back
 }
 
-func setupWorker(s *service) error {
-	host, err := os.Hostname()
-	if err != nil {
-		host = s.Name
-	}
-	w := &worker{s: s, poll: 250 * time.Millisecond, grace: 4 * time.Second, queues: queues{
-		rdb: s.rdb, names: strings.Split(s.env["RQ_QUEUES"], ","), consumer: host + "-" + randomHex(4), lease: 10 * time.Second}}
-	if s.db == nil || s.rdb == nil {
-		return errors.New("a worker needs DATABASE_URL and REDIS_URL")
-	}
-	for _, folder := range s.Folders {
-		if err := writable(folder); err != nil {
-			return fmt.Errorf("%w; give the folder, or the volume that it lies in, to user %d", err, os.Getuid())
-		}
-	}
+func newWorker(s *service) *worker {
+	host, _ := os.Hostname()
+	w := &worker{s: s, name: host + "-" + rand.Text()[:8], queues: s.takes, poll: 250 * time.Millisecond, lease: 10 * time.Second, grace: 4 * time.Second}
 	if len(s.Folders) > 0 {
 		w.results = s.Folders[0]
 	}
-	s.background = append(s.background, w.run)
+	return w
+}
+
+func setupWorker(s *service) error {
+	for _, folder := range s.Folders {
+		if err := unix.Access(folder, unix.W_OK); err != nil {
+			return fmt.Errorf("%s: %w; give the folder, or the volume that it lies in, to user %d", folder, err, os.Getuid())
+		}
+	}
+	s.background = append(s.background, newWorker(s).run)
 	return nil
 }
 
-func writable(dir string) error {
-	file, err := os.CreateTemp(dir, ".writable")
-	if err != nil {
-		return err
-	}
-	return errors.Join(file.Close(), os.Remove(file.Name()))
-}
-
-// run processes jobs until the context ends. While a dependency is unavailable it takes none, so that its failures do not count as attempts of a job.
+// run processes jobs until the context ends.
 func (w *worker) run(ctx context.Context) {
-	w.s.log.Info("waiting for jobs", "worker", w.queues.consumer, "queues", w.queues.names)
+	w.s.log.Info("waiting for jobs", "worker", w.name, "queues", w.queues)
 	for ctx.Err() == nil {
-		if !w.s.health.allHealthy() {
-			sleep(ctx, w.poll)
-			continue
-		}
-		e, err := w.queues.take(ctx)
-		if err == nil && e != nil {
+		e, err := w.take(ctx)
+		if e != nil {
 			err = w.do(ctx, e)
 		}
 		if err != nil && ctx.Err() == nil {
-			w.s.log.Warn("queue not read or written", "error", brief(err))
+			w.s.log.Warn("queue not read or written", "error", err)
 		}
 		if err != nil || e == nil {
 			sleep(ctx, w.poll)
@@ -108,37 +108,88 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// do runs one job. The job ends, or is handed back if the worker is stopping or a dependency failed.
-func (w *worker) do(stop context.Context, e *entry) error {
-	j, err := parseJob(e.payload)
-	ctx, cancel := context.WithCancel(withTrace(context.WithoutCancel(stop), j.TraceID))
-	defer cancel()
-	if err != nil {
-		w.s.log.ErrorContext(ctx, "job given up", "queue", e.queue, "error", brief(err))
-		w.count(e, "failed")
-		return w.queues.done(ctx, e)
+// entry is a job that a worker has taken, identified by the queue and its id there.
+type entry struct{ queue, id, payload string }
+
+// nextJob takes a job of the first queue that has one. All workers of a queue are one consumer group of its stream. Redis keeps an entry
+// pending until the worker that took it acknowledges it; an entry that was pending for longer than the lease without being renewed has
+// lost its worker, and is taken first.
+var nextJob = redis.NewScript(`
+for _, queue in ipairs(KEYS) do
+	local lost = redis.pcall('XAUTOCLAIM', queue, 'workers', ARGV[1], ARGV[2], '0', 'COUNT', 1)
+	if lost.err then -- the queue is new, and has no group
+		redis.call('XGROUP', 'CREATE', queue, 'workers', '0', 'MKSTREAM')
+		lost = {'0-0', {}}
+	end
+	local new = #lost[2] == 0 and redis.call('XREADGROUP', 'GROUP', 'workers', ARGV[1], 'COUNT', 1, 'STREAMS', queue, '>')
+	local found = new and new[1][2][1] or lost[2][1]
+	if found then
+		return {queue, found[1], found[2][2]}
+	end
+end`)
+
+// take returns the next job, and nil if all queues are empty. While a dependency is unavailable it takes none, so that its failures do not
+// count as attempts of a job.
+func (w *worker) take(ctx context.Context) (*entry, error) {
+	if !w.s.health.allHealthy() {
+		return nil, nil
 	}
-	go w.queues.keep(ctx, e)
-	defer context.AfterFunc(stop, func() { time.AfterFunc(w.grace, cancel) })()
-	result, err := w.attempt(ctx, e, j)
-	if err != nil {
-		w.s.log.WarnContext(ctx, "job handed back", "job_id", j.ID, "queue", e.queue, "error", brief(err))
-		w.count(e, "returned")
-		sleep(stop, time.Second)
-		return w.queues.handBack(context.WithoutCancel(ctx), e)
+	found, err := nextJob.Run(ctx, w.s.rdb, w.queues, w.name, w.lease.Milliseconds()).StringSlice()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
-	w.count(e, result)
-	return w.queues.done(context.WithoutCancel(ctx), e)
+	return &entry{found[0], found[1], found[2]}, nil
 }
 
+// idle sets how long ago the lease of a job was renewed; once that is the whole lease, another worker takes the job.
+func (w *worker) idle(ctx context.Context, e *entry, d time.Duration) error {
+	return w.s.rdb.Do(ctx, "XCLAIM", e.queue, "workers", w.name, 0, e.id, "IDLE", d.Milliseconds(), "JUSTID").Err()
+}
+
+// keep renews the lease of a job until the context ends.
+func (w *worker) keep(ctx context.Context, e *entry) {
+	for sleep(ctx, w.lease/3) {
+		_ = w.idle(ctx, e, 0) // after a failure the next renewal tries again
+	}
+}
+
+// do runs one job. The job ends and leaves its queue, or is handed back if the worker is stopping or a dependency failed.
+func (w *worker) do(stop context.Context, e *entry) error {
+	j, err := parseJob(e.payload)
+	after := context.WithValue(context.WithoutCancel(stop), traceKey{}, j.TraceID) // for what is left to do when the job was cancelled
+	result := "failed"
+	if err != nil {
+		w.s.log.ErrorContext(after, "job given up", "queue", e.queue, "error", err)
+	} else if result, err = w.attempt(after, stop, e, j); err != nil {
+		w.s.log.WarnContext(after, "job handed back", "job_id", j.ID, "queue", e.queue, "error", err)
+		w.count(e, "returned")
+		sleep(stop, time.Second)
+		return w.idle(after, e, w.lease)
+	}
+	w.count(e, result)
+	_, err = w.s.rdb.TxPipelined(after, func(p redis.Pipeliner) error {
+		p.XAck(after, e.queue, "workers", e.id)
+		p.XDel(after, e.queue, e.id)
+		return nil
+	})
+	return err
+}
+
+// count counts a job by how it ended.
 func (w *worker) count(e *entry, result string) {
-	w.s.metrics.jobs.WithLabelValues(e.queue, result).Inc()
+	w.s.metrics.GetOrCreateCounter(fmt.Sprintf(`jobs_total{queue=%q,result=%q}`, e.queue, result)).Inc()
 }
 
 // attempt runs a job and returns how it ended: completed, failed or duplicate. An error means that it has not ended. The row goes from
 // running to ended once: a second worker that runs the same job, because the first seemed to be dead, changes nothing.
-func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
-	row := jobRow{JobID: j.ID, Queue: e.queue, Worker: w.queues.consumer, Text: j.Text, TraceID: j.TraceID, Status: "completed"}
+func (w *worker) attempt(ctx, stop context.Context, e *entry, j job) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(stop, func() { time.AfterFunc(w.grace, cancel) })()
+	go w.keep(ctx, e)
+	row := jobRow{job: j, Queue: e.queue, Worker: w.name, Status: "completed"}
 	var err error
 	if row.Attempts, err = w.s.db.start(ctx, row); err != nil {
 		return "", err
@@ -164,19 +215,6 @@ func (w *worker) attempt(ctx context.Context, e *entry, j job) (string, error) {
 	return row.Status, nil
 }
 
-// work hashes the text.
-func (j job) work(ctx context.Context) (string, error) {
-	sum := []byte(j.Text)
-	for range j.Steps {
-		if !sleep(ctx, time.Duration(j.StepMS)*time.Millisecond) {
-			return "", errors.New("the worker is stopping")
-		}
-		next := sha256.Sum256(sum)
-		sum = next[:]
-	}
-	return hex.EncodeToString(sum), nil
-}
-
 // write writes the result file atomically.
 func (w *worker) write(row jobRow) error {
 	if w.results == "" {
@@ -186,5 +224,5 @@ func (w *worker) write(row jobRow) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(w.results, row.JobID+".json"), text, 0o644)
+	return renameio.WriteFile(filepath.Join(w.results, row.ID+".json"), text, 0o644)
 }

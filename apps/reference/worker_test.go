@@ -26,8 +26,9 @@ func workFixture(t *testing.T) *fixture {
 
 // worker makes one more worker of the fixture's service.
 func (f *fixture) worker(names ...string) *worker {
-	return &worker{s: f.service, results: f.Folders[0], poll: 2 * time.Millisecond, grace: 4 * time.Second, queues: queues{
-		rdb: f.client, names: names, consumer: "worker-" + randomHex(4), lease: 10 * time.Second}}
+	w := newWorker(f.service)
+	w.queues, w.poll = names, 2*time.Millisecond
+	return w
 }
 
 func (f *fixture) push(t *testing.T, queue string, payloads ...string) {
@@ -98,28 +99,28 @@ func TestJobOfADeadWorker(t *testing.T) {
 	f := workFixture(t)
 	f.push(t, "high", `{"job_id":"one","text":"a"}`)
 	dead := f.worker("high")
-	e, err := dead.queues.take(t.Context())
+	e, err := dead.take(t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, e)
 	// A killed worker has recorded the job and is heard of no more.
-	_, err = f.db.start(t.Context(), jobRow{JobID: "one", Worker: "dead"})
+	_, err = f.db.start(t.Context(), jobRow{job: job{ID: "one"}, Worker: "dead"})
 	require.NoError(t, err)
 	other := f.worker("high")
-	found, err := other.queues.take(t.Context())
+	found, err := other.take(t.Context())
 	require.NoError(t, err)
 	assert.Nil(t, found, "while there are signs of life, the job is the first worker's")
-	other.queues.lease = 30 * time.Millisecond
+	other.lease = 30 * time.Millisecond
 	start(t, other)
 	require.Eventually(t, f.ended("one"), soon, tick)
 	assert.Equal(t, 2, f.db.row("one").Attempts)
-	assert.Equal(t, other.queues.consumer, f.db.row("one").Worker)
+	assert.Equal(t, other.name, f.db.row("one").Worker)
 }
 
 func TestSignsOfLifeKeepAJob(t *testing.T) {
 	f := workFixture(t)
-	f.push(t, "high", `{"job_id":"one","text":"a","steps":10,"step_ms":30}`)
+	f.push(t, "high", `{"job_id":"one","text":"a","steps":10,"step_ms":90}`)
 	first, second := f.worker("high"), f.worker("high")
-	first.queues.lease, second.queues.lease = 90*time.Millisecond, 90*time.Millisecond
+	first.lease, second.lease = 600*time.Millisecond, 600*time.Millisecond
 	start(t, first)
 	require.Eventually(t, func() bool { return len(f.db.started()) == 1 }, soon, tick)
 	start(t, second)
@@ -132,7 +133,7 @@ func TestTwoWorkersWithOneJob(t *testing.T) {
 	results := make(chan string, 4)
 	for range 4 {
 		go func() {
-			result, err := f.worker("high").attempt(context.Background(), &entry{queue: "high"}, job{ID: "one", Text: "a", Steps: 1})
+			result, err := f.worker("high").attempt(context.Background(), context.Background(), &entry{queue: "high"}, job{ID: "one", Text: "a", Steps: 1})
 			assert.NoError(t, err)
 			results <- result
 		}()
@@ -155,7 +156,7 @@ func TestStopHandsTheJobBack(t *testing.T) {
 	stop := start(t, w)
 	require.Eventually(t, func() bool { return len(f.db.started()) == 1 }, soon, tick)
 	stop()
-	e, err := f.worker("high").queues.take(t.Context())
+	e, err := f.worker("high").take(t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, e, "the next worker has it at once")
 	assert.Contains(t, e.payload, `"one"`)
@@ -182,7 +183,7 @@ func TestJobsThatCannotBeDone(t *testing.T) {
 	f := workFixture(t)
 	f.push(t, "high", `hush`, `{"job_id":"deadly","text":"a"}`)
 	for range maxAttempts {
-		_, err := f.db.start(t.Context(), jobRow{JobID: "deadly"})
+		_, err := f.db.start(t.Context(), jobRow{job: job{ID: "deadly"}})
 		require.NoError(t, err)
 	}
 	start(t, f.worker("high"))
@@ -199,7 +200,7 @@ func TestJobIsTriedAgainAfterAnError(t *testing.T) {
 	w := f.worker("high")
 	w.results = filepath.Join(w.results, "missing")
 	f.push(t, "high", `{"job_id":"one","text":"a"}`)
-	e, err := w.queues.take(t.Context())
+	e, err := w.take(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, w.do(t.Context(), e))
 	assert.Equal(t, "running", f.db.row("one").Status)
