@@ -134,7 +134,7 @@ func setupConsole(s *service) error {
 	}
 	s.stack = s.newMonitor(addresses, func(string, state, state) {})
 	s.mux.HandleFunc("GET /static/{file}", func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFileFS(w, r, webFiles, "web/static/"+r.PathValue("file"))
+		http.ServeFileFS(w, r, webFiles, "web/static/"+r.PathValue("file")) //nolint:gosec // only of the files that are built in
 	})
 	authType, expected := s.env["WEB_CONSOLE_AUTH_TYPE"], s.Variables["WEB_CONSOLE_AUTH_TYPE"]
 	c := &console{s: s, sessions: newSessions(s, authType == "oauth2")}

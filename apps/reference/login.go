@@ -153,7 +153,7 @@ func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
 	l.keep(ctx, got)
 	l.sessions.Put(ctx, "name", cmp.Or(got.profile.Name, got.profile.Email, got.Subject))
 	l.s.log.InfoContext(ctx, "login", "sub", got.Subject, "client", l.s.client(r))
-	http.Redirect(w, r, "/"+next, http.StatusSeeOther)
+	http.Redirect(w, r, "/"+next, http.StatusSeeOther) //nolint:gosec // localPath has checked it
 	return nil
 }
 

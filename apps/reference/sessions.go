@@ -100,7 +100,7 @@ func (s *sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, 
 	}
 	plain, bad := s.box.Open(nil, nil, sealed, []byte(storedUnder(token)))
 	if bad != nil {
-		return nil, false, nil
+		return nil, false, nil //nolint:nilerr // data that cannot be decrypted is not a session
 	}
 	deadline, _, bad := scs.GobCodec{}.Decode(plain)
 	return plain, bad == nil && time.Now().Before(deadline), nil
