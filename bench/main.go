@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -46,14 +47,14 @@ var steps = []string{"cold up", "up, nothing to do", "preview", "one variable ch
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	run := bench
 	if len(os.Args) == 4 && os.Args[1] == "floor" {
 		run = func(ctx context.Context) error { return runFloor(ctx, os.Args[2], os.Args[3]) }
 	}
-	if err := run(ctx); err != nil {
+	err := run(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
 		os.Exit(1)
 	}
 }
@@ -149,7 +150,7 @@ func (h *harness) prepare(ctx context.Context) error {
 		}
 	}
 	for key, value := range map[string]string{
-		"namePrefix": "bench-ours", "portOffset": fmt.Sprint(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*",
+		"namePrefix": "bench-ours", "portOffset": strconv.Itoa(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*",
 	} {
 		if err := h.config(ctx, "set", key, value); err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -36,11 +37,11 @@ func TestReport(t *testing.T) {
 	chart, err := os.ReadFile(path + ".svg")
 	require.NoError(t, err)
 	for d := xml.NewDecoder(strings.NewReader(string(chart))); ; {
-		if _, err := d.Token(); err == io.EOF {
+		_, err := d.Token()
+		if errors.Is(err, io.EOF) {
 			break
-		} else {
-			require.NoError(t, err)
 		}
+		require.NoError(t, err)
 	}
 }
 

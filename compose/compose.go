@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -108,7 +109,7 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	}
 	for _, p := range s.Ports {
 		out.Ports = append(out.Ports, types.ServicePortConfig{
-			HostIP: p.Address, Published: fmt.Sprint(p.Host), Target: uint32(p.Container), Protocol: "tcp", //nolint:gosec // a port
+			HostIP: p.Address, Published: strconv.Itoa(p.Host), Target: uint32(p.Container), Protocol: "tcp", //nolint:gosec // a port
 		})
 	}
 	for _, m := range s.Mounts {

@@ -133,7 +133,9 @@ func TestEveryFieldIsExported(t *testing.T) {
 		func(*plan.Plan) {},
 		func(p *plan.Plan) { p.Services[0].Image.Build = nil }, // so that the reference counts
 		func(p *plan.Plan) { p.Services[0].Mounts[0].Volume = "" },
-		func(p *plan.Plan) { p.Services[0].Image.Build.Contexts[0].Args = map[string]string{plan.FolderArg: "x"} },
+		func(p *plan.Plan) {
+			p.Services[0].Image.Build.Contexts[0].Args = map[string]string{plan.FolderArg: "x"}
+		},
 	}
 	exported := map[string]bool{}
 	for _, base := range bases {
