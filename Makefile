@@ -4,6 +4,10 @@ STACK ?= dev
 ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
 
+# The same flags everywhere, so that a package is compiled once for all programs and all clones on a machine.
+export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath
+export CGO_ENABLED := 0
+
 .DEFAULT_GOAL := help
 .PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official bench lint
 
@@ -15,7 +19,7 @@ platform: bin/platform
 # It builds itself again when a source has changed. An older one, which does not, is older than this file.
 bin/platform: Makefile
 	@echo "building bin/platform, once (about a minute)" >&2
-	@go build -o bin/platform ./cmd/platform
+	@GOGC=400 go build -o bin/platform ./cmd/platform # tools/compile says why
 
 init: platform ## install and generate what the stack needs on this machine
 	@bin/platform init -s $(STACK)
@@ -51,8 +55,8 @@ test: lint unit live ## run every test: vet, lint, unit tests, and the live ones
 
 unit: ## run the tests that need no engine, list those that need one, and update docs/services.md
 	go generate ./catalog # writes docs/services.md
-	go test -race ./...
-	cd apps/reference && go test -race ./...
+	CGO_ENABLED=1 go test -race ./...
+	cd apps/reference && CGO_ENABLED=1 go test -race ./...
 	@cd test && go test
 
 live: ## run the tests that need an engine; RUN=TestDevStack runs only the test of that name

@@ -58,6 +58,24 @@ func Build(ctx context.Context, engine *client.Client, root string, names []stri
 	return nil
 }
 
+// Prepare makes the slow parts of those of the named images that can be built, and keeps them in the cache for [Build].
+func Prepare(ctx context.Context, root string, names []string, progress func(string)) error {
+	recipes, err := load(root)
+	if err != nil {
+		return fmt.Errorf("air-gap images: %w", err)
+	}
+	maps.DeleteFunc(recipes, func(name string, _ recipe) bool { return !slices.Contains(names, name) })
+	if len(recipes) == 0 {
+		return nil
+	}
+	b, err := newBuilder(root, progress)
+	if err != nil {
+		return fmt.Errorf("air-gap images: %w", err)
+	}
+	defer b.close()
+	return b.prepare(ctx, slices.Collect(maps.Values(recipes)))
+}
+
 func makeMissing(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) error {
 	recipes, err := load(root)
 	if err != nil {

@@ -30,6 +30,10 @@ func checkout(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
 	require.NoError(t, os.CopyFS(filepath.Join(root, "airgap"), os.DirFS(".")))
+	compile, err := filepath.Abs("../tools/compile")
+	require.NoError(t, err)
+	require.NoError(t, os.Mkdir(filepath.Join(root, "tools"), 0o755))
+	require.NoError(t, os.Symlink(compile, filepath.Join(root, "tools/compile")))
 	write(t, root, "apps/reference/go.mod", "module reference\n\ngo 1.26\n")
 	write(t, root, "apps/reference/main.go", "package main\n\nfunc main() {}\n")
 	return root
@@ -75,6 +79,7 @@ func TestReferencesChangeWithWhatTheyAreMadeOf(t *testing.T) {
 		"airgap/loki_server/local-config.yaml": {"loki_server"},
 		"airgap/promtail/config.yml":           {"promtail"},
 		"airgap/logging/go.sum":                {"loki_server", "promtail"},
+		"airgap/logging/stubs.txtar":           {"loki_server", "promtail"},
 		"apps/reference/main.go":               {"reference"},
 		"apps/reference/assets/page.html":      {"reference"},
 		"apps/reference/main_test.go":          nil,

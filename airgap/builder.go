@@ -105,9 +105,12 @@ func (b *builder) makeBase(ctx context.Context, r recipe) error {
 // compile builds a program.
 func (b *builder) compile(ctx context.Context, p *program) error {
 	err := b.part(b.programPath(p), "compiling "+p.name(), "up to 6 minutes", func(out string) error {
-		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+p.LDFlags, "-o", out, p.Package)
-		command.Dir = filepath.Join(b.root, filepath.FromSlash(p.Module))
-		command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOWORK=off", "GOFLAGS=")
+		if _, err := exec.LookPath("go"); err != nil {
+			return err
+		}
+		command := exec.CommandContext(ctx, filepath.Join(b.root, "tools", "compile"), filepath.Join(b.root, filepath.FromSlash(p.Module)), out,
+			"-trimpath", "-ldflags", "-s -w "+p.LDFlags, p.Package)
+		command.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOWORK=off", "GOFLAGS=")
 		return run(ctx, command)
 	})
 	switch {

@@ -77,10 +77,11 @@ func run(m *testing.M) (int, error) {
 	if err := airgap.Build(context.Background(), engine, root, keys, say); err != nil {
 		return 0, err
 	}
-	build := exec.Command(filepath.Join(root, "tools", "build"), "pulumi")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("tools/build pulumi: %w\n%s", err, out)
+	for _, tool := range []string{"pulumi", "pulumi-language-go"} {
+		build := exec.Command(filepath.Join(root, "tools", "build"), tool)
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("tools/build %s: %w\n%s", tool, err, out)
+		}
 	}
 	ctx := context.Background()
 	stranger, err := plantBystander(ctx)

@@ -55,9 +55,9 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 	if info, err := os.Stat(binary); err == nil && !info.ModTime().Before(newest) { //nolint:gosec // the user's own clone
 		return false, nil
 	}
-	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                // another run can use or build the binary at the same time
-	cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
-	cmd.Dir = w.Root
+	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                             // another run can use or build the binary at the same time
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath"}, flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
+	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")                                  // as in the Makefile
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}

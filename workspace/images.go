@@ -111,18 +111,48 @@ func (w *Workspace) Source(name string) (settings.Source, error) {
 	return src, err
 }
 
+// prepareImages starts to make the slow parts of the air-gap images, on a machine that has neither a Pulumi nor a
+// registry: while the CLI is built, downloads and the linker leave processors idle. stop ends it and waits. What goes
+// wrong is left to makeImages, which does the rest.
+func (r *run) prepareImages(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	r.ahead = done
+	file, err := r.load(r.stack)
+	needed := r.Pulumi == "" && (err != nil || file.get("provider") == nil || file.airgapped())
+	go func() {
+		defer close(done)
+		if !needed || r.registry() {
+			return
+		}
+		if names, err := r.airgapImages(func(string) bool { return true }); err == nil {
+			_ = airgap.Prepare(ctx, r.Root, names, r.say)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
 // makeImages builds the air-gap images that the stack's services use.
-func (w *Workspace) makeImages(ctx context.Context, engine *client.Client, name string, say func(string)) error {
-	p, err := w.plan(name)
-	if err != nil || p == nil {
+func (r *run) makeImages(ctx context.Context) error {
+	names, err := r.airgapImages(func(reference string) bool { return strings.HasPrefix(reference, airgapPrefix) })
+	if err != nil {
 		return err
 	}
-	var wanted []string
+	return airgap.Build(ctx, r.engine, r.Root, names, r.say)
+}
+
+// airgapImages returns the names, in package airgap, of the images that the stack uses and whose references are wanted.
+func (r *run) airgapImages(wanted func(reference string) bool) ([]string, error) {
+	p, err := r.plan(r.stack)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	var names []string
 	for _, s := range p.Services {
 		c, _ := catalog.Lookup(s.Name)
-		if key := imageKey(c); strings.HasPrefix(s.Image.Reference, airgapPrefix) && !slices.Contains(wanted, key) {
-			wanted = append(wanted, key)
+		if key := imageKey(c); wanted(s.Image.Reference) && !slices.Contains(names, key) {
+			names = append(names, key)
 		}
 	}
-	return airgap.Build(ctx, engine, w.Root, wanted, say)
+	return names, nil
 }

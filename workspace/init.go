@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/google/renameio/v2/maybe"
 	"github.com/moby/moby/client"
@@ -53,6 +54,9 @@ type run struct {
 	here   engines.Ref
 	state  *observe.State
 	say    func(string)
+
+	registry func() bool     // whether a registry answers, asked once
+	ahead    <-chan struct{} // closed when prepareImages has ended
 }
 
 // prepare does what Init does, and returns the state of the run.
@@ -73,6 +77,8 @@ func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptio
 }
 
 func (r *run) init(ctx context.Context, options InitOptions) error {
+	r.registry = sync.OnceValue(func() bool { return registryAnswers(ctx, r.engine) })
+	defer r.prepareImages(ctx)()
 	if err := r.EnsurePulumi(ctx, r.say); err != nil {
 		return err
 	}
@@ -113,7 +119,7 @@ func (r *run) init(ctx context.Context, options InitOptions) error {
 	if err := r.recordEngine(ctx, file, options); err != nil {
 		return err
 	}
-	if err := r.chooseSettings(ctx, r.engine, r.stack, file, r.say); err != nil {
+	if err := r.chooseSettings(ctx, file); err != nil {
 		return err
 	}
 	if err := r.makeCerts(r.stack, file, r.say); err != nil {
@@ -199,7 +205,7 @@ func (w *Workspace) Stacks() []string {
 	return names
 }
 
-// EnsurePulumi builds the Pulumi CLI and its language host if the machine has none.
+// EnsurePulumi builds the Pulumi CLI if the machine has none.
 func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
 	if w.Pulumi != "" && w.Installed {
 		return nil
@@ -207,12 +213,23 @@ func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
 	if w.Pulumi == "" {
 		say("there is no pulumi on PATH: building it from source, once")
 	}
-	build := exec.CommandContext(ctx, filepath.Join(w.Root, "tools", "build"), "pulumi")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("building pulumi failed: %w. Fix: correct what is reported above, or install pulumi: https://www.pulumi.com/docs/install", err)
+	if err := w.buildTool(ctx, "pulumi"); err != nil {
+		return err
 	}
 	w.Pulumi, w.Installed = w.findPulumi()
+	if !w.current {
+		return w.buildTool(ctx, "pulumi-language-go")
+	}
+	return nil
+}
+
+// buildTool builds a program of Pulumi's. The language host is needed only where the program does not run in this process.
+func (w *Workspace) buildTool(ctx context.Context, tool string) error {
+	build := exec.CommandContext(ctx, filepath.Join(w.Root, "tools", "build"), tool)
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building %s failed: %w. Fix: correct what is reported above, or install pulumi: https://www.pulumi.com/docs/install", tool, err)
+	}
 	return nil
 }
 
@@ -309,28 +326,28 @@ func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+
 // chooseSettings decides, once, which provider and which images the stack uses, and
 // installs them. It also records the engine's API version once: changing it replaces
 // every container, which is the user's decision.
-func (w *Workspace) chooseSettings(ctx context.Context, engine *client.Client, stack string, f stackFile, say func(string)) error {
-	ping, err := engine.Ping(ctx, client.PingOptions{})
+func (r *run) chooseSettings(ctx context.Context, f stackFile) error {
+	ping, err := r.engine.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return err
 	}
 	if known := f.get("engineApi"); known == nil {
 		f.set("engineApi", ping.APIVersion)
 	} else if known != ping.APIVersion {
-		say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
-			ping.APIVersion, stack, known, settings.SetCommand(stack, "engineApi", "'"+ping.APIVersion+"'")))
+		r.say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
+			ping.APIVersion, r.stack, known, settings.SetCommand(r.stack, "engineApi", "'"+ping.APIVersion+"'")))
 	}
 	first := f.get("provider") == nil
 	if first {
-		f.set("provider", w.ChooseProvider(ctx, say))
+		f.set("provider", r.ChooseProvider(ctx, r.say))
 	}
 	if f.get("provider") == settings.Offline {
-		if err := w.installProvider(say); err != nil {
+		if err := r.installProvider(r.say); err != nil {
 			return err
 		}
 	}
-	if first && !registryAnswers(ctx, engine) || f.airgapped() {
-		if err := w.useAirgap(stack, f, say); err != nil {
+	if first && !r.registry() || f.airgapped() {
+		if err := r.useAirgap(r.stack, f, r.say); err != nil {
 			return err
 		}
 	}
@@ -338,10 +355,11 @@ func (w *Workspace) chooseSettings(ctx context.Context, engine *client.Client, s
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := w.save(stack, f); err != nil {
+	if err := r.save(r.stack, f); err != nil {
 		return err
 	}
-	return w.makeImages(ctx, engine, stack, say)
+	<-r.ahead
+	return r.makeImages(ctx)
 }
 
 // ChooseProvider chooses the official plugin if the user's own Pulumi can install it.

@@ -111,6 +111,11 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 	if w.Pulumi == "" {
 		return errors.New("there is no pulumi here yet. Fix: make init")
 	}
+	if !w.Installed {
+		if err := w.buildTool(ctx, "pulumi-language-go"); err != nil {
+			return err
+		}
+	}
 	stack := StackOf(args)
 	if stack == "" {
 		stack = w.Selected(ctx)

@@ -70,7 +70,7 @@ func stackFiles(t *testing.T) []string {
 func (c *clone) bringTools() {
 	c.t.Helper()
 	require.NoError(c.t, os.MkdirAll(filepath.Join(c.dir, "tools", "bin"), 0o755))
-	for _, tool := range []string{".pulumi", "pulumi", "pulumi-language-go"} {
+	for _, tool := range []string{".pulumi", "pulumi", ".pulumi-language-go", "pulumi-language-go"} {
 		from, to := filepath.Join(root, "tools", "bin", tool), filepath.Join(c.dir, "tools", "bin", tool)
 		out, err := exec.Command("cp", "-p", from, to).CombinedOutput()
 		require.NoError(c.t, err, string(out))

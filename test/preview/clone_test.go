@@ -56,6 +56,7 @@ func run(m *testing.M) (int, error) {
 	for _, step := range [][]string{
 		{"go", "build", "-buildvcs=false", "-o", platform, "./cmd/platform"},
 		{"tools/build", "pulumi"},
+		{"tools/build", "pulumi-language-go"},
 		{"tools/build", "actionlint"},
 	} {
 		cmd := exec.Command(step[0], step[1:]...)
