@@ -20,6 +20,7 @@ type report struct {
 	samples map[string]map[string][]cost // by side and step
 	watched map[string]running
 	started time.Time
+	load    string // of the machine before the first round: other work makes every figure worse
 }
 
 // running is what a running stack costs, in shares of one core, and after how many seconds it notices failures.
@@ -27,6 +28,8 @@ type running struct{ Inside, Around, Failed, Hung float64 }
 
 func newReport(sides []*side) *report {
 	r := &report{Steps: steps, samples: map[string]map[string][]cost{}, watched: map[string]running{}, started: time.Now()}
+	load, _ := os.ReadFile("/proc/loadavg")
+	r.load, _, _ = strings.Cut(string(load), " ")
 	for _, s := range sides {
 		r.Sides = append(r.Sides, s.name)
 		r.samples[s.name] = map[string][]cost{}
@@ -48,7 +51,7 @@ func (r *report) write(path string) error {
 	functions := template.FuncMap{
 		"cell": r.cell, "costs": r.costs, "ratio": r.ratio, "median": func(side, step string) float64 { return r.median(side, step, seconds) },
 		"label": label, "percent": func(share float64) float64 { return 100 * share }, "escape": html.EscapeString, "width": r.width, "watched": func() map[string]running { return r.watched },
-		"machine": machine, "rounds": r.rounds, "date": func() string { return r.started.Format(time.DateOnly) },
+		"machine": machine, "load": func() string { return r.load }, "rounds": r.rounds, "date": func() string { return r.started.Format(time.DateOnly) },
 		"y":   func(step, side int) int { return 30 + step*(len(r.Sides)*16+26) + side*16 },
 		"add": func(a, b int) int { return a + b }, "colour": func(i int) string { return colours[i%len(colours)] },
 	}
