@@ -44,7 +44,7 @@ func TestBudget(t *testing.T) {
 			others = append(others, name)
 		}
 	}
-	m := &meter{}
+	m := &meter{counts: map[string]int{}}
 	l := newLive(t, prepareClone(t), map[string]any{"profiles": []string{"dev"}, "disabled": others})
 	l.env = append(l.env, "DOCKER_HOST="+newProxy(t, m.before).host())
 	made := l.platform("init") // builds the provider, and makes the stack
@@ -148,7 +148,7 @@ func (m *meter) meter(l *live, command string) map[string]int {
 
 // RoundTrip passes a request on, and counts it.
 func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Header.Get("Content-Type") == "application/x-tar" {
+	if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/archive") {
 		r.Body = &counted{r.Body, m}
 	}
 	answer, err := m.next.RoundTrip(r)
