@@ -55,7 +55,7 @@ func TestABinaryIsBuiltOnlyAfterAChangeOfItsSources(t *testing.T) {
 	}
 	builds(true, "there is no binary")
 	builds(false, "nothing has changed")
-	for _, path := range []string{"README.md", "cmd/platform/main_test.go", "docs/x.go", ".git/index", "apps/reference/main.go"} {
+	for _, path := range []string{"README.md", "cmd/platform/main_test.go", "docs/x.go", ".github/x.go", "apps/reference/main.go"} {
 		write(t, filepath.Join(w.Root, path), "package main\n")
 		touch(time.Now().Add(time.Hour), path)
 	}
