@@ -21,6 +21,7 @@ import (
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
+	"trading-platform/observe"
 	"trading-platform/plan"
 )
 
@@ -66,7 +67,7 @@ func (f *floor) found(ctx context.Context) (map[string]container.Summary, error)
 	list, err := f.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: f.mine()})
 	all := map[string]container.Summary{}
 	for _, c := range list.Items {
-		all[strings.TrimPrefix(c.Names[0], "/")] = c
+		all[observe.Name(c)] = c
 	}
 	return all, err
 }
@@ -291,7 +292,10 @@ func (f *floor) spec(s plan.Service, name string) client.ContainerCreateOptions 
 		h.PortBindings[port] = []network.PortBinding{{HostIP: netip.MustParseAddr(p.Address), HostPort: strconv.Itoa(p.Host)}}
 	}
 	for _, m := range s.Mounts {
-		bind := cmp.Or(m.Host, f.plan.NamePrefix+"_"+m.Volume) + ":" + m.Path
+		bind := m.Host + ":" + m.Path
+		if m.Volume != "" {
+			bind = f.plan.Volume(m.Volume).Name + ":" + m.Path
+		}
 		if m.ReadOnly {
 			bind += ":ro"
 		}

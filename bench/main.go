@@ -1,5 +1,6 @@
 // Command bench compares this program with Docker Compose, and with a program that makes the
-// necessary engine calls only, on the same stack. Everything that it creates on the engine is named bench-….
+// necessary engine calls only, on the same stack. Everything that it creates on the engine begins with
+// the name of the run, bench-<number>, which no other run has.
 package main
 
 import (
@@ -71,6 +72,7 @@ type side struct {
 
 type harness struct {
 	root, dir string // the clone, and a temporary folder with Pulumi's state
+	run       string // the name of the run, that of its folder
 	engine    *client.Client
 	env       []string
 	images    [2]string // references to the image of *ofImage, and to another one
@@ -89,6 +91,7 @@ func bench(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(h.dir) }()
+	h.run = filepath.Base(h.dir)
 	if err := adopt(); err != nil {
 		return err
 	}
@@ -125,7 +128,7 @@ func (h *harness) prepare(ctx context.Context) error {
 	if err := h.platform(ctx, "init", "-s", *stackName); err != nil {
 		return err
 	}
-	p, err := h.plan("bench-ours", nil)
+	p, err := h.plan(h.prefix("ours"), nil)
 	if err != nil {
 		return err
 	}
@@ -134,7 +137,7 @@ func (h *harness) prepare(ctx context.Context) error {
 		return fmt.Errorf("stack %s has no service %s with an image of its own. Fix: name another with -image", *stackName, *ofImage)
 	}
 	// The second image differs in a label only.
-	made, err := h.engine.ContainerCreate(ctx, client.ContainerCreateOptions{Name: "bench-image", Config: &container.Config{Image: s.Image.Reference}})
+	made, err := h.engine.ContainerCreate(ctx, client.ContainerCreateOptions{Name: h.run + "-image", Config: &container.Config{Image: s.Image.Reference}})
 	if err != nil {
 		return err
 	}
@@ -144,19 +147,24 @@ func (h *harness) prepare(ctx context.Context) error {
 		return err
 	}
 	for i, source := range []string{s.Image.Reference, image.ID} {
-		h.images[i] = fmt.Sprintf("bench/%s:%d", *ofImage, i)
+		h.images[i] = fmt.Sprintf("%s/%s:%d", h.run, *ofImage, i)
 		if _, err := h.engine.ImageTag(ctx, client.ImageTagOptions{Source: source, Target: h.images[i]}); err != nil {
 			return err
 		}
 	}
 	for key, value := range map[string]string{
-		"namePrefix": "bench-ours", "portOffset": strconv.Itoa(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*",
+		"namePrefix": h.prefix("ours"), "portOffset": strconv.Itoa(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*",
 	} {
 		if err := h.config(ctx, "set", key, value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// prefix is the first part of the names of a side's containers, networks and volumes.
+func (h *harness) prefix(side string) string {
+	return h.run + "-" + strings.ReplaceAll(side, ".", "_")
 }
 
 func (h *harness) platform(ctx context.Context, args ...string) error {
@@ -194,7 +202,7 @@ func (h *harness) plan(prefix string, change func(map[string]string)) (*plan.Pla
 // side returns the side of this name. A version of Compose is built if this machine does not have it yet.
 func (h *harness) side(ctx context.Context, name string) (*side, error) {
 	version, old := strings.CutSuffix(name, "-old")
-	s := &side{name: name, prefix: "bench-" + strings.ReplaceAll(name, ".", "_"), old: old, file: filepath.Join(h.dir, name)}
+	s := &side{name: name, prefix: h.prefix(name), old: old, file: filepath.Join(h.dir, name)}
 	switch {
 	case name == "ours":
 		p := filepath.Join(h.root, "bin", "platform")
@@ -238,9 +246,8 @@ func (h *harness) set(ctx context.Context, s *side, changed bool, image int) err
 	if err != nil {
 		return err
 	}
-	s.containers = 0
+	s.containers = len(p.Containers())
 	for i := range p.Services {
-		s.containers += len(p.Services[i].Containers)
 		if s.old {
 			p.Services[i].Probe = oldProbe(p.Services[i])
 		}

@@ -112,6 +112,9 @@ var LocalOnly = map[string][]string{
 	"SESSION_ENCRYPTION_KEY":      {devSessionKey},
 }
 
+// IsLocalOnly reports whether a variable has one of those public values.
+func IsLocalOnly(name, value string) bool { return slices.Contains(LocalOnly[name], value) }
+
 // IsSecret reports whether a variable must be kept secret: because of how its name
 // ends, or because its value is a URL that contains a password.
 func IsSecret(name, value string) bool {

@@ -74,8 +74,7 @@ func render(p *plan.Plan) ([]byte, map[string]string, error) {
 	}
 	for _, s := range p.Services {
 		for i, container := range s.Containers {
-			service := e.service(s, i)
-			e.project.Services[e.key(container)] = service
+			e.project.Services[e.key(container)] = e.service(s, i)
 		}
 	}
 	text, err := e.project.MarshalYAML()

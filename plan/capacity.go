@@ -15,27 +15,27 @@ import (
 // bridgePorts is the number of containers that a Linux bridge can connect.
 const bridgePorts = 1023
 
-// Addresses returns how many containers a subnet has addresses for: all but its own, the gateway's and the broadcast address.
-func Addresses(subnet netip.Prefix) int { return 1<<min(30, subnet.Addr().BitLen()-subnet.Bits()) - 3 }
+// addresses returns how many containers a subnet has addresses for: all but its own, the gateway's and the broadcast address.
+func addresses(subnet netip.Prefix) int { return 1<<min(30, subnet.Addr().BitLen()-subnet.Bits()) - 3 }
 
 // capacity lets every server accept as many connections as the services can hold, and reports numbers of replicas
 // that a network or a server cannot serve. The services have the same order as those of the plan.
 func (r *resolver) capacity(services []catalog.Service) {
 	for _, n := range r.plan.Networks {
 		limit, why := bridgePorts, "a Linux bridge connects at most"
-		if subnet, err := netip.ParsePrefix(n.Subnet); err == nil && Addresses(subnet) < limit {
-			limit, why = Addresses(subnet), "its subnet has addresses for"
+		if subnet, err := netip.ParsePrefix(n.Subnet); err == nil && addresses(subnet) < limit {
+			limit, why = addresses(subnet), "its subnet has addresses for"
 		}
-		r.atMost(limit, 0, n.Uses, "containers on network "+n.Name, why)
+		r.atMost(limit, 0, n.uses, "containers on network "+n.Name, why)
 	}
 	for i, server := range services {
 		clients, out := server.Clients, &r.plan.Services[i]
-		connections := map[string]int{}
-		need := clients.Reserved
-		for j, s := range services {
+		connections := map[string]int{} // by service, for each of its replicas
+		for _, s := range services {
 			connections[s.Name] = s.ConnectionsTo(server)
-			need += connections[s.Name] * len(r.plan.Services[j].Containers)
 		}
+		uses := func(s Service) int { return connections[s.Name] }
+		need := clients.Reserved + r.plan.total(uses)
 		if clients.Max == 0 || need <= clients.Max {
 			continue // its default is enough, and its container stays as it is
 		}
@@ -52,12 +52,12 @@ func (r *resolver) capacity(services []catalog.Service) {
 			}
 			limit, why = out.Memory/clients.Memory, fmt.Sprintf("its memory of %d MB is enough for", out.Memory)
 		}
-		r.atMost(limit, clients.Reserved, func(s Service) int { return connections[s.Name] }, "connections to "+server.Name, why)
+		r.atMost(limit, clients.Reserved, uses, "connections to "+server.Name, why)
 	}
 }
 
-// Uses returns how many interfaces of the network a replica of a service has: one or none.
-func (n Network) Uses(s Service) int {
+// uses returns how many interfaces of the network a replica of a service has: one or none.
+func (n Network) uses(s Service) int {
 	if slices.ContainsFunc(s.Networks, func(a Attachment) bool { return a.Network == n.Key }) {
 		return 1
 	}
@@ -66,14 +66,14 @@ func (n Network) Uses(s Service) int {
 
 // atMost reports that the stack needs more of something than the limit.
 func (r *resolver) atMost(limit, reserved int, uses func(Service) int, what, why string) {
-	if need := reserved + r.plan.Total(uses); need > limit {
-		where, fix := r.plan.Reduce(need-limit, uses)
+	if need := reserved + r.plan.total(uses); need > limit {
+		where, fix := r.plan.reduce(need-limit, uses)
 		r.faults.Add(where, fix, "the stack needs %d %s, and %s %d", need, what, why, limit)
 	}
 }
 
-// Total returns how much of something all replicas of the stack use.
-func (p *Plan) Total(uses func(Service) int) int {
+// total returns how much of something all replicas of the stack use.
+func (p *Plan) total(uses func(Service) int) int {
 	sum := 0
 	for _, s := range p.Services {
 		sum += uses(s) * len(s.Containers)
@@ -81,9 +81,9 @@ func (p *Plan) Total(uses func(Service) int) int {
 	return sum
 }
 
-// Reduce returns the setting, and the commands, that lower the largest numbers of replicas until the stack uses less of
+// reduce returns the setting, and the commands, that lower the largest numbers of replicas until the stack uses less of
 // something by excess.
-func (p *Plan) Reduce(excess int, uses func(Service) int) (where, fix string) {
+func (p *Plan) reduce(excess int, uses func(Service) int) (where, fix string) {
 	var fixes []string
 	for _, s := range slices.SortedStableFunc(slices.Values(p.Services), func(a, b Service) int {
 		return cmp.Compare(len(b.Containers), len(a.Containers))

@@ -192,9 +192,17 @@ func (p *Plan) Lookup(name string) (Service, bool) {
 	return Service{}, false
 }
 
+// Containers returns the names of all containers.
+func (p *Plan) Containers() (names []string) {
+	for _, s := range p.Services {
+		names = append(names, s.Containers...)
+	}
+	return names
+}
+
 // Has reports whether a container or network of the plan has this name on the engine.
 func (p *Plan) Has(name string) bool {
-	return slices.ContainsFunc(p.Services, func(s Service) bool { return slices.Contains(s.Containers, name) }) ||
+	return slices.Contains(p.Containers(), name) ||
 		slices.ContainsFunc(p.Networks, func(n Network) bool { return n.Name == name })
 }
 

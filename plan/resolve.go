@@ -325,7 +325,7 @@ func (r *resolver) env(s catalog.Service) []Env {
 			r.missing[v.Name] = append(r.missing[v.Name], s.Name)
 			r.variables[v.Name] = v
 		}
-		if slices.Contains(catalog.LocalOnly[v.Name], value) {
+		if catalog.IsLocalOnly(v.Name, value) {
 			r.localOnly[v.Name] = append(r.localOnly[v.Name], s.Name)
 			r.variables[v.Name] = v
 		}
@@ -355,11 +355,11 @@ func (r *resolver) value(s catalog.Service, v catalog.Variable) (string, bool) {
 func (r *resolver) variable(name, value string, given bool) Env {
 	secret := given || value != "" && catalog.IsSecret(name, value)
 	switch {
-	case slices.Contains(catalog.LocalOnly[name], value):
+	case catalog.IsLocalOnly(name, value):
 		secret = given
 	case value == r.facts["database_url"]:
 		password := r.set.Variables["POSTGRES_PASSWORD"]
-		secret = !slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], r.userValue("POSTGRES_PASSWORD")) || password.Secret
+		secret = !catalog.IsLocalOnly("POSTGRES_PASSWORD", r.userValue("POSTGRES_PASSWORD")) || password.Secret
 	}
 	return Env{Name: name, Value: value, Secret: secret}
 }

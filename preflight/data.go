@@ -82,7 +82,7 @@ func (c *check) postgresData(s plan.Service, containers []container.Summary) {
 // securedData adds a fault if the stack would set the public default password on a
 // database that a secured stack has used.
 func (c *check) securedData(s plan.Service, containers []container.Summary) {
-	if !slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], s.Value("POSTGRES_PASSWORD")) {
+	if !catalog.IsLocalOnly("POSTGRES_PASSWORD", s.Value("POSTGRES_PASSWORD")) {
 		return
 	}
 	mark, volume := c.readData(s, containers, catalog.SecuredMark)
@@ -107,7 +107,7 @@ func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan)
 		return false, fmt.Errorf("asking the engine for its containers: %w", err)
 	}
 	c := &check{ctx: ctx, engine: engine, plan: p}
-	if slices.Contains(catalog.LocalOnly["POSTGRES_PASSWORD"], s.Value("POSTGRES_PASSWORD")) && c.opened(s, containers.Items) {
+	if catalog.IsLocalOnly("POSTGRES_PASSWORD", s.Value("POSTGRES_PASSWORD")) && c.opened(s, containers.Items) {
 		return false, nil // its password is the public default
 	}
 	mark, _ := c.readData(s, containers.Items, catalog.SecuredMark)
@@ -182,11 +182,7 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 		return nil, ""
 	}
 	mount := s.Mounts[i]
-	for _, v := range c.plan.Volumes {
-		if v.Key == mount.Volume {
-			volume = v.Name
-		}
-	}
+	volume = c.plan.Volume(mount.Volume).Name
 	if _, err := c.engine.VolumeInspect(c.ctx, volume, client.VolumeInspectOptions{}); err != nil {
 		return nil, volume
 	}

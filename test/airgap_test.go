@@ -196,14 +196,14 @@ func testPromtailImage(t *testing.T, image string) {
 	container := airgapCreate(t, "promtail", image, "-config.file=/etc/promtail/files.yml")
 	config, log := t.TempDir()+"/files.yml", t.TempDir()+"/empty.log"
 	require.NoError(t, os.WriteFile(log, nil, 0o644)) // a line would be sent again and again until there is a Loki
-	require.NoError(t, exec.Command("sh", "-c", `cat >"$1" <<'END'
+	require.NoError(t, os.WriteFile(config, []byte(`
 server: {http_listen_port: 9080, grpc_listen_port: 0}
 positions: {filename: /tmp/positions.yaml}
 clients: [{url: "http://127.0.0.1:3100/loki/api/v1/push"}]
 scrape_configs:
   - job_name: containers
     static_configs: [{targets: [localhost], labels: {__path__: /etc/promtail/empty.log}}]
-END`, "sh", config).Run())
+`), 0o644))
 	airgapMust(t, "cp", config, string(container)+":/etc/promtail/files.yml")
 	airgapMust(t, "cp", log, string(container)+":/etc/promtail/empty.log")
 	airgapMust(t, "start", string(container))

@@ -46,7 +46,7 @@ const largeStack = 50
 // after each step, which for 200 containers takes three quarters of an up. If the CLI is killed, the next up adopts what is on the
 // engine by its labels, as after the loss of the state. Only the offline provider adopts, and only local state is saved this way.
 func (r *run) checkpoints(p *plan.Plan) []string {
-	if p == nil || r.local() == "" || p.Total(func(plan.Service) int { return 1 }) <= largeStack {
+	if p == nil || r.local() == "" || len(p.Containers()) <= largeStack {
 		return nil
 	}
 	return []string{"PULUMI_SKIP_CHECKPOINTS=true"}

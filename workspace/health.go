@@ -29,12 +29,8 @@ const (
 // awaitHealthy returns when every container of the plan is healthy. It restarts one that
 // stays unhealthy once. The error has the last output of those that do not recover.
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
-	var names []string
-	for _, s := range p.Services {
-		names = append(names, s.Containers...)
-	}
 	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
-	if all, err := observe.All(ctx, r.engine, p.Stack, names, healthy); all && err == nil {
+	if all, err := observe.All(ctx, r.engine, p.Stack, p.Containers(), healthy); all && err == nil {
 		return nil // as usual: the provider has waited
 	}
 	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}

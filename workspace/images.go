@@ -118,8 +118,11 @@ func (r *run) prepareImages(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	r.ahead = done
-	file, err := r.load(r.stack)
-	needed := r.Pulumi == "" && (err != nil || file.get("provider") == nil || file.airgapped())
+	needed := r.Pulumi == ""
+	if needed {
+		file, err := r.load(r.stack)
+		needed = err != nil || file.get("provider") == nil || file.airgapped()
+	}
 	go func() {
 		defer close(done)
 		if !needed || r.registry() {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -118,5 +117,5 @@ func (w *Workspace) inProcess(command string, args []string) bool {
 	elsewhere := slices.ContainsFunc(args, func(a string) bool {
 		return a == "-C" || strings.HasPrefix(a, "--cwd") || strings.HasPrefix(a, "--client")
 	})
-	return w.current && (command == "up" || command == "preview") && !elsewhere && os.Chdir(w.Root) == nil
+	return w.current && (command == "up" || command == "preview") && !elsewhere
 }

@@ -27,7 +27,7 @@ func (r *run) publicPasswords(ctx context.Context) ([]catalog.Variable, error) {
 	}
 	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
 	postgres, ok := p.Lookup("postgres")
-	if !ok || slices.ContainsFunc(p.Unset, func(v catalog.Variable) bool { return v.Name == password }) || !slices.Contains(catalog.LocalOnly[password], postgres.Value(password)) {
+	if !ok || slices.ContainsFunc(p.Unset, func(v catalog.Variable) bool { return v.Name == password }) || !catalog.IsLocalOnly(password, postgres.Value(password)) {
 		return nil, nil
 	}
 	if secured, err := preflight.SecuredDatabase(ctx, r.engine, p); err != nil || !secured {

@@ -344,6 +344,9 @@ func (r *run) foreground(ctx context.Context, command string, args []string, env
 		return err
 	}
 	if r.inProcess(command, args) {
+		if err := os.Chdir(r.Root); err != nil { // where the plan's relative paths, such as apps/reference, start
+			return err
+		}
 		address, stop, err := r.serveProgram(environ)
 		if err != nil {
 			return err

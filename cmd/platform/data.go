@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trading-platform/backup"
+	engines "trading-platform/engine"
 	"trading-platform/workspace"
 )
 
@@ -22,7 +23,7 @@ func (t target) withData(work func(*backup.Stack) error) error {
 	if err != nil {
 		return err
 	}
-	return t.withEngine(func(engine *client.Client) error {
+	return t.withEngine(func(engine *client.Client, _ engines.Ref) error {
 		return work(&backup.Stack{
 			Engine: engine, Plan: p, Say: say,
 			Lock:       t.StackFile(t.stack) + ".data-lock",

@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	engines "trading-platform/engine"
 	"trading-platform/plan"
 	"trading-platform/settings"
 	"trading-platform/stack"
@@ -110,14 +111,14 @@ func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
 	return stack.Resolve(src)
 }
 
-// withEngine opens the stack's engine, calls use, and closes the engine.
-func (t target) withEngine(use func(*client.Client) error) error {
-	engine, _, err := t.Engine(t.cmd.Context(), t.stack)
+// withEngine opens and identifies the stack's engine, calls use, and closes the engine.
+func (t target) withEngine(use func(*client.Client, engines.Ref) error) error {
+	engine, here, err := t.Engine(t.cmd.Context(), t.stack)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = engine.Close() }()
-	return use(engine)
+	return use(engine, here)
 }
 
 // here opens the workspace of the clone that contains the current folder.

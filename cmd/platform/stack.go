@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trading-platform/certs"
+	engines "trading-platform/engine"
 	"trading-platform/fault"
 	"trading-platform/observe"
 	"trading-platform/preflight"
@@ -72,11 +73,9 @@ func doctorCommand() *cobra.Command {
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
-		engine, here, err := t.Engine(t.cmd.Context(), t.stack)
-		if err == nil {
-			defer func() { _ = engine.Close() }()
-			err = preflight.Check(t.cmd.Context(), engine, here, p, set, nil)
-		}
+		err = t.withEngine(func(engine *client.Client, here engines.Ref) error {
+			return preflight.Check(t.cmd.Context(), engine, here, p, set, nil)
+		})
 		if err := faults.Gather(err); err != nil {
 			return err
 		}
@@ -99,7 +98,7 @@ func statusCommand() *cobra.Command {
 			return err
 		}
 		var statuses []observe.Status
-		err = t.withEngine(func(engine *client.Client) (err error) {
+		err = t.withEngine(func(engine *client.Client, _ engines.Ref) (err error) {
 			statuses, err = observe.Statuses(t.cmd.Context(), engine, p)
 			return err
 		})
