@@ -38,6 +38,7 @@ var (
 	steadyOf   = flag.String("steady", "ours,v5.6.0-old", "sides whose running stack is watched as well, for its CPU and for when it notices a failure")
 	service    = flag.String("service", "signal_service", "the service whose variable is changed")
 	ofImage    = flag.String("image", "prometheus", "the service whose image is changed; not one that the reference app plays")
+	replicas   = flag.Int("replicas", 0, "run -stack workers with so many backtest_worker_high, and only up, preview and down, without a warm-up")
 	portOffset = flag.Int("port-offset", 17000, "added to each host port")
 	subnet     = flag.String("subnet", "10.213.0.0/24", "of the network with fixed addresses")
 	out        = flag.String("o", "docs/performance", "where <o>.md, <o>.svg and <o>.txt are written")
@@ -80,6 +81,10 @@ type harness struct {
 
 func bench(ctx context.Context) (err error) {
 	flag.Parse()
+	first := 0
+	if *replicas > 0 {
+		steps, first, *stackName, *steadyOf = []string{"cold up", "up, nothing to do", "preview", "down"}, 1, "workers", ""
+	}
 	h := &harness{}
 	if h.root, err = os.Getwd(); err != nil {
 		return err
@@ -109,7 +114,7 @@ func bench(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, h.sweep(context.WithoutCancel(ctx), s)) }()
 	}
 	r := newReport(sides)
-	for round := range *rounds + 1 {
+	for round := first; round <= *rounds; round++ {
 		for _, s := range sides {
 			if err := h.round(ctx, s, round, r); err != nil {
 				return fmt.Errorf("%s, round %d: %w", s.name, round, err)
@@ -152,9 +157,11 @@ func (h *harness) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	for key, value := range map[string]string{
-		"namePrefix": h.prefix("ours"), "portOffset": strconv.Itoa(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*",
-	} {
+	config := map[string]string{"namePrefix": h.prefix("ours"), "portOffset": strconv.Itoa(*portOffset), "subnet": *subnet, "ignoreCompose[0]": "*"}
+	if *replicas > 0 {
+		config["replicas.backtest_worker_high"] = strconv.Itoa(*replicas)
+	}
+	for key, value := range config {
 		if err := h.config(ctx, "set", key, value); err != nil {
 			return err
 		}

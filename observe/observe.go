@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
@@ -27,6 +28,9 @@ type Findings struct {
 	Missing []string
 	// MissingVolumes names volumes that are in the state but not on the engine. Their data is lost.
 	MissingVolumes []string
+	// MovedImages names images that are another image on the engine now, because somebody built, tagged or pulled
+	// one. A refresh makes the next up replace their containers.
+	MovedImages []string
 	// Stopped and Paused are containers of the state that are not running.
 	Stopped, Paused []container.Summary
 	// Containers and Networks have the stack's labels but are not in the state: a run that
@@ -65,6 +69,9 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 		return nil, fmt.Errorf("asking the engine for its volumes: %w", err)
 	}
 	f := &Findings{}
+	if f.MovedImages, err = moved(ctx, engine, state.Images); err != nil {
+		return nil, err
+	}
 	for _, r := range state.Containers {
 		i := slices.IndexFunc(containers.Items, func(c container.Summary) bool { return c.ID == r.ID })
 		switch {
@@ -98,6 +105,39 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 		}
 	}
 	return f, nil
+}
+
+// moved returns the names of images that stand for another image than in the state.
+func moved(ctx context.Context, engine client.APIClient, images []Resource) (names []string, err error) {
+	known := map[string]Resource{} // by the name that the engine uses
+	filters := client.Filters{}
+	for _, r := range images {
+		if name, err := reference.ParseNormalizedNamed(r.Name); err == nil && !reference.IsNameOnly(name) && r.Image != "" {
+			known[reference.FamiliarString(name)] = r
+			filters.Add("reference", reference.FamiliarString(name))
+		}
+	}
+	if len(known) == 0 {
+		return nil, nil // without a filter, the engine would list all that it has
+	}
+	found, err := engine.ImageList(ctx, client.ImageListOptions{Filters: filters})
+	if err != nil {
+		return nil, fmt.Errorf("asking the engine for the stack's images: %w", err)
+	}
+	for _, image := range found.Items {
+		for _, tag := range image.RepoTags {
+			if r, ok := known[tag]; ok && r.Image != image.ID {
+				names = append(names, r.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// None reports whether the engine has exactly what the state says.
+func (f *Findings) None() bool {
+	return len(f.Down())+len(f.MovedImages)+len(f.Containers)+len(f.Networks) == 0
 }
 
 // All reports whether all named containers of a stack match an engine's filters, with one request.

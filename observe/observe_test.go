@@ -2,6 +2,7 @@ package observe_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -24,6 +25,9 @@ const export = `{"version": 3, "deployment": {"resources": [
 	{"urn": "e", "type": "docker:index/container:Container", "id": "c4", "inputs": {"name": "x_init"}, "outputs": {}, "initErrors": ["no"]},
 	{"urn": "f", "type": "docker:index/container:Container", "id": "c5", "inputs": {"name": "x_drifted"}, "outputs": {"drift": {"running": "exited"}}},
 	{"urn": "g", "type": "docker:index/network:Network", "id": "n1", "inputs": {"name": "x_default"}, "outputs": {}},
+	{"urn": "i", "type": "docker:index/remoteImage:RemoteImage", "id": "i1", "inputs": {"name": "docker.io/library/redis:7"}, "outputs": {"imageId": "sha256:redis:7"}},
+	{"urn": "j", "type": "docker:index/remoteImage:RemoteImage", "id": "i2", "inputs": {"name": "x/app:local"}, "outputs": {"imageId": "sha256:x/app:local"}},
+	{"urn": "k", "type": "docker:index/remoteImage:RemoteImage", "id": "i3", "inputs": {"name": "x/gone:local"}, "outputs": {"imageId": "sha256:other"}},
 	{"urn": "h", "type": "docker:index/volume:Volume", "id": "x_pgdata", "inputs": {"name": "x_pgdata"}, "outputs": {}}
 ]}}`
 
@@ -57,9 +61,11 @@ func TestAnEngineThatAgreesWithTheState(t *testing.T) {
 		},
 		Networks: []network.Summary{{Network: network.Network{ID: "n1", Name: "x_default", Labels: ours}}, {Network: network.Network{ID: "n9", Name: "y", Labels: labels("theirs")}}},
 		Volumes:  []volume.Volume{{Name: "x_pgdata"}},
+		Images:   map[string][]string{"redis:7": nil, "x/app:local": nil, "y/app:local": nil},
 	})
 	assert.Equal(t, &observe.Findings{}, found)
 	assert.Empty(t, found.Down())
+	assert.True(t, found.None())
 }
 
 func TestDifferences(t *testing.T) {
@@ -80,6 +86,19 @@ func TestDifferences(t *testing.T) {
 	assert.Equal(t, []string{"x_orphan", "x_old"}, []string{observe.Name(found.Containers[0]), observe.Name(found.Containers[1])})
 	assert.Equal(t, []observe.Network{{ID: "n2", Name: "x_default"}}, found.Networks, "one of the same name that the state does not know")
 	assert.Equal(t, []string{"x_redis", "x_default", "x_pgdata", "x_postgres"}, found.Down())
+	assert.False(t, found.None())
+}
+
+func TestAnImageThatIsAnotherOneNow(t *testing.T) {
+	state, err := observe.ReadState([]byte(strings.Replace(export, "sha256:x/app:local", "sha256:before", 1)))
+	require.NoError(t, err)
+	e := &enginetest.Engine{Images: map[string][]string{"redis:7": nil, "x/app:local": nil}}
+	c, err := client.New(client.WithHost(e.Start(t)))
+	require.NoError(t, err)
+	found, err := observe.Compare(context.Background(), c, &plan.Plan{Stack: "test", Identity: "ours"}, state)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"x/app:local"}, found.MovedImages)
+	assert.False(t, (&observe.Findings{MovedImages: found.MovedImages}).None())
 }
 
 func TestPendingOperationsAreRemoved(t *testing.T) {

@@ -17,11 +17,15 @@ type Resource struct {
 	Failed bool
 	// Drifted resources differed from the state in a refresh. The next up corrects them.
 	Drifted bool
+	// Image is the ID of the image that the Name of an image stood for.
+	Image string
 }
 
 // State is the part of a stack's state that can be compared with an engine.
 type State struct {
 	Containers, Networks, Volumes []Resource
+	// Images are those that are pulled, not those that are built.
+	Images []Resource
 	// Outputs are the stack's last outputs.
 	Outputs map[string]any
 	// Pending says that a run was interrupted in the middle of an operation.
@@ -66,9 +70,10 @@ func ReadState(export []byte) (*State, error) {
 			s.Outputs = r.Outputs
 		}
 		list := map[string]*[]Resource{
-			"docker:index/container:Container": &s.Containers,
-			"docker:index/network:Network":     &s.Networks,
-			"docker:index/volume:Volume":       &s.Volumes,
+			"docker:index/container:Container":     &s.Containers,
+			"docker:index/network:Network":         &s.Networks,
+			"docker:index/volume:Volume":           &s.Volumes,
+			"docker:index/remoteImage:RemoteImage": &s.Images,
 		}[string(r.Type)]
 		if list == nil || r.External {
 			continue
@@ -76,8 +81,9 @@ func ReadState(export []byte) (*State, error) {
 		name, _ := r.Inputs["name"].(string)
 		_, drifted := r.Outputs["drift"]
 		_, failed := r.Outputs["failed"]
+		image, _ := r.Outputs["imageId"].(string)
 		*list = append(*list, Resource{
-			ID: string(r.ID), Name: name, Drifted: drifted, Failed: failed || len(r.InitErrors) > 0,
+			ID: string(r.ID), Name: name, Drifted: drifted, Failed: failed || len(r.InitErrors) > 0, Image: image,
 		})
 	}
 	return s, nil

@@ -63,6 +63,22 @@ func (p *Plan) JSON(w io.Writer) error {
 	return enc.Encode(p)
 }
 
+// Fingerprint returns a hash of all that the plan says, secrets included. It does not give them away.
+func (p *Plan) Fingerprint() string {
+	hash := sha256.New()
+	_ = p.JSON(hash) // a hash accepts everything
+	fmt.Fprintf(hash, "%q", p.Identity)
+	for _, s := range p.Services {
+		for _, e := range s.Env {
+			fmt.Fprintf(hash, "%q", e.Value)
+		}
+		for _, f := range s.Files {
+			fmt.Fprintf(hash, "%q %t", f.Content, f.Private)
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil))
+}
+
 // WriteFiles writes the configuration files of all services into a folder, as
 // <service>/<path>. Secret files are left out.
 func (p *Plan) WriteFiles(dir string) error {

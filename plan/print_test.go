@@ -215,3 +215,29 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	assert.Contains(t, json, `"name": "POSTGRES_PASSWORD",`+"\n"+`          "value": "[secret]",`)
 	assert.NotContains(t, json, "sha256\": \"\"", "a secret file has no hash that could be guessed at")
 }
+
+func TestFingerprint(t *testing.T) {
+	resolve := func() *plan.Plan {
+		p, err := plan.Resolve(load(t, profiles("mtls")), map[string]string{"server.key": "key", "server.crt": "crt", "ca.crt": "ca", "dhparam.pem": "pem"})
+		require.NotNil(t, p, "%v", err)
+		return p
+	}
+	same := resolve().Fingerprint()
+	assert.Equal(t, same, resolve().Fingerprint())
+	change := func(name string, edit func(p *plan.Plan)) {
+		p := resolve()
+		edit(p)
+		assert.NotEqual(t, same, p.Fingerprint(), name)
+	}
+	change("identity", func(p *plan.Plan) { p.Identity = "other" })
+	for i, s := range resolve().Services {
+		change(s.Name, func(p *plan.Plan) { p.Services[i].Image.Reference += "x" })
+		for j, e := range s.Env {
+			change(s.Name+" "+e.Name, func(p *plan.Plan) { p.Services[i].Env[j].Value += "x" })
+		}
+		for j, f := range s.Files {
+			change(s.Name+" "+f.Path, func(p *plan.Plan) { p.Services[i].Files[j].Content += "x" })
+			change(s.Name+" "+f.Path, func(p *plan.Plan) { p.Services[i].Files[j].Private = !f.Private })
+		}
+	}
+}

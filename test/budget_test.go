@@ -51,7 +51,7 @@ func TestBudget(t *testing.T) {
 	require.NoError(t, made.err, made.out)
 
 	spent := map[string]int{}
-	for _, run := range [][2]string{{"up-new", "up"}, {"up-again", "up"}, {"preview", "preview"}, {"down", "down"}} {
+	for _, run := range [][2]string{{"up-new", "up"}, {"up-again", "up"}, {"preview", "preview"}, {"compared", "preview -- --diff"}, {"down", "down"}} {
 		for figure, n := range m.meter(l, run[1]) {
 			spent[run[0]+" "+figure] = n
 		}

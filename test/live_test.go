@@ -125,7 +125,7 @@ type running struct {
 // start begins a platform command, with its arguments, on the stack.
 func (l *live) start(command string, env ...string) *running {
 	l.t.Helper()
-	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), append(strings.Fields(command), "-s", l.name)...), out: &bytes.Buffer{}, done: make(chan error, 1)}
+	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), slices.Insert(strings.Fields(command), 1, "-s", l.name)...), out: &bytes.Buffer{}, done: make(chan error, 1)}
 	r.cmd.Dir, r.cmd.Env = l.dir, slices.Concat(l.env, env)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.WaitDelay = time.Second // what a killed command's children still hold open is not waited for

@@ -54,6 +54,7 @@ type run struct {
 	here   engines.Ref
 	state  *observe.State
 	say    func(string)
+	plain  bool // the command is Up, Down, Preview or Refresh, without a flag from the user
 
 	registry func() bool     // whether a registry answers, asked once
 	ahead    <-chan struct{} // closed when prepareImages has ended

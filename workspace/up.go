@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -27,25 +28,25 @@ import (
 
 // Up brings a stack up. When it returns nil, every service is healthy.
 func (w *Workspace) Up(ctx context.Context, stack string, args []string, say func(string)) error {
-	return w.prepared(ctx, stack, append([]string{"up", "--yes", "--skip-preview"}, args...), say)
+	return w.prepared(ctx, stack, []string{"up", "--yes", "--skip-preview"}, args, say)
 }
 
 // Down takes a stack down; its volumes stay.
 func (w *Workspace) Down(ctx context.Context, stack string, args []string, say func(string)) error {
-	return w.prepared(ctx, stack, append([]string{"destroy", "--yes", "--skip-preview"}, args...), say)
+	return w.prepared(ctx, stack, []string{"destroy", "--yes", "--skip-preview"}, args, say)
 }
 
 // Preview shows what an up would change.
 func (w *Workspace) Preview(ctx context.Context, stack string, args []string, say func(string)) error {
-	return w.prepared(ctx, stack, append([]string{"preview", "--diff"}, args...), say)
+	return w.prepared(ctx, stack, []string{"preview", "--diff"}, args, say)
 }
 
 // Refresh records in the state what changed outside of Pulumi.
 func (w *Workspace) Refresh(ctx context.Context, stack string, args []string, say func(string)) error {
-	return w.prepared(ctx, stack, append([]string{"refresh", "--yes", "--skip-preview"}, args...), say)
+	return w.prepared(ctx, stack, []string{"refresh", "--yes", "--skip-preview"}, args, say)
 }
 
-func (w *Workspace) prepared(ctx context.Context, stack string, args []string, say func(string)) error {
+func (w *Workspace) prepared(ctx context.Context, stack string, command, args []string, say func(string)) error {
 	if w.Timing != "" {
 		w.recorder = &timing.Recorder{}
 	}
@@ -55,11 +56,13 @@ func (w *Workspace) prepared(ctx context.Context, stack string, args []string, s
 		return err
 	}
 	defer func() { _ = r.engine.Close() }()
+	r.plain = len(args) == 0
+	args = slices.Concat(command, args, []string{"-s", stack})
 	if w.recorder == nil {
-		return r.runPulumi(ctx, args[0], append(args, "-s", stack))
+		return r.runPulumi(ctx, args[0], args)
 	}
 	w.recorder.Watch(ctx, r.engine, stack)
-	args, traces := r.traced(ctx, append(args, "-s", stack))
+	args, traces := r.traced(ctx, args)
 	return errors.Join(r.runPulumi(ctx, args[0], args), r.writeTiming(traces))
 }
 
@@ -185,6 +188,7 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 	if err != nil {
 		return err
 	}
+	inputs := ""
 	if command != "preview" {
 		if err := r.clearLock(); err != nil {
 			return err
@@ -198,6 +202,21 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 		if err != nil {
 			return err
 		}
+		if r.plain && command != "destroy" {
+			if inputs, err = r.inputs(); err != nil {
+				return err
+			}
+			if r.recorder == nil && r.unchanged(ctx, p, found, inputs) {
+				r.reportUnchanged(p, command)
+				return nil
+			}
+		}
+		for _, name := range found.MovedImages {
+			r.say("image " + name + " is another one now than when its containers were made")
+		}
+		if len(found.MovedImages) > 0 && command != "destroy" {
+			args = append(args, "--refresh")
+		}
 		if command == "preview" {
 			if down := found.Down(); len(down) > 0 {
 				r.say("not shown below: up starts what is not running: " + strings.Join(down, ", "))
@@ -208,6 +227,9 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 			args = append(args, "--refresh")
 		}
 	}
+	if command == "destroy" && r.plain && p != nil && r.local() != "" { // elsewhere, another run can have the state locked
+		defer r.stopAhead(ctx, p)()
+	}
 	if err := r.explained(ctx, p, command, r.PulumiArgs(r.stack, args)); err != nil {
 		r.say(r.remedy(ctx, command))
 		return err
@@ -216,7 +238,10 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 		return nil
 	}
 	r.recorder.Step("checking health")
-	return r.awaitHealthy(ctx, p)
+	if err := r.awaitHealthy(ctx, p); err != nil {
+		return err
+	}
+	return r.recordUp(inputs)
 }
 
 // remedy returns what to do after a command has failed. Pulumi has already printed the cause.
@@ -331,6 +356,38 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 		return fmt.Errorf("container %s: %w. Fix: docker rm -f %s", name, err, name)
 	}
 	return nil
+}
+
+// stopAhead starts to stop the containers of the state, each when those that depend on it have stopped. Pulumi's first
+// delete comes a second later, and it deletes in waves, of which each is as slow as its slowest. What does not stop is
+// left to Pulumi. wait ends it.
+func (r *run) stopAhead(ctx context.Context, p *plan.Plan) (wait func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	dependents := map[string]*sync.WaitGroup{} // by service, those that are still running
+	for _, s := range p.Services {
+		dependents[s.Name] = &sync.WaitGroup{}
+		for _, needed := range s.After {
+			dependents[needed].Add(1)
+		}
+	}
+	for _, s := range p.Services {
+		all.Go(func() {
+			dependents[s.Name].Wait()
+			grace := int(s.Grace.Seconds())
+			var replicas sync.WaitGroup
+			for _, c := range r.state.Containers {
+				if slices.Contains(s.Containers, c.Name) {
+					replicas.Go(func() { _, _ = r.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: &grace}) })
+				}
+			}
+			replicas.Wait()
+			for _, needed := range s.After {
+				dependents[needed].Done()
+			}
+		})
+	}
+	return func() { cancel(); all.Wait() }
 }
 
 // foreground runs the CLI with this process's standard streams. At a terminal the CLI

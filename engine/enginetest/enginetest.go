@@ -117,6 +117,8 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"Volumes": e.Volumes})
 	case kind == "volumes":
 		e.inspectVolume(w, name)
+	case path == "/images/json":
+		e.listImages(w)
 	case kind == "images":
 		e.inspectImage(w, strings.TrimSuffix(name, "/json"))
 	case kind == "distribution" && e.Registry:
@@ -166,6 +168,14 @@ func (e *Engine) inspectImage(w http.ResponseWriter, reference string) {
 		return
 	}
 	answer(w, map[string]any{"Id": "sha256:" + reference, "Config": map[string]any{"Env": env}})
+}
+
+func (e *Engine) listImages(w http.ResponseWriter) {
+	list := []map[string]any{}
+	for reference := range e.Images {
+		list = append(list, map[string]any{"Id": "sha256:" + reference, "RepoTags": []string{reference}})
+	}
+	answer(w, list)
 }
 
 func (e *Engine) inspectContainer(w http.ResponseWriter, id string) {

@@ -1,0 +1,148 @@
+package workspace
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/moby/moby/client"
+
+	"trading-platform/observe"
+	"trading-platform/plan"
+	"trading-platform/settings"
+	"trading-platform/stack"
+)
+
+// upRecord is the path of the file that says what the stack's last up was made from, and what state it left.
+func (r *run) upRecord() string { return r.StackFile(r.stack) + ".up" }
+
+// unchanged reports whether an up has nothing to do: it would be made from the same as the last one, and the
+// state and the engine are as that one left them, with all containers healthy. The CLI takes a second to find the same.
+func (r *run) unchanged(ctx context.Context, p *plan.Plan, found *observe.Findings, inputs string) bool {
+	if inputs == "" || !found.None() {
+		return false
+	}
+	last, err := readFile(r.upRecord())
+	if err != nil {
+		return false
+	}
+	now, err := r.record(inputs)
+	if err != nil || string(last) != now {
+		return false
+	}
+	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
+	all, err := observe.All(ctx, r.engine, p.Stack, p.Containers(), healthy)
+	return all && err == nil
+}
+
+// recordUp writes down the up that has just succeeded. inputs are from before it, because a file can be edited meanwhile.
+func (r *run) recordUp(inputs string) error {
+	if inputs == "" {
+		return removeIfThere(r.upRecord())
+	}
+	record, err := r.record(inputs)
+	if err != nil {
+		return err
+	}
+	return writeFile(r.upRecord(), []byte(record))
+}
+
+// record returns the content of upRecord for these inputs and the present state.
+func (r *run) record(inputs string) (string, error) {
+	state, err := os.ReadFile(r.local("stacks", settings.Project, r.stack+".json"))
+	return fmt.Sprintf("%s %x\n", inputs, sha256.Sum256(state)), err
+}
+
+// reportUnchanged says what Pulumi would say about a stack that it does not change.
+func (r *run) reportUnchanged(p *plan.Plan, command string) {
+	r.say(fmt.Sprintf("nothing to change: the stack is as its last up left it, and all %d containers are healthy (to have pulumi compare each resource: make %s STACK=%s ARGS=--diff)",
+		len(p.Containers()), command, r.stack))
+	if command == "preview" {
+		return
+	}
+	for _, open := range p.Open {
+		r.say("warning: " + open)
+	}
+	urls := p.URLs()
+	for _, service := range slices.Sorted(maps.Keys(urls)) {
+		r.say(service + ": " + urls[service])
+	}
+}
+
+// inputs returns a hash of all that an up is made from: the plan with its secrets, the stack's own file, the folders that
+// images are built from, and the programs that take part. It is "" where an up cannot be compared with the last one: its
+// state is not on this machine, the program is built anew in each run, or the settings are wrong, which the program reports.
+func (r *run) inputs() (string, error) {
+	if r.local() == "" || !r.current {
+		return "", nil
+	}
+	src, err := r.Source(r.stack)
+	if err != nil {
+		return "", err
+	}
+	p, _, err := stack.Resolve(src)
+	if p == nil || err != nil {
+		return "", nil //nolint:nilerr // the program reports it
+	}
+	config, err := os.ReadFile(r.StackFile(r.stack))
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%s %s", p.Fingerprint(), config)
+	program, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	plugin := settings.OfflineVersion
+	if p.Provider == settings.Official {
+		plugin = OfficialVersion
+	}
+	paths := []string{program, r.Pulumi, filepath.Join(r.Home, "plugins", "resource-docker-v"+plugin, "pulumi-resource-docker")}
+	for _, s := range p.Services {
+		if build := s.Image.Build; build != nil {
+			for _, b := range append(slices.Clone(build.Contexts), *build) {
+				paths = append(paths, r.inClone(b.Context), r.inClone(b.Dockerfile))
+			}
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		if err := addTree(hash, path); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+func (w *Workspace) inClone(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(w.Root, path)
+}
+
+// addTree adds the names, sizes, modes and times of a file, or of all files of a folder, to a hash. Their content would take longer
+// to read than the CLI takes.
+func addTree(hash io.Writer, root string) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // for example a plugin that is elsewhere on PATH
+		} else if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			fmt.Fprintln(hash, path, info.Size(), info.Mode(), info.ModTime().UnixNano())
+		}
+		return err
+	})
+}
