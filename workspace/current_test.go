@@ -110,7 +110,10 @@ func TestOnlyThisClonesProgramRunsInThisProcess(t *testing.T) {
 	w.current = true
 	assert.True(t, w.inProcess("up", []string{"up", "-s", "dev"}))
 	assert.True(t, w.inProcess("preview", []string{"preview"}))
-	assert.False(t, w.inProcess("destroy", []string{"destroy"}), "it does not run the program")
+	assert.True(t, w.inProcess("destroy", []string{"destroy"}))
+	w.Installed = true
+	assert.True(t, w.inProcess("preview", []string{"preview"}))
+	assert.False(t, w.inProcess("destroy", []string{"destroy"}), "an old CLI does not have the flag")
 	for _, flag := range []string{"-C", "--cwd=/elsewhere", "--cwd", "--client=127.0.0.1:1"} {
 		assert.False(t, w.inProcess("up", []string{"up", flag}), flag)
 	}

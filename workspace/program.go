@@ -111,11 +111,12 @@ func lookup(environ []string) func(string) string {
 	}
 }
 
-// inProcess reports whether a command of the CLI can run the program in this process: it
-// runs the program, that of this clone, and this process is built from the clone's present sources.
+// inProcess reports whether a command of the CLI can use the program in this process: it is about this clone, and this
+// process is built from the clone's present sources. A destroy or a refresh does not run the program, but would start Go's
+// tool to ask it about plugins. An installed CLI from before v3.185 does not have the flag for these two.
 func (w *Workspace) inProcess(command string, args []string) bool {
 	elsewhere := slices.ContainsFunc(args, func(a string) bool {
 		return a == "-C" || strings.HasPrefix(a, "--cwd") || strings.HasPrefix(a, "--client")
 	})
-	return w.current && (command == "up" || command == "preview") && !elsewhere
+	return w.current && !elsewhere && (command == "up" || command == "preview" || !w.Installed)
 }
