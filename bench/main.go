@@ -294,7 +294,7 @@ func oldProbe(s plan.Service) plan.Probe {
 		return timing(30*time.Second, 30*time.Second, 0, 3)
 	}
 	p := timing(30*time.Second, 30*time.Second, 0, 3)
-	p.Test = []string{"NONE"}
+	p.Test = nil
 	return p
 }
 

@@ -133,7 +133,7 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	for _, name := range s.After {
 		after, _ := e.plan.Lookup(name)
 		condition := types.ServiceConditionHealthy
-		if slices.Equal(after.Probe.Test, []string{"NONE"}) { // only in a benchmark: every service of the catalog has a probe
+		if len(after.Probe.Test) == 0 { // only in a benchmark: every service of the catalog has a probe
 			condition = types.ServiceConditionStarted
 		}
 		for _, container := range after.Containers {
@@ -197,6 +197,9 @@ func environmentName(name string) string {
 }
 
 func probe(p plan.Probe) *types.HealthCheckConfig {
+	if len(p.Test) == 0 {
+		return nil
+	}
 	retries := uint64(p.Retries) //nolint:gosec // not negative
 	out := &types.HealthCheckConfig{
 		Test: p.Test, Interval: duration(p.Interval), Timeout: duration(p.Timeout), Retries: &retries, StartPeriod: duration(p.StartPeriod),

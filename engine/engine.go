@@ -5,6 +5,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +24,8 @@ type Ref struct {
 	ID   string `json:"id"`
 	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
 	Root string `json:"-"`    // its data folder, if it was asked
+	// Certs is a folder with ca.pem, cert.pem and key.pem, by which the engine and its clients know each other; empty for none.
+	Certs string `json:"-"`
 }
 
 // String names the engine in messages.
@@ -35,13 +39,13 @@ func (r Ref) String() string {
 // usualRoot is an engine's default data folder.
 const usualRoot = "/var/lib/docker"
 
-// Identify asks an engine for its ID. host is the address to record.
-func Identify(ctx context.Context, c client.APIClient, host string) (Ref, error) {
+// Identify asks the engine at an address for its ID.
+func Identify(ctx context.Context, c client.APIClient, at Ref) (Ref, error) {
 	info, err := c.Info(ctx, client.InfoOptions{})
 	if err != nil {
-		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", host, err)
+		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", at.Host, err)
 	}
-	ref := Ref{ID: info.Info.ID, Host: host, Root: info.Info.DockerRootDir}
+	ref := Ref{ID: info.Info.ID, Host: at.Host, Root: info.Info.DockerRootDir, Certs: at.Certs}
 	// Before Docker 23 the ID is stored in /etc/docker, and two engines on one host share it.
 	if ref.Root != "" && ref.Root != usualRoot {
 		ref.ID += " in " + ref.Root
@@ -49,54 +53,41 @@ func Identify(ctx context.Context, c client.APIClient, host string) (Ref, error)
 	return ref, nil
 }
 
-// Address returns the engine's address. It looks where the docker command does, in the
-// same order: DOCKER_HOST, DOCKER_CONTEXT, the current context, the default socket. It is
-// never empty, so that a provider that gets it does not look for one itself.
-func Address() (string, error) {
-	e, err := endpoint("", "")
-	return e.Host, err
-}
-
-// Open makes a client; it does not connect to the engine. host takes precedence over
-// name, a docker context. If both are empty, it uses Address. The TLS settings are those
-// of the context, or of DOCKER_TLS_VERIFY and DOCKER_CERT_PATH.
-func Open(host, name string) (*client.Client, error) {
-	e, err := endpoint(host, name)
-	if err != nil {
-		return nil, err
-	}
-	options, err := e.ClientOpts()
-	if err != nil {
-		return nil, fmt.Errorf("docker engine %s: %w", e.Host, err)
-	}
-	if e.TLSData == nil && !strings.HasPrefix(e.Host, "ssh://") {
-		options = append([]client.Opt{client.WithTLSClientConfigFromEnv()}, options...)
-	}
-	c, err := client.New(options...)
-	if err != nil {
-		return nil, fmt.Errorf("docker engine %s: %w", e.Host, err)
-	}
-	return c, nil
-}
-
-// endpoint resolves an address, or a docker context with its TLS files.
-func endpoint(host, name string) (docker.Endpoint, error) {
+// Find returns the address of an engine, without asking it. host takes precedence over name, a docker context. If both are
+// empty, it looks where the docker command does, in the same order: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
+// default socket. The address is never empty, so that a provider that gets it does not look for one itself. certs is the
+// folder of the TLS files; if it is empty, it is that of the context, or DOCKER_CERT_PATH.
+func Find(host, name, certs string) (Ref, error) {
 	if host == "" && name == "" {
 		host, name = os.Getenv("DOCKER_HOST"), os.Getenv("DOCKER_CONTEXT")
 	}
-	if host != "" {
-		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: host}}, nil
+	ref := Ref{Host: host, Certs: certs}
+	if host == "" {
+		if err := ref.fromContext(name); err != nil {
+			return ref, err
+		}
 	}
+	if !strings.HasPrefix(ref.Host, "tcp://") {
+		ref.Certs = ""
+	} else if ref.Certs == "" {
+		ref.Certs = os.Getenv("DOCKER_CERT_PATH")
+	}
+	return ref, nil
+}
+
+// fromContext takes the address and the TLS files from a docker context; "" is the current one.
+func (r *Ref) fromContext(name string) error {
 	if name == "" {
 		// Read each time, because the library fixes its own default when the process starts.
 		cli, err := config.Load(ConfigDir())
 		if err != nil {
-			return docker.Endpoint{}, err
+			return err
 		}
 		name = cli.CurrentContext
 	}
 	if name == "" || name == "default" {
-		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: client.DefaultDockerHost}}, nil
+		r.Host = client.DefaultDockerHost
+		return nil
 	}
 	contexts := store.New(filepath.Join(ConfigDir(), "contexts"), store.NewConfig(
 		func() any { return &map[string]any{} },
@@ -104,13 +95,48 @@ func endpoint(host, name string) (docker.Endpoint, error) {
 	))
 	found, err := contexts.GetMetadata(name)
 	if err != nil {
-		return docker.Endpoint{}, fmt.Errorf("docker context %q: %w. Fix: `docker context ls` lists the contexts, `docker context use` chooses one", name, err)
+		return fmt.Errorf("docker context %q: %w. Fix: `docker context ls` lists the contexts, `docker context use` chooses one", name, err)
 	}
 	meta, ok := found.Endpoints[docker.DockerEndpoint].(docker.EndpointMeta)
 	if !ok {
-		return docker.Endpoint{}, fmt.Errorf("docker context %q has no Docker endpoint. Fix: `docker context use` chooses another", name)
+		return fmt.Errorf("docker context %q has no Docker endpoint. Fix: `docker context use` chooses another", name)
 	}
-	return docker.WithTLSData(contexts, name, meta)
+	r.Host = meta.Host
+	if folder := filepath.Join(contexts.GetStorageInfo(name).TLSPath, docker.DockerEndpoint); r.Certs == "" {
+		if _, err := os.Stat(folder); err == nil {
+			r.Certs = folder
+		}
+	}
+	return nil
+}
+
+// Open makes a client; it does not connect to the engine. The machine of an ssh:// address needs the docker command.
+func (r Ref) Open() (*client.Client, error) {
+	options, err := (&docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: r.Host}}).ClientOpts()
+	if err != nil {
+		return nil, fmt.Errorf("docker engine %s: %w", r.Host, err)
+	}
+	if r.Certs != "" {
+		file := func(name string) string { return filepath.Join(r.Certs, name) }
+		options = append([]client.Opt{client.WithTLSClientConfig(file("ca.pem"), file("cert.pem"), file("key.pem"))}, options...)
+	}
+	c, err := client.New(options...)
+	if err != nil {
+		return nil, fmt.Errorf("docker engine %s: %w", r.Host, err)
+	}
+	return c, nil
+}
+
+// Machine returns the name or address of the machine that the engine runs on, or "" for this one.
+func (r Ref) Machine() string {
+	u, err := url.Parse(r.Host)
+	if err != nil || u.Hostname() == "localhost" {
+		return ""
+	}
+	if address, err := netip.ParseAddr(u.Hostname()); err == nil && address.IsLoopback() {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // ConfigDir is the folder of the docker command's config.json and contexts.

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAddress(t *testing.T) {
+func TestFind(t *testing.T) {
 	cases := map[string]struct {
 		host    string
 		context string
@@ -46,7 +46,7 @@ func TestAddress(t *testing.T) {
 				t.Setenv(name, c.env[name])
 			}
 			t.Setenv("DOCKER_CONFIG", directory)
-			got, err := endpoint(c.host, c.context)
+			got, err := Find(c.host, c.context, "")
 			if c.err != "" {
 				require.ErrorContains(t, err, c.err)
 				return
@@ -59,7 +59,50 @@ func TestAddress(t *testing.T) {
 
 func TestAnEngineOverSSH(t *testing.T) {
 	t.Parallel()
-	c, err := Open("ssh://far", "")
+	ref, err := Find("ssh://far", "", "")
+	require.NoError(t, err)
+	assert.Equal(t, "far", ref.Machine())
+	c, err := ref.Open()
 	require.NoError(t, err)
 	assert.NotContains(t, c.DaemonHost(), "unix://", "its ports and folders are not this host's")
+}
+
+func TestMachine(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		client.DefaultDockerHost: "", "npipe:////./pipe/docker_engine": "", "tcp://127.0.0.1:2375": "", "tcp://[::1]:2375": "", "tcp://localhost:2375": "",
+		"tcp://far:2376": "far", "tcp://10.0.0.5:2376": "10.0.0.5", "ssh://me@far:2222": "far", "ssh://far": "far",
+	} {
+		assert.Equal(t, want, Ref{Host: host}.Machine(), host)
+	}
+}
+
+func TestTLSFiles(t *testing.T) {
+	directory := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", directory)
+	t.Setenv("DOCKER_CERT_PATH", "/environment")
+	for _, name := range []string{"DOCKER_HOST", "DOCKER_CONTEXT"} {
+		t.Setenv(name, "")
+	}
+	hash := sha256.Sum256([]byte("far"))
+	write := func(kind, file, text string) {
+		path := filepath.Join(directory, "contexts", kind, hex.EncodeToString(hash[:]), file)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	certs := func(host, name, given string) string {
+		t.Helper()
+		ref, err := Find(host, name, given)
+		require.NoError(t, err)
+		return ref.Certs
+	}
+	write("meta", "meta.json", `{"Name":"far","Endpoints":{"docker":{"Host":"tcp://far:2376"}}}`)
+	assert.Equal(t, "/environment", certs("", "far", ""), "a context without files")
+	write("tls", "docker/ca.pem", "")
+	assert.Equal(t, filepath.Join(directory, "contexts", "tls", hex.EncodeToString(hash[:]), "docker"), certs("", "far", ""))
+	assert.Equal(t, "/environment", certs("tcp://near:2376", "", ""))
+	assert.Equal(t, "/given", certs("tcp://near:2376", "", "/given"))
+	assert.Empty(t, certs("", "", ""), "a local socket has none")
+	_, err := Ref{Host: "tcp://near:2376", Certs: "/given"}.Open()
+	assert.ErrorContains(t, err, "docker engine tcp://near:2376: ", "the files do not exist")
 }

@@ -18,16 +18,14 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"github.com/moby/moby/client"
 
+	engines "trading-platform/engine"
 	"trading-platform/plan"
 )
 
-// folders finds Dockerfiles, and folders of the checkout that are mounted, that do not
-// exist. It ignores paths outside of the checkout: if the engine runs in a virtual
-// machine, they are in that machine.
+// folders finds Dockerfiles, and folders of the checkout that are mounted, that do not exist, and mounts of the checkout into
+// containers of another machine. It ignores paths outside of the checkout: if the engine runs in a virtual machine,
+// they are in that machine.
 func (c *check) folders() {
-	if !local(c.engine) {
-		return
-	}
 	seen := map[string]bool{}
 	missing := func(path, use, fix string) {
 		if exists(path) || seen[path] {
@@ -38,7 +36,12 @@ func (c *check) folders() {
 	}
 	for _, s := range c.plan.Services {
 		for _, m := range s.Mounts {
-			if c.set.SourceDir != "" && strings.HasPrefix(m.Host, c.set.SourceDir+"/") && !m.Create {
+			switch machine := c.here.Machine(); {
+			case c.set.SourceDir == "" || !strings.HasPrefix(m.Host, c.set.SourceDir+"/"):
+			case machine != "":
+				c.faults.Add(m.Host, "set images."+s.Name+" or disable it, or take sourceDir out: pulumi config rm -s "+c.plan.Stack+" sourceDir",
+					"is a folder of this machine, and %s, which mounts it, would run on %s", s.Name, machine)
+			case c.local() && !m.Create:
 				missing(m.Host, s.Name+" mounts it", "mkdir -p "+m.Host+", or point sourceDir at a full checkout")
 			}
 		}
@@ -60,7 +63,7 @@ func exists(path string) bool {
 // MakeFolders creates the missing folders of the checkout that are mounted and may be
 // empty, and returns their paths. They belong to the calling user, also under sudo. With
 // Compose the engine created them, and they belonged to root.
-func MakeFolders(engine client.APIClient, p *plan.Plan, getenv func(string) string) ([]string, error) {
+func MakeFolders(engine engines.Ref, p *plan.Plan, getenv func(string) string) ([]string, error) {
 	if !local(engine) {
 		return nil, nil
 	}

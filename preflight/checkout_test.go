@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/engine"
 	"trading-platform/engine/enginetest"
 	"trading-platform/fault"
 	"trading-platform/preflight"
@@ -42,11 +43,9 @@ func TestAnIncompleteCheckout(t *testing.T) {
 func TestMakeFolders(t *testing.T) {
 	dir, config := checkout(t, nil)
 	p, _ := stackOf(t, config)
-	engine := &enginetest.Engine{}
-	c, err := client.New(client.WithHost(engine.Start(t)))
-	require.NoError(t, err)
+	here := engine.Ref{Host: client.DefaultDockerHost}
 	owner := map[string]string{"SUDO_UID": "1234", "SUDO_GID": "5678"}
-	made, err := preflight.MakeFolders(c, p, func(name string) string { return owner[name] })
+	made, err := preflight.MakeFolders(here, p, func(name string) string { return owner[name] })
 	require.NoError(t, err)
 	assert.Equal(t, []string{filepath.Join(dir, "data")}, made)
 	info, err := os.Stat(filepath.Join(dir, "data"))
@@ -57,7 +56,7 @@ func TestMakeFolders(t *testing.T) {
 		uid = 1234 // behind sudo
 	}
 	assert.Equal(t, strconv.Itoa(uid), strconv.Itoa(int(info.Sys().(*syscall.Stat_t).Uid)))
-	made, err = preflight.MakeFolders(c, p, os.Getenv)
+	made, err = preflight.MakeFolders(here, p, os.Getenv)
 	require.NoError(t, err)
 	assert.Empty(t, made, "what exists stays as it is")
 }

@@ -26,25 +26,29 @@ import (
 // oldestAPI is the oldest engine API that the provider supports (Docker 19.03).
 var oldestAPI = settings.Version{Major: 1, Minor: 40}
 
-// Connect opens the engine that the docker command would use, and identifies it. Its
-// error says how to start an engine.
-func Connect(ctx context.Context) (*client.Client, engines.Ref, error) {
-	host, err := engines.Address()
+// Connect opens and identifies an engine: that of the stack's settings docker:host and docker:certPath, or, if they are
+// empty, the one that the docker command would use. Its error says how to start an engine.
+func Connect(ctx context.Context, set settings.Docker) (*client.Client, engines.Ref, error) {
+	ref, err := engines.Find(set.Host, "", set.CertPath)
 	if err == nil {
 		var engine *client.Client
-		if engine, err = engines.Open("", ""); err == nil {
-			var ref engines.Ref
-			if ref, err = engines.Identify(ctx, engine, host); err == nil { // Check compares its version
-				return engine, ref, nil
+		if engine, err = ref.Open(); err == nil {
+			var found engines.Ref
+			if found, err = engines.Identify(ctx, engine, ref); err == nil { // Check compares its version
+				return engine, found, nil
 			}
 			_ = engine.Close()
 		}
 	}
-	return nil, engines.Ref{}, fault.List{{
+	f := fault.Fault{
 		Where: "Docker engine",
 		What:  "does not answer: " + err.Error(),
 		Fix:   "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
-	}}
+	}
+	if ref.Machine() != "" {
+		f.Fix = "make this work: docker -H " + ref.Host + " info"
+	}
+	return nil, engines.Ref{}, fault.List{f}
 }
 
 // SameEngine returns an error if here is not the engine that a stack runs on, which is
@@ -188,7 +192,7 @@ func (c *check) ports(containers []container.Summary) {
 			case mine, c.named(holder): // names has already reported a container with this name
 			case holder != "":
 				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
-			case local(c.engine) && inUse(address):
+			case c.local() && inUse(address):
 				c.portTaken(s.Name, address, "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port()))
 			}
 		}
@@ -237,11 +241,12 @@ func (c *check) dockerRoot() {
 		"is %s, and the engine keeps its containers' logs under %s", c.set.DockerRoot, c.here.Root)
 }
 
-// local reports whether the engine runs on this host, so that ports and folders can be checked.
-func local(engine client.APIClient) bool {
-	host := engine.DaemonHost()
-	return strings.HasPrefix(host, "unix://") || strings.HasPrefix(host, "npipe://")
+// local reports whether the engine certainly runs on this host, so that ports and folders can be checked.
+func local(engine engines.Ref) bool {
+	return strings.HasPrefix(engine.Host, "unix://") || strings.HasPrefix(engine.Host, "npipe://")
 }
+
+func (c *check) local() bool { return local(c.here) }
 
 // inUse tries to listen on an address. A port that only root can open does not count, because the engine can.
 func inUse(address netip.AddrPort) bool {

@@ -50,7 +50,7 @@ func check(t *testing.T, e *enginetest.Engine, config map[string]string) error {
 	c, err := client.New(client.WithHost(e.Start(t)))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	return preflight.Check(context.Background(), c, engine.Ref{Root: e.Root}, p, set, nil)
+	return preflight.Check(context.Background(), c, engine.Ref{Root: e.Root, Host: c.DaemonHost()}, p, set, nil)
 }
 
 func findings(t *testing.T, e *enginetest.Engine, config map[string]string) fault.List {
@@ -133,18 +133,18 @@ func TestVersion(t *testing.T) {
 func TestConnect(t *testing.T) {
 	t.Run("an engine that does not answer", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-		_, _, err := preflight.Connect(context.Background())
+		_, _, err := preflight.Connect(context.Background(), settings.Docker{})
 		require.ErrorContains(t, err, "Docker engine: does not answer: ")
 		require.ErrorContains(t, err, "Fix: start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work")
 	})
 	t.Run("an address that is none", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "nonsense")
-		_, _, err := preflight.Connect(context.Background())
+		_, _, err := preflight.Connect(context.Background(), settings.Docker{})
 		require.ErrorContains(t, err, "or set DOCKER_HOST")
 	})
 	t.Run("a second one on the host, with the first one's ID", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", (&enginetest.Engine{ID: "HERE", Root: "/srv/docker"}).Start(t))
-		c, here, err := preflight.Connect(context.Background())
+		c, here, err := preflight.Connect(context.Background(), settings.Docker{})
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 		assert.ErrorContains(t, preflight.SameEngine("dev", engine.Ref{ID: "HERE", Host: "unix:///a"}, here), "(ID HERE in /srv/docker)")
@@ -152,7 +152,7 @@ func TestConnect(t *testing.T) {
 	for name, api := range map[string]string{"one that answers": "1.41", "one that is too old, which Check says": "1.39"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("DOCKER_HOST", (&enginetest.Engine{API: api, ID: "HERE"}).Start(t))
-			c, here, err := preflight.Connect(context.Background())
+			c, here, err := preflight.Connect(context.Background(), settings.Docker{})
 			require.NoError(t, err)
 			assert.Equal(t, engine.Ref{ID: "HERE", Host: os.Getenv("DOCKER_HOST")}, here)
 			require.NoError(t, c.Close())
@@ -286,7 +286,7 @@ func TestPorts(t *testing.T) {
 		p, set := stackOf(t, map[string]string{
 			"portOffset": strconv.Itoa(l.Addr().(*net.TCPAddr).Port - 3000), "sourceDir": t.TempDir(),
 		})
-		assert.NoError(t, preflight.Check(context.Background(), remote, engine.Ref{}, p, set, nil), "neither its ports nor its folders can be looked at")
+		assert.NoError(t, preflight.Check(context.Background(), remote, engine.Ref{Host: remote.DaemonHost()}, p, set, nil), "its ports cannot be looked at")
 	})
 }
 

@@ -35,7 +35,7 @@ type Host struct {
 	Getenv func(string) string
 	// Engine opens the engine for the preflight. The program ignores its error, because
 	// the provider reports the cause in more detail.
-	Engine func(context.Context) (*client.Client, engines.Ref, error)
+	Engine func(context.Context, settings.Docker) (*client.Client, engines.Ref, error)
 	// Export returns the stack's state as `pulumi stack export` prints it.
 	Export func(ctx context.Context, root, stack string) ([]byte, error)
 }
@@ -75,7 +75,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 		home = last.Engine
 	}
 	buildPlatform := "linux/" + runtime.GOARCH
-	engine, here, err := host.Engine(ctx.Context())
+	engine, here, err := host.Engine(ctx.Context(), set.Docker)
 	if err == nil {
 		defer func() { _ = engine.Close() }()
 		if err := faults.Gather(preflight.SameEngine(ctx.Stack(), home, here)); err != nil {
@@ -95,7 +95,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 			return errors.Join(faults.Err(), err)
 		}
 	} else if home.Host == "" {
-		if home.Host, err = engines.Address(); err != nil {
+		if home, err = engines.Find(set.Docker.Host, "", set.Docker.CertPath); err != nil {
 			return err
 		}
 	}
@@ -104,7 +104,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 	}
 	if !ctx.DryRun() {
 		if engine != nil {
-			made, err := preflight.MakeFolders(engine, p, host.Getenv)
+			made, err := preflight.MakeFolders(here, p, host.Getenv)
 			if err != nil {
 				return err
 			}
@@ -128,6 +128,9 @@ func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfo
 	// The address is set explicitly, so that it is in the state: destroy does not run the
 	// program, and must use the same engine even if DOCKER_HOST has changed.
 	args := &docker.ProviderArgs{Host: pulumi.String(engine.Host)}
+	if engine.Certs != "" {
+		args.CertPath = pulumi.String(engine.Certs)
+	}
 	var version []pulumi.ResourceOption
 	if p.Provider == settings.Offline {
 		version = append(version, pulumi.Version(settings.OfflineVersion))

@@ -23,6 +23,7 @@ import (
 	"trading-platform/engine"
 	"trading-platform/engine/enginetest"
 	"trading-platform/program"
+	"trading-platform/settings"
 )
 
 // monitor is a fake Pulumi engine.
@@ -79,7 +80,7 @@ func run(t *testing.T, m *monitor, preview bool, e *enginetest.Engine, config ma
 				}
 				return ""
 			},
-			Engine: func(context.Context) (*client.Client, engine.Ref, error) {
+			Engine: func(context.Context, settings.Docker) (*client.Client, engine.Ref, error) {
 				if e == nil {
 					return nil, engine.Ref{}, errors.New("no engine here")
 				}

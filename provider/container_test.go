@@ -418,7 +418,7 @@ func TestWaitAsksAgain(t *testing.T) {
 				}
 				return nil
 			},
-			want: "could not be inspected within 30s: engine says no", within: 30 * time.Second,
+			want: "could not be inspected for 30s: engine says no", within: 30 * time.Second,
 		},
 		"not for a container that is gone": {
 			fails: func(look int) error {

@@ -17,6 +17,9 @@ type EngineConfig struct {
 	Host string `pulumi:"host,optional"`
 	// Context is the name of a docker CLI context. Host takes precedence over it.
 	Context string `pulumi:"context,optional"`
+	// CertPath is a folder with ca.pem, cert.pem and key.pem, for an engine that speaks TLS. By default it is that of
+	// the context, or DOCKER_CERT_PATH.
+	CertPath string `pulumi:"certPath,optional"`
 	// Version and PluginDownloadURL are what Pulumi itself records with a provider.
 	Version           string `pulumi:"version,optional"`
 	PluginDownloadURL string `pulumi:"pluginDownloadURL,optional"`
@@ -27,9 +30,9 @@ type EngineConfig struct {
 // Configure prepares the client. It does not connect to the engine, so that a preview
 // needs none.
 func (c *EngineConfig) Configure(context.Context) error {
-	e, err := engines.Open(c.Host, c.Context)
+	ref, err := engines.Find(c.Host, c.Context, c.CertPath)
 	if err == nil {
-		c.provider.engine = e
+		c.provider.engine, err = ref.Open()
 	}
 	return err
 }

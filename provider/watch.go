@@ -27,6 +27,8 @@ const (
 	pollEvery = time.Second
 	// askLimit is how long the engine may take to answer before it is asked again.
 	askLimit = 10 * time.Second
+	// silenceLimit is how long the engine may not answer at all, for example while it restarts.
+	silenceLimit = time.Minute
 	// logLines is how much of a failed container's log an error shows.
 	logLines = 20
 )
@@ -40,6 +42,8 @@ type watch struct {
 	events  client.EventsResult
 	started time.Time
 	limit   time.Duration
+	// answered is when the engine last answered.
+	answered time.Time
 
 	// lastExit is the last exit code, empty before the first exit.
 	lastExit string
@@ -52,7 +56,7 @@ type watch struct {
 func newWatch(ctx context.Context, c call, args ContainerArgs, id string) *watch {
 	ctx, stop := context.WithCancel(ctx)
 	w := &watch{
-		c: c, args: args, id: id, stop: stop, started: time.Now(), probes: map[time.Time]bool{},
+		c: c, args: args, id: id, stop: stop, started: time.Now(), answered: time.Now(), probes: map[time.Time]bool{},
 		limit: defaultWaitTimeout,
 	}
 	if args.WaitTimeout > 0 {
@@ -101,6 +105,7 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	age := time.Since(w.started)
 	switch {
 	case err == nil:
+		w.answered = time.Now()
 	case ctx.Err() != nil:
 		return false, w.cancelled()
 	case cerrdefs.IsNotFound(err):
@@ -108,11 +113,11 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 		return false, &initError{
 			reason: fmt.Sprintf("container %s %s; the next `pulumi up` creates it again", w.args.Name, what), summary: what,
 		}
-	case age < w.limit:
+	case age < w.limit && time.Since(w.answered) < silenceLimit:
 		w.c.status("%s: asking the engine again: %v", w.args.Name, err)
 		return false, nil
 	default:
-		return false, w.unfinished(fmt.Sprintf("could not be inspected within %s: %v", seconds(w.limit), err))
+		return false, w.unfinished(fmt.Sprintf("could not be inspected for %s: %v", seconds(time.Since(w.answered)), err))
 	}
 	found := result.Container
 	state := found.State

@@ -66,6 +66,7 @@ type Settings struct {
 	DockerRoot    string                      // dockerRoot: the engine's folder on its host, under which containers' logs are
 	CertsDir      string                      // certsDir: where `platform certs` writes certificates, absolute; empty for none
 	Provider      string                      // provider: Official or Offline
+	Docker        Docker                      // docker:host and docker:certPath
 }
 
 // MaxMemory is the largest memory limit in MB: a terabyte.
@@ -104,10 +105,12 @@ func Load(src Source) (*Settings, error) {
 		Provider:      d.choice("provider", Official, Offline),
 		Identity:      d.text("identity", ""),
 		Engine:        d.engine("engine"),
+		Docker:        src.Docker(),
 		IgnoreCompose: d.list("ignoreCompose", "Compose projects", "my-trading"),
 	}
 	s.NginxAddress = d.addressIn("nginxAddress", s.Subnet)
 	s.Variables = d.variables()
+	d.known = append(d.known, dockerHost, dockerCertPath)
 	d.unknown()
 	d.check(s)
 	slices.SortStableFunc(d.faults, func(a, b fault.Fault) int { return cmp.Compare(a.Where, b.Where) })

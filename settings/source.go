@@ -34,7 +34,7 @@ func FromProgram(stack, root string, getenv func(string) string) (Source, error)
 		}
 	}
 	for key, value := range all {
-		if name, ok := strings.CutPrefix(key, Project+":"); ok {
+		if name, ok := configKey(key); ok {
 			src.Config[name] = value
 		}
 	}
@@ -48,6 +48,28 @@ func FromProgram(stack, root string, getenv func(string) string) (Source, error)
 		src.Secret[strings.TrimPrefix(key, Project+":")] = true
 	}
 	return src, nil
+}
+
+// Docker is the engine that a stack's file names, by settings of Pulumi's docker provider. Both are empty if it names none.
+type Docker struct {
+	Host     string // docker:host: its address, such as ssh://me@far or tcp://far:2376
+	CertPath string // docker:certPath: the folder of the TLS files for a tcp:// address
+}
+
+const dockerHost, dockerCertPath = "docker:host", "docker:certPath"
+
+// Docker returns the engine that the config names.
+func (s Source) Docker() Docker {
+	home, _ := os.UserHomeDir()
+	return Docker{s.Config[dockerHost], Path(s.Root, home, s.Config[dockerCertPath])}
+}
+
+// configKey returns the key in Source.Config of a key of a stack's file, if it is one of this project.
+func configKey(key string) (string, bool) {
+	if key == dockerHost || key == dockerCertPath {
+		return key, true
+	}
+	return strings.CutPrefix(key, Project+":")
 }
 
 // Hidden is shown in place of a secret's value.
@@ -88,7 +110,7 @@ func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 		return src, fmt.Errorf("reading Pulumi.%s.yaml: %w", stack, err)
 	}
 	for key, value := range file.Config {
-		if name, ok := strings.CutPrefix(key, Project+":"); ok {
+		if name, ok := configKey(key); ok {
 			if err := src.set(name, value); err != nil {
 				return src, err
 			}

@@ -36,7 +36,7 @@ func TestFromProgram(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, settings.Source{
 		Stack: "dev", Root: "/clone",
-		Config: map[string]string{"profiles": `["dev"]`, "POSTGRES_PASSWORD": "hunter2"},
+		Config: map[string]string{"profiles": `["dev"]`, "POSTGRES_PASSWORD": "hunter2", "docker:host": "ssh://elsewhere"},
 		Secret: map[string]bool{"POSTGRES_PASSWORD": true},
 	}, src)
 }
@@ -87,7 +87,7 @@ config:
 		"trading-platform:profiles": `["dev","workers"]`, "trading-platform:portOffset": "1000", "trading-platform:retainVolumes": "false",
 		"trading-platform:engineApi": "1.41", "trading-platform:namePrefix": "", "trading-platform:images": `{"postgres":"postgres:15"}`,
 		"trading-platform:env": `{"DRY_RUN":true,"LOG_LEVEL":"DEBUG"}`, "trading-platform:replicas": `{"alert_worker":2}`,
-		"trading-platform:serviceEnv": `{"signal_service":{"EXTRA":1}}`,
+		"trading-platform:serviceEnv": `{"signal_service":{"EXTRA":1}}`, "docker:host": "unix:///var/run/docker.sock",
 	}, nil))
 	require.NoError(t, err)
 	assert.Equal(t, fromProgram.Config, fromYAML.Config)
@@ -190,8 +190,8 @@ func TestTheProjectDescribesEverySetting(t *testing.T) {
 		"profiles", "namePrefix", "bindAddress", "portOffset", "subnet", "nginxAddress", "images", "sourceDir", "envFile", "env",
 		"serviceEnv", "replicas", "volumes", "disabled", "expose", "retainVolumes", "engineApi", "certsDir", "provider", "identity", "engine", "ignoreCompose", "memory", "dockerRoot",
 	}, keys)
-	// Every setting is a field of Settings, except two that only contain variables.
-	fields := reflect.TypeFor[settings.Settings]().NumField() - len([]string{"Stack", "Variables"}) + len([]string{"env", "envFile"})
+	// Every setting is a field of Settings, except two that only contain variables. Docker is the settings of another namespace.
+	fields := reflect.TypeFor[settings.Settings]().NumField() - len([]string{"Stack", "Variables", "Docker"}) + len([]string{"env", "envFile"})
 	assert.Len(t, keys, fields)
 }
 

@@ -245,7 +245,7 @@ func ended(signal, how string, end func(*running), says, then []string) (faults 
 	}{
 		"an up":     {"up", "start", "postgres", func(l *live) { require.NoError(l.t, l.platform("down").err) }},
 		"an update": {"up", "destroy", "postgres", func(l *live) { l.touch() }},
-		"a destroy": {"down", "die", "", func(*live) {}},
+		"a destroy": {"down", "destroy", "", func(*live) {}},
 	}
 	for _, middle := range slices.Sorted(maps.Keys(middles)) {
 		m := middles[middle]

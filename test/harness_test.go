@@ -227,10 +227,13 @@ func (s *stack) configure(config map[string]any) {
 	require.NoError(s.t, yaml.Unmarshal(text, &file))
 	keys := file["config"].(map[string]any)
 	for key, value := range config {
+		if !strings.HasPrefix(key, "docker:") {
+			key = settings.Project + ":" + key
+		}
 		if value == nil {
-			delete(keys, settings.Project+":"+key)
+			delete(keys, key)
 		} else {
-			keys[settings.Project+":"+key] = value
+			keys[key] = value
 		}
 	}
 	text, err = yaml.Marshal(file)

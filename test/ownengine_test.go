@@ -27,6 +27,7 @@ type ownEngine struct {
 	t       *testing.T
 	dir     string
 	netns   string
+	flags   []string // of dockerd, beside the usual ones
 	client  *client.Client
 	process *exec.Cmd
 }
@@ -100,6 +101,7 @@ func (e *ownEngine) start() {
 	require.NoError(e.t, err)
 	e.process = exec.Command("nsenter", "--net=/run/netns/"+e.netns, "dockerd", "--config-file", filepath.Join(e.dir, "daemon.json"),
 		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"), "--pidfile", filepath.Join(e.dir, "pid"), "-H", e.host())
+	e.process.Args = append(e.process.Args, e.flags...)
 	e.process.Stdout, e.process.Stderr = log, log
 	e.process.Env = append(os.Environ(), "SSL_CERT_FILE="+filepath.Join(e.dir, "ca.crt")) // the authority that it trusts, where a test puts one
 	require.NoError(e.t, e.process.Start())
@@ -113,4 +115,17 @@ func (e *ownEngine) start() {
 func (e *ownEngine) stop() {
 	_ = e.process.Process.Signal(syscall.SIGTERM)
 	_ = e.process.Wait()
+}
+
+// join connects the engine's network namespace with this one, and returns the engine's address.
+func (e *ownEngine) join() string {
+	e.t.Helper()
+	subnet := fmt.Sprintf("10.214.%d.", stacks.Add(1)%250)
+	link := fmt.Sprintf("tp%d", os.Getpid()%100000*100+int(stacks.Add(1))%100)
+	runIn(e.t, e.dir, nil, "ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", e.netns) // gone with the namespace
+	runIn(e.t, e.dir, nil, "ip", "addr", "add", subnet+"1/30", "dev", link)
+	runIn(e.t, e.dir, nil, "ip", "link", "set", link, "up")
+	runIn(e.t, e.dir, nil, "ip", "-n", e.netns, "addr", "add", subnet+"2/30", "dev", "eth0")
+	runIn(e.t, e.dir, nil, "ip", "-n", e.netns, "link", "set", "eth0", "up")
+	return subnet + "2"
 }

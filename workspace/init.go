@@ -66,7 +66,7 @@ func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptio
 		return nil, fmt.Errorf("there is no stack file Pulumi.%s.yaml. Fix: name one of the stacks %s, or copy the file of one of them",
 			stack, strings.Join(w.Stacks(), ", "))
 	}
-	engine, here, err := preflight.Connect(ctx)
+	engine, here, err := w.connect(ctx, stack)
 	if err != nil {
 		return nil, err
 	}
@@ -171,10 +171,9 @@ func recorded(f stackFile, state *observe.State) engines.Ref {
 // leaveEngine empties the state of a stack that moves to another engine. If the old engine
 // still answers and has containers of the stack, the stack must be taken down there first.
 func (r *run) leaveEngine(ctx context.Context, home engines.Ref) error {
-	if old, err := engines.Open(home.Host, ""); err == nil {
+	if old, there, err := preflight.Connect(ctx, settings.Docker{Host: home.Host}); err == nil {
 		defer func() { _ = old.Close() }()
-		same, err := engines.Identify(ctx, old, home.Host)
-		if err == nil && same.ID == home.ID {
+		if there.ID == home.ID {
 			left, err := old.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", plan.StackLabel+"="+r.stack)})
 			if err != nil || len(left.Items) > 0 {
 				return fault.List{{

@@ -17,6 +17,7 @@ import (
 
 	engines "trading-platform/engine"
 	"trading-platform/program"
+	"trading-platform/settings"
 )
 
 // languageHost is a Pulumi language host that runs the program in this process. Pulumi's own
@@ -73,7 +74,9 @@ func (h *languageHost) Run(_ context.Context, req *pulumirpc.RunRequest) (*pulum
 	// Pulumi's own host passes the config in the environment.
 	environ := append(slices.Clone(h.environ), pulumi.EnvConfig+"="+string(config), pulumi.EnvConfigSecretKeys+"="+string(secret))
 	// The run has identified the engine already, which takes tens of milliseconds. Closing the client ends only idle connections.
-	engine := func(context.Context) (*client.Client, engines.Ref, error) { return h.run.engine, h.run.here, nil }
+	engine := func(context.Context, settings.Docker) (*client.Client, engines.Ref, error) {
+		return h.run.engine, h.run.here, nil
+	}
 	host := program.Host{Root: h.run.Root, Getenv: lookup(environ), Engine: engine, Export: program.Export}
 	var failed error
 	err = pulumi.RunErr(func(ctx *pulumi.Context) error {

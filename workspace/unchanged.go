@@ -75,6 +75,7 @@ func (r *run) reportUnchanged(p *plan.Plan, command string) {
 	for _, service := range slices.Sorted(maps.Keys(urls)) {
 		r.say(service + ": " + urls[service])
 	}
+	r.sayAddresses(p)
 }
 
 // inputs returns a hash of all that an up is made from: the plan with its secrets, the stack's own file, the folders that

@@ -143,7 +143,7 @@ func (w *Workspace) Exec(ctx context.Context, args []string, say func(string)) e
 
 // Engine opens and identifies the engine that a stack runs on.
 func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, engines.Ref, error) {
-	engine, here, err := preflight.Connect(ctx)
+	engine, here, err := w.connect(ctx, stack)
 	if err != nil {
 		return nil, here, err
 	}
@@ -158,6 +158,15 @@ func (w *Workspace) Engine(ctx context.Context, stack string) (*client.Client, e
 		return nil, here, errors.Join(err, engine.Close())
 	}
 	return engine, here, nil
+}
+
+// connect opens the engine that a stack's file names, or the one that the docker command would use.
+func (w *Workspace) connect(ctx context.Context, stack string) (*client.Client, engines.Ref, error) {
+	src, err := settings.FromFiles(stack, w.Root, w.ConfigFile(stack))
+	if err != nil {
+		return nil, engines.Ref{}, err
+	}
+	return preflight.Connect(ctx, src.Docker())
 }
 
 // attach opens a stack that Init has set up before.
@@ -241,6 +250,7 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 	if err := r.awaitHealthy(ctx, p); err != nil {
 		return err
 	}
+	r.sayAddresses(p)
 	return r.recordUp(inputs)
 }
 

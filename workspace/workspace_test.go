@@ -362,6 +362,7 @@ func TestInitOfAnUnknownStack(t *testing.T) {
 
 func TestInitWithoutAnEngine(t *testing.T) {
 	w := clone(t)
+	write(t, filepath.Join(w.Root, "Pulumi.yaml"), "")
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent")
 	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	engines "trading-platform/engine"
+	"trading-platform/operate"
 	"trading-platform/plan"
 	"trading-platform/settings"
 	"trading-platform/stack"
@@ -69,7 +70,12 @@ func root() *cobra.Command {
 		pulumiStep("preview", "Show what an up would change", (*workspace.Workspace).Preview),
 		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Refresh),
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
-		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), certsCommand(), pulumiCommand(), envCommand(),
+		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), forwardCommand(),
+		logsCommand(), execCommand(), shellCommand(),
+		changeCommand("restart", "Restart services, and wait until they are healthy", operate.Restart),
+		changeCommand("stop", "Stop services; `platform up` or `start` starts them again", operate.Stop),
+		changeCommand("start", "Start services that are stopped, and wait until they are healthy", operate.Start),
+		certsCommand(), pulumiCommand(), envCommand(),
 	)
 	return cmd
 }

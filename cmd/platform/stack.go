@@ -125,6 +125,20 @@ func statusCommand() *cobra.Command {
 	})
 }
 
+func forwardCommand() *cobra.Command {
+	return stackCommand(&cobra.Command{
+		Use:   "forward",
+		Short: "Make the ports of a stack on another machine reachable here, by ssh, until it is interrupted",
+		Args:  cobra.NoArgs,
+	}, func(t target, _ []string) error {
+		p, _, err := t.resolve()
+		if p == nil {
+			return err
+		}
+		return t.Forward(t.cmd.Context(), t.stack, p)
+	})
+}
+
 func certsCommand() *cobra.Command {
 	var o certs.Options
 	cmd := stackCommand(&cobra.Command{

@@ -71,7 +71,7 @@ func run(ctx context.Context, verbose bool) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	docker, _, err := preflight.Connect(ctx)
+	docker, _, err := preflight.Connect(ctx, settings.Docker{})
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (p *previews) configure(name string) (settings.Source, error) {
 
 // noPreflight skips the program's check whether this machine can run the stack, because a
 // running stack with the same ports does not matter for a preview.
-func noPreflight(context.Context) (*client.Client, engine.Ref, error) {
+func noPreflight(context.Context, settings.Docker) (*client.Client, engine.Ref, error) {
 	return nil, engine.Ref{}, errors.New("this preview does not check the machine")
 }
 

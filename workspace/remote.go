@@ -1,0 +1,81 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+
+	"trading-platform/fault"
+	"trading-platform/plan"
+)
+
+// Forward makes the ports that a stack publishes on the loopback addresses of the machine of its engine reachable at the same
+// addresses of this machine, until it is interrupted. It runs ssh, with the user's keys and configuration.
+func (w *Workspace) Forward(ctx context.Context, stack string, p *plan.Plan) error {
+	engine, here, err := w.Engine(ctx, stack)
+	if err != nil {
+		return err
+	}
+	if err := engine.Close(); err != nil {
+		return err
+	}
+	if here.Machine() == "" {
+		return fmt.Errorf("stack %s runs on this machine, so that its ports are here already", stack)
+	}
+	line := forwarding(here.Host, here.Machine(), p)
+	if !strings.HasPrefix(here.Host, "ssh://") {
+		return fault.List{{
+			Where: "stack " + stack, What: "its engine is not reached by ssh, but at " + here.Host,
+			Fix: "if that machine has an ssh server: " + strings.Join(line, " ") + "; or publish the ports there: pulumi config set -s " + stack + " bindAddress <address>",
+		}}
+	}
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return nil // the user ended it
+	}
+	return errors.Join(err, errors.New("ssh ended. Fix: correct what it says above, then run this command again"))
+}
+
+// forwarding returns the ssh command line for the ports that the plan publishes on loopback addresses.
+func forwarding(host, machine string, p *plan.Plan) []string {
+	line := []string{"ssh", "-N", "-o", "ExitOnForwardFailure=yes"}
+	for _, s := range p.Services {
+		for _, port := range s.Ports {
+			if address, err := netip.ParseAddr(port.Address); err == nil && address.IsLoopback() {
+				at := fmt.Sprintf("%s:%d", port.Address, port.Host)
+				line = append(line, "-L", at+":"+at)
+			}
+		}
+	}
+	if u, err := url.Parse(host); err == nil && u.Scheme == "ssh" {
+		if u.User.Username() != "" {
+			line = append(line, "-l", u.User.Username())
+		}
+		if u.Port() != "" {
+			line = append(line, "-p", u.Port())
+		}
+	}
+	return append(line, "--", machine)
+}
+
+// sayAddresses tells how to reach what a stack publishes on the loopback addresses of another machine.
+func (r *run) sayAddresses(p *plan.Plan) {
+	machine := r.here.Machine()
+	if machine == "" {
+		return
+	}
+	if line := forwarding(r.here.Host, machine, p); strings.HasPrefix(r.here.Host, "ssh://") {
+		r.say(fmt.Sprintf("the addresses above are those of %s. To reach them at the same addresses of this machine: platform forward -s %s, or: %s",
+			machine, r.stack, strings.Join(line, " ")))
+	} else {
+		r.say(fmt.Sprintf("the addresses above are those of %s. To reach them from here: pulumi config set -s %s bindAddress <its address>, or, if it has an ssh server: %s",
+			machine, r.stack, strings.Join(line, " ")))
+	}
+}
