@@ -15,7 +15,6 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
-	"trading-platform/plan"
 	"trading-platform/settings"
 )
 
@@ -159,8 +158,10 @@ func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 			return nil, errors.Join(err, refuse("volume "+name, "run the command again", "exists already"))
 		}
 		g.volumes[key] = name
-		labels := s.labels()
-		labels[plan.VolumeLabel], labels[replacesLabel] = key, v.Name
+		labels := map[string]string{replacesLabel: v.Name}
+		for _, l := range s.Plan.VolumeLabels(*v) {
+			labels[l.Name] = l.Value
+		}
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/" + key, VolumeOptions: &mount.VolumeOptions{Labels: labels}})
 	}
 	var err error

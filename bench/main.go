@@ -23,6 +23,7 @@ import (
 	"github.com/moby/moby/client"
 	"golang.org/x/mod/semver"
 
+	"trading-platform/bench/composecli"
 	"trading-platform/catalog"
 	"trading-platform/compose"
 	"trading-platform/plan"
@@ -221,7 +222,7 @@ func (h *harness) side(ctx context.Context, name string) (*side, error) {
 		}
 		s.up, s.preview, s.down = []string{self, "floor", "up", s.file}, []string{self, "floor", "preview", s.file}, []string{self, "floor", "down", s.file}
 	case semver.IsValid(version):
-		c, err := composeBinary(ctx, version)
+		c, err := composecli.Binary(ctx, version)
 		if err != nil {
 			return nil, err
 		}

@@ -19,8 +19,7 @@ type Networks struct {
 
 // NetworksArgs are the arguments of NewNetworks.
 type NetworksArgs struct {
-	Networks []plan.Network
-	Labels   []plan.Label // of each network
+	Plan *plan.Plan
 }
 
 // NewNetworks creates the networks.
@@ -32,21 +31,21 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 	// The engine gives a network without a subnet the next free one, which may be the one
 	// that another network asks for. So the networks with a subnet are created first.
 	var withSubnet []pulumi.Resource
-	for _, network := range args.Networks {
+	for _, network := range args.Plan.Networks {
 		if network.Subnet == "" {
 			continue
 		}
-		made, err := n.add(ctx, name, args.Labels, network)
+		made, err := n.add(ctx, name, args.Plan, network)
 		if err != nil {
 			return nil, err
 		}
 		withSubnet = append(withSubnet, made)
 	}
-	for _, network := range args.Networks {
+	for _, network := range args.Plan.Networks {
 		if network.Subnet != "" {
 			continue
 		}
-		if _, err := n.add(ctx, name, args.Labels, network, pulumi.DependsOn(withSubnet)); err != nil {
+		if _, err := n.add(ctx, name, args.Plan, network, pulumi.DependsOn(withSubnet)); err != nil {
 			return nil, err
 		}
 	}
@@ -54,13 +53,13 @@ func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...p
 }
 
 // add creates one network.
-func (n *Networks) add(ctx *pulumi.Context, name string, own []plan.Label, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
+func (n *Networks) add(ctx *pulumi.Context, name string, p *plan.Plan, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
 	args := &docker.NetworkArgs{
 		Name:   pulumi.String(network.Name),
 		Driver: pulumi.String("bridge"),
 	}
 	var labels docker.NetworkLabelArray
-	for _, l := range own {
+	for _, l := range p.NetworkLabels(network) {
 		labels = append(labels, docker.NetworkLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
 	}
 	args.Labels = labels

@@ -39,11 +39,11 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		return nil, err
 	}
 	under := pulumi.Parent(p)
-	networks, err := NewNetworks(ctx, name+"-networks", &NetworksArgs{Networks: args.Plan.Networks, Labels: args.Plan.OwnLabels()}, under)
+	networks, err := NewNetworks(ctx, name+"-networks", &NetworksArgs{Plan: args.Plan}, under)
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := NewVolumes(ctx, name+"-volumes", &VolumesArgs{Volumes: args.Plan.Volumes, Labels: args.Plan.OwnLabels(), Retain: args.Plan.RetainVolumes}, under)
+	volumes, err := NewVolumes(ctx, name+"-volumes", &VolumesArgs{Plan: args.Plan}, under)
 	if err != nil {
 		return nil, err
 	}

@@ -153,9 +153,10 @@ func TestVolumes(t *testing.T) {
 					assert.Equal(t, test.retain, r.RegisterRPC.GetRetainOnDelete(), v.Key)
 					assert.ElementsMatch(t, []string{"labels", "driver", "driverOpts"}, r.RegisterRPC.IgnoreChanges, v.Key)
 					assert.Equal(t, map[string]any{"name": v.Name, "labels": []any{
+						map[string]any{"label": "com.docker.compose.project", "value": "trading_platform"}, map[string]any{"label": "com.docker.compose.volume", "value": v.Key},
 						map[string]any{"label": "trading-platform.volume", "value": v.Key},
 						map[string]any{"label": "trading-platform.id", "value": "id"}, map[string]any{"label": "trading-platform.stack", "value": "test"},
-					}}, plain(r.Inputs), "none of Compose's labels: docker compose down -v deletes a volume with one")
+					}}, plain(r.Inputs))
 				}
 			})
 		})
@@ -166,10 +167,15 @@ func TestNetworks(t *testing.T) {
 	bothWays(t, planOf(t, map[string]string{"subnet": "10.9.0.0/24", "namePrefix": "blue"}), func(t *testing.T, m *monitor) {
 		networks := m.of(networkType)
 		require.Len(t, networks, 2)
-		label := []any{map[string]any{"label": "trading-platform.id", "value": "id"}, map[string]any{"label": "trading-platform.stack", "value": "test"}}
-		assert.Equal(t, map[string]any{"name": "blue_default", "driver": "bridge", "labels": label}, plain(networks["platform-networks-default"].Inputs))
+		label := func(network string) []any {
+			return []any{
+				map[string]any{"label": "com.docker.compose.network", "value": network}, map[string]any{"label": "com.docker.compose.project", "value": "blue"},
+				map[string]any{"label": "trading-platform.id", "value": "id"}, map[string]any{"label": "trading-platform.stack", "value": "test"},
+			}
+		}
+		assert.Equal(t, map[string]any{"name": "blue_default", "driver": "bridge", "labels": label("default")}, plain(networks["platform-networks-default"].Inputs))
 		assert.Equal(t, map[string]any{
-			"name": "blue_trading_platform", "driver": "bridge", "labels": label,
+			"name": "blue_trading_platform", "driver": "bridge", "labels": label("trading_platform"),
 			"ipamConfigs": []any{map[string]any{"subnet": "10.9.0.0/24"}},
 		}, plain(networks["platform-networks-trading_platform"].Inputs))
 		waits := networks["platform-networks-default"].RegisterRPC.Dependencies
@@ -289,8 +295,8 @@ func TestAContainersArguments(t *testing.T) {
 			"memory":       4096.0, "memorySwap": 4096.0,
 			"readOnly": true, "init": true, "tmpfs": map[string]any{"/tmp": "", "/run/postgresql": ""},
 			"labels": []any{
-				label("com.docker.compose.config-hash", hash), label("com.docker.compose.container-number", "1"), label("com.docker.compose.oneoff", "False"),
-				label("com.docker.compose.project", "trading_platform"), label("com.docker.compose.service", "postgres"), label("trading-platform.id", "id"), label("trading-platform.stack", "test"),
+				label("com.docker.compose.config-hash", hash), label("com.docker.compose.container-number", "1"), label("com.docker.compose.depends_on", ""), label("com.docker.compose.oneoff", "False"),
+				label("com.docker.compose.project", "trading_platform"), label("com.docker.compose.project.config_files", "Pulumi.test.yaml"), label("com.docker.compose.service", "postgres"), label("trading-platform.id", "id"), label("trading-platform.stack", "test"),
 			},
 			"ports":            []any{map[string]any{"ip": "127.0.0.1", "external": 5433.0, "internal": 5432.0}},
 			"volumes":          []any{map[string]any{"volumeName": "trading_platform_pgdata", "containerPath": "/var/lib/postgresql/data"}},

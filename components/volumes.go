@@ -16,9 +16,7 @@ type Volumes struct {
 
 // VolumesArgs are the arguments of NewVolumes.
 type VolumesArgs struct {
-	Volumes []plan.Volume
-	Labels  []plan.Label // of each new volume; an existing one keeps its own
-	Retain  bool         // keep the volumes on the engine when they are removed from the stack
+	Plan *plan.Plan
 }
 
 // NewVolumes creates the volumes, or adopts existing ones with their data.
@@ -27,17 +25,14 @@ func NewVolumes(ctx *pulumi.Context, name string, args *VolumesArgs, opts ...pul
 	if err := ctx.RegisterComponentResource("trading-platform:components:Volumes", name, v, opts...); err != nil {
 		return nil, err
 	}
-	for _, volume := range args.Volumes {
-		// Compose's labels are left out, because `docker compose down -v` would delete the volume.
-		labels := docker.VolumeLabelArray{
-			docker.VolumeLabelArgs{Label: pulumi.String(plan.VolumeLabel), Value: pulumi.String(volume.Key)},
-		}
-		for _, l := range args.Labels {
+	for _, volume := range args.Plan.Volumes {
+		var labels docker.VolumeLabelArray // an existing volume keeps its own
+		for _, l := range args.Plan.VolumeLabels(volume) {
 			labels = append(labels, docker.VolumeLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
 		}
 		made, err := docker.NewVolume(ctx, name+"-"+volume.Key, &docker.VolumeArgs{Name: pulumi.String(volume.Name), Labels: labels},
 			pulumi.Parent(v),
-			pulumi.RetainOnDelete(args.Retain),
+			pulumi.RetainOnDelete(args.Plan.RetainVolumes),
 			// A difference in one of these would replace an adopted volume and delete its data.
 			pulumi.IgnoreChanges([]string{"labels", "driver", "driverOpts"}))
 		if err != nil {

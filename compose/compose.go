@@ -59,7 +59,7 @@ func render(p *plan.Plan) ([]byte, map[string]string, error) {
 		Configs: types.Configs{}, Secrets: types.Secrets{},
 	}}
 	for _, n := range p.Networks {
-		network := types.NetworkConfig{Name: n.Name, Driver: "bridge", Labels: labels(p.OwnLabels())}
+		network := types.NetworkConfig{Name: n.Name, Driver: "bridge", Labels: own(p.OwnLabels())}
 		if n.Subnet != "" {
 			network.Ipam.Config = []*types.IPAMPool{{Subnet: n.Subnet}}
 		}
@@ -68,7 +68,7 @@ func render(p *plan.Plan) ([]byte, map[string]string, error) {
 	for _, v := range p.Volumes {
 		volume := types.VolumeConfig{Name: v.Name, External: types.External(v.TakeOver)}
 		if !v.TakeOver {
-			volume.Labels = labels(append([]plan.Label{{Name: plan.VolumeLabel, Value: v.Key}}, p.OwnLabels()...))
+			volume.Labels = own(p.VolumeLabels(v))
 		}
 		e.project.Volumes[v.Key] = volume
 	}
@@ -152,9 +152,7 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 		out.Init = &s.Init
 	}
 	out.Logging = &types.LoggingConfig{Driver: plan.LogDriver, Options: plan.LogOptions}
-	out.Labels = labels(s.Labels(e.plan, i))
-	// Compose sets its own.
-	maps.DeleteFunc(out.Labels, func(name, _ string) bool { return strings.HasPrefix(name, "com.docker.compose.") })
+	out.Labels = own(s.Labels(e.plan, i))
 	return out
 }
 
@@ -234,10 +232,13 @@ func duration(d plan.Duration) *types.Duration {
 	return &out
 }
 
-func labels(all []plan.Label) types.Labels {
+// own returns labels without those of Compose, which sets them itself.
+func own(all []plan.Label) types.Labels {
 	out := types.Labels{}
 	for _, l := range all {
-		out[l.Name] = l.Value
+		if !strings.HasPrefix(l.Name, "com.docker.compose.") {
+			out[l.Name] = l.Value
+		}
 	}
 	return out
 }

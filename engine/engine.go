@@ -9,9 +9,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/connhelper"
 	"github.com/docker/cli/cli/context/docker"
 	"github.com/docker/cli/cli/context/store"
 	"github.com/moby/moby/client"
@@ -25,7 +27,7 @@ type Ref struct {
 	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
 	Root string `json:"-"`    // its data folder, if it was asked
 	// Certs is a folder with ca.pem, cert.pem and key.pem, by which the engine and its clients know each other; empty for none.
-	Certs string `json:"-"`
+	Certs string `json:"certs,omitempty"`
 }
 
 // String names the engine in messages.
@@ -112,19 +114,44 @@ func (r *Ref) fromContext(name string) error {
 
 // Open makes a client; it does not connect to the engine. The machine of an ssh:// address needs the docker command.
 func (r Ref) Open() (*client.Client, error) {
-	options, err := (&docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: r.Host}}).ClientOpts()
-	if err != nil {
+	options := []client.Opt{client.WithHost(r.Host)}
+	helper, err := connhelper.GetConnectionHelperWithSSHOpts(r.Host, SSHFlags())
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("docker engine %s: %w", r.Host, err)
-	}
-	if r.Certs != "" {
-		file := func(name string) string { return filepath.Join(r.Certs, name) }
-		options = append([]client.Opt{client.WithTLSClientConfig(file("ca.pem"), file("cert.pem"), file("key.pem"))}, options...)
+	case helper != nil:
+		options = []client.Opt{client.WithHost(helper.Host), client.WithDialContext(helper.Dialer)}
+	case r.Certs != "":
+		options = append(options, client.WithTLSClientConfig(r.tlsFile("ca.pem"), r.tlsFile("cert.pem"), r.tlsFile("key.pem")))
 	}
 	c, err := client.New(options...)
 	if err != nil {
 		return nil, fmt.Errorf("docker engine %s: %w", r.Host, err)
 	}
 	return c, nil
+}
+
+func (r Ref) tlsFile(name string) string { return filepath.Join(r.Certs, name) }
+
+// DockerFlags returns the flags by which the docker command uses the engine.
+func (r Ref) DockerFlags() []string {
+	flags := []string{"-H", r.Host}
+	if r.Certs != "" {
+		flags = append(flags, "--tlsverify", "--tlscacert", r.tlsFile("ca.pem"), "--tlscert", r.tlsFile("cert.pem"), "--tlskey", r.tlsFile("key.pem"))
+	}
+	return flags
+}
+
+// SSHFlags returns the flags for ssh that let the requests share a connection: an engine gets dozens at once, and an ssh server
+// accepts about ten connections that have not logged in yet. They are nil where ssh cannot share one.
+func SSHFlags() []string {
+	cache, err := os.UserCacheDir()
+	path := filepath.Join(cache, "trading-platform", "ssh-%C")
+	// A socket's path is at most 104 bytes long on macOS. %C takes 40, and ssh appends 17.
+	if err != nil || runtime.GOOS == "windows" || len(path) > 45 || os.MkdirAll(filepath.Dir(path), 0o700) != nil {
+		return nil
+	}
+	return []string{"-o", "ControlMaster=auto", "-o", "ControlPath=" + path, "-o", "ControlPersist=60"}
 }
 
 // Machine returns the name or address of the machine that the engine runs on, or "" for this one.

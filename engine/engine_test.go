@@ -70,7 +70,7 @@ func TestAnEngineOverSSH(t *testing.T) {
 func TestMachine(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]string{
-		client.DefaultDockerHost: "", "npipe:////./pipe/docker_engine": "", "tcp://127.0.0.1:2375": "", "tcp://[::1]:2375": "", "tcp://localhost:2375": "",
+		"unix:///var/run/docker.sock": "", "npipe:////./pipe/docker_engine": "", "tcp://127.0.0.1:2375": "", "tcp://[::1]:2375": "", "tcp://localhost:2375": "",
 		"tcp://far:2376": "far", "tcp://10.0.0.5:2376": "10.0.0.5", "ssh://me@far:2222": "far", "ssh://far": "far",
 	} {
 		assert.Equal(t, want, Ref{Host: host}.Machine(), host)

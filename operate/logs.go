@@ -17,7 +17,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 	"github.com/muesli/termenv"
-	"golang.org/x/sync/errgroup"
 
 	"trading-platform/plan"
 )
@@ -40,115 +39,113 @@ type line struct {
 
 // logs prints the lines of several containers.
 type logs struct {
-	engine  client.APIClient
+	*Services
 	options LogOptions
 	out     io.Writer
 	width   int                                 // of the longest name
 	colours map[string]func(text string) string // by name
 
 	mu   sync.Mutex
-	last map[string]time.Time // by name, of the last line that was printed
-	err  error                // of the first line that could not be printed
+	last map[string]time.Time // by name, the latest line that was printed
+	stop context.CancelCauseFunc
 }
 
-// Logs prints the logs of containers in the order of time. A container that does not exist has no lines.
-func Logs(ctx context.Context, engine client.APIClient, p *plan.Plan, containers []Container, options LogOptions, out io.Writer) error {
-	l := &logs{engine: engine, options: options, out: out, colours: map[string]func(string) string{}, last: map[string]time.Time{}}
+// Logs prints the logs of the services in the order of time. A container that does not exist has no lines.
+func (s *Services) Logs(ctx context.Context, options LogOptions, out io.Writer) error {
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	l := &logs{Services: s, options: options, out: out, colours: map[string]func(string) string{}, last: map[string]time.Time{}, stop: stop}
 	output := termenv.NewOutput(out) // without colours unless it is a terminal
-	for i, c := range containers {
+	for i, c := range s.Containers {
 		l.width = max(l.width, len(c.Replica))
 		colour := termenv.ANSIColor(1 + i%6) //nolint:gosec // 1 to 6
 		l.colours[c.Replica] = func(text string) string { return output.String(text).Foreground(colour).String() }
 	}
 	// What starts from now on is followed, whatever happens while the first lines are read.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var started client.EventsResult
 	if options.Follow {
-		started = engine.Events(ctx, client.EventsListOptions{Filters: client.Filters{}.Add("type", string(events.ContainerEventType)).
-			Add("event", string(events.ActionStart)).Add("label", plan.StackLabel+"="+p.Stack)})
+		started = s.Engine.Events(reading, client.EventsListOptions{Filters: client.Filters{}.Add("type", string(events.ContainerEventType)).
+			Add("event", string(events.ActionStart)).Add("label", plan.StackLabel+"="+s.Plan.Stack)})
 	}
-	if err := l.history(ctx, containers); err != nil || !options.Follow {
-		return err
+	l.history(reading)
+	if options.Follow {
+		l.follow(reading, started)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	follow := func(c Container) {
-		group.Go(func() error {
-			l.mu.Lock()
-			since := l.last[c.Replica]
-			l.mu.Unlock()
-			wanted := client.ContainerLogsOptions{Follow: true, Since: options.Since, Tail: "all"}
-			if !since.IsZero() {
-				wanted.Since = strconv.FormatInt(since.Unix(), 10) // print leaves out what it has printed
-			} else {
-				wanted.Tail = options.Tail
-			}
-			return l.read(ctx, c, wanted, l.print)
-		})
-	}
-	for _, c := range containers {
-		follow(c)
-	}
-	group.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case err := <-started.Err:
-				return err
-			case event := <-started.Messages:
-				if i := slices.IndexFunc(containers, func(c Container) bool { return c.Name == event.Actor.Attributes["name"] }); i >= 0 {
-					follow(containers[i])
-				}
-			}
-		}
-	})
-	err := group.Wait()
-	if ctx.Err() != nil && l.err == nil {
+	if ctx.Err() != nil {
 		return nil // the user has ended it
 	}
-	return err
+	return context.Cause(reading)
+}
+
+// follow prints new lines until the context ends.
+func (l *logs) follow(ctx context.Context, started client.EventsResult) {
+	var readers sync.WaitGroup
+	read := func(c Container, tail string) {
+		l.mu.Lock()
+		printed := l.last[c.Replica]
+		l.mu.Unlock()
+		wanted := client.ContainerLogsOptions{Follow: true, Since: l.options.Since, Tail: tail}
+		if !printed.IsZero() {
+			wanted.Since, wanted.Tail = strconv.FormatInt(printed.Unix(), 10), "all"
+		}
+		readers.Go(func() {
+			l.read(ctx, c, wanted, func(one line) {
+				if one.Time.After(printed) {
+					l.print(one)
+				}
+			})
+		})
+	}
+	for _, c := range l.Containers {
+		read(c, "0") // history has printed the others
+	}
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case err := <-started.Err:
+			l.stop(fmt.Errorf("the engine's events: %w. Fix: make sure that `docker info` works, then run this command again", err))
+		case event := <-started.Messages:
+			if i := slices.IndexFunc(l.Containers, func(c Container) bool { return c.Name == event.Actor.Attributes["name"] }); i >= 0 {
+				read(l.Containers[i], "all")
+			}
+		}
+	}
+	readers.Wait()
 }
 
 // history prints the lines that the containers have so far.
-func (l *logs) history(ctx context.Context, containers []Container) error {
+func (l *logs) history(ctx context.Context) {
 	var mu sync.Mutex
 	var all []line
-	group, groupCtx := errgroup.WithContext(ctx)
-	for _, c := range containers {
-		group.Go(func() error {
-			return l.read(groupCtx, c, client.ContainerLogsOptions{Since: l.options.Since, Tail: l.options.Tail}, func(one line) {
+	var readers sync.WaitGroup
+	for _, c := range l.Containers {
+		readers.Go(func() {
+			l.read(ctx, c, client.ContainerLogsOptions{Since: l.options.Since, Tail: l.options.Tail}, func(one line) {
 				mu.Lock()
 				defer mu.Unlock()
 				all = append(all, one)
 			})
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	readers.Wait()
 	slices.SortStableFunc(all, func(a, b line) int { return a.Time.Compare(b.Time) })
 	for _, one := range all {
 		l.print(one)
 	}
-	return l.err
 }
 
-// read calls each with every line of a container's log.
-func (l *logs) read(ctx context.Context, c Container, options client.ContainerLogsOptions, each func(line)) error {
+// read calls each with every line of a container's log. An error ends all.
+func (l *logs) read(ctx context.Context, c Container, options client.ContainerLogsOptions, each func(line)) {
 	options.ShowStdout, options.ShowStderr, options.Timestamps = true, true, true
-	stream, err := l.engine.ContainerLogs(ctx, c.Name, options)
-	if cerrdefs.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("the log of %s: %w", c.Replica, err)
+	stream, err := l.Engine.ContainerLogs(ctx, c.Name, options)
+	if err == nil {
+		stdout, stderr := &splitter{c.Replica, "stdout", nil, each}, &splitter{c.Replica, "stderr", nil, each}
+		_, err = stdcopy.StdCopy(stdout, stderr, stream)
+		_ = stream.Close()
 	}
-	defer func() { _ = stream.Close() }()
-	stdout, stderr := &splitter{c.Replica, "stdout", nil, each}, &splitter{c.Replica, "stderr", nil, each}
-	if _, err = stdcopy.StdCopy(stdout, stderr, stream); err != nil {
-		return fmt.Errorf("the log of %s: %w", c.Replica, err)
+	if err != nil && !cerrdefs.IsNotFound(err) {
+		l.stop(fmt.Errorf("the log of %s: %w", c.Replica, err))
 	}
-	return nil
 }
 
 // splitter makes lines of what is written to it. Each begins with its time, in a form of fixed meaning.
@@ -175,18 +172,20 @@ func (s *splitter) Write(p []byte) (int, error) {
 	}
 }
 
-// print prints a line, unless it was printed before.
+// print prints a line.
 func (l *logs) print(one line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if last, ok := l.last[one.Service]; ok && !one.Time.After(last) && l.options.Follow || l.err != nil {
-		return
+	if one.Time.After(l.last[one.Service]) {
+		l.last[one.Service] = one.Time
 	}
-	l.last[one.Service] = one.Time
+	var err error
 	if l.options.JSON {
-		l.err = json.NewEncoder(l.out).Encode(one)
-		return
+		err = json.NewEncoder(l.out).Encode(one)
+	} else {
+		_, err = fmt.Fprintln(l.out, l.colours[one.Service](fmt.Sprintf("%-*s |", l.width, one.Service)), one.Text)
 	}
-	name := fmt.Sprintf("%-*s |", l.width, one.Service)
-	_, l.err = fmt.Fprintln(l.out, l.colours[one.Service](name), one.Text)
+	if err != nil {
+		l.stop(fmt.Errorf("printing the log of %s: %w", one.Service, err))
+	}
 }

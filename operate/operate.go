@@ -4,22 +4,31 @@ package operate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	engines "trading-platform/engine"
 	"trading-platform/fault"
 	"trading-platform/plan"
 )
+
+// Services are services of a running stack.
+type Services struct {
+	Engine     client.APIClient
+	Plan       *plan.Plan
+	Containers []Container
+}
 
 // Container is a container of a plan.
 type Container struct {
@@ -28,18 +37,16 @@ type Container struct {
 	service plan.Service
 }
 
-// Names returns the names that Containers knows: those of the services, and of their replicas.
+// Names returns the names that Select knows: those of the services, and of their replicas.
 func Names(p *plan.Plan) (names []string) {
-	for _, s := range p.Services {
-		for _, c := range s.Containers {
-			names = append(names, strings.TrimPrefix(c, p.NamePrefix+"_"))
-		}
+	for _, c := range p.Containers() {
+		names = append(names, strings.TrimPrefix(c, p.NamePrefix+"_"))
 	}
 	return names
 }
 
-// Containers returns the containers of the named services and replicas, or all of the plan if none is named.
-func Containers(p *plan.Plan, names []string) (found []Container, err error) {
+// Select returns the named services and replicas, or all of the plan if none is named.
+func Select(engine client.APIClient, p *plan.Plan, names []string) (*Services, error) {
 	var faults fault.List
 	known := Names(p)
 	for _, name := range names {
@@ -47,72 +54,82 @@ func Containers(p *plan.Plan, names []string) (found []Container, err error) {
 			faults.Add("service "+name, "make plan STACK="+p.Stack+" lists the services", "is not in stack %s%s", p.Stack, fault.DidYouMean(name, known))
 		}
 	}
-	for _, s := range p.Services {
-		for _, c := range s.Containers {
+	s := &Services{Engine: engine, Plan: p}
+	for _, service := range p.Services {
+		for _, c := range service.Containers {
 			replica := strings.TrimPrefix(c, p.NamePrefix+"_")
-			if len(names) == 0 || slices.Contains(names, s.Name) || slices.Contains(names, replica) {
-				found = append(found, Container{Name: c, Replica: replica, service: s})
+			if len(names) == 0 || slices.Contains(names, service.Name) || slices.Contains(names, replica) {
+				s.Containers = append(s.Containers, Container{Name: c, Replica: replica, service: service})
 			}
 		}
 	}
-	return found, faults.Err()
+	return s, faults.Err()
 }
 
-// Restart restarts containers, and returns when they are healthy again.
-func Restart(ctx context.Context, engine client.APIClient, containers []Container) error {
-	return each(ctx, engine, containers, func(ctx context.Context, c Container) error {
-		grace := int(c.service.Grace.Seconds())
-		_, err := engine.ContainerRestart(ctx, c.Name, client.ContainerRestartOptions{Timeout: &grace})
+// Restart restarts the services, and returns when they are healthy again.
+func (s *Services) Restart(ctx context.Context) error {
+	return s.each(ctx, func(id string, grace *int) error {
+		_, err := s.Engine.ContainerRestart(ctx, id, client.ContainerRestartOptions{Timeout: grace})
 		return err
-	}, healthy)
+	}, s.healthy)
 }
 
-// Start starts containers that are stopped, and returns when they are healthy.
-func Start(ctx context.Context, engine client.APIClient, containers []Container) error {
-	return each(ctx, engine, containers, func(ctx context.Context, c Container) error {
-		_, err := engine.ContainerStart(ctx, c.Name, client.ContainerStartOptions{})
+// Start starts services that are stopped, and returns when they are healthy.
+func (s *Services) Start(ctx context.Context) error {
+	return s.each(ctx, func(id string, _ *int) error {
+		_, err := s.Engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 		return err
-	}, healthy)
+	}, s.healthy)
 }
 
-// Stop stops containers, each within the grace period of its service.
-func Stop(ctx context.Context, engine client.APIClient, containers []Container) error {
-	return each(ctx, engine, containers, func(ctx context.Context, c Container) error {
-		grace := int(c.service.Grace.Seconds())
-		_, err := engine.ContainerStop(ctx, c.Name, client.ContainerStopOptions{Timeout: &grace})
+// Stop stops the services, each within its grace period.
+func (s *Services) Stop(ctx context.Context) error {
+	return s.each(ctx, func(id string, grace *int) error {
+		_, err := s.Engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: grace})
 		return err
-	})
+	}, func(context.Context, Container, string) error { return nil })
 }
 
-// each calls the steps for every container, all containers at the same time.
-func each(ctx context.Context, engine client.APIClient, containers []Container, do func(context.Context, Container) error,
-	then ...func(context.Context, client.APIClient, Container) error,
-) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, c := range containers {
-		group.Go(func() error {
-			if err := do(ctx, c); cerrdefs.IsNotFound(err) {
-				return fmt.Errorf("container %s does not exist. Fix: bring the stack up: make up", c.Name)
-			} else if err != nil {
-				return fmt.Errorf("container %s: %w", c.Name, err)
-			}
-			for _, step := range then {
-				if err := step(ctx, engine, c); err != nil {
-					return err
+// each calls the functions for every container, all containers at the same time. It touches no container of another stack that
+// has such a name, and returns all errors.
+func (s *Services) each(ctx context.Context, do func(id string, grace *int) error, then func(ctx context.Context, c Container, id string) error) error {
+	errs := make([]error, len(s.Containers))
+	var all sync.WaitGroup
+	for i, c := range s.Containers {
+		all.Go(func() {
+			id, err := s.id(ctx, c)
+			if err == nil {
+				grace := int(c.service.Grace.Seconds())
+				if err = do(id, &grace); err == nil {
+					err = then(ctx, c, id)
+				} else {
+					err = fmt.Errorf("container %s: %w. Fix: make up STACK=%s repairs what it can", c.Name, err, s.Plan.Stack)
 				}
 			}
-			return nil
+			errs[i] = err
 		})
 	}
-	return group.Wait()
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// id returns the ID of a container on the engine. It is an error if it does not exist, or if it is not of this stack.
+func (s *Services) id(ctx context.Context, c Container) (string, error) {
+	found, err := s.Engine.ContainerInspect(ctx, c.Name, client.ContainerInspectOptions{})
+	if cerrdefs.IsNotFound(err) || err == nil && !s.Plan.Owns(found.Container.Config.Labels) {
+		return "", fmt.Errorf("container %s of stack %s does not exist. Fix: make up STACK=%s", c.Name, s.Plan.Stack, s.Plan.Stack)
+	} else if err != nil {
+		return "", fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	return found.Container.ID, nil
 }
 
 // healthy waits until a container is healthy.
-func healthy(ctx context.Context, engine client.APIClient, c Container) error {
+func (s *Services) healthy(ctx context.Context, c Container, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.service.Probe.WaitTimeout())
 	defer cancel()
 	for {
-		found, err := engine.ContainerInspect(ctx, c.Name, client.ContainerInspectOptions{})
+		found, err := s.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil {
 			return fmt.Errorf("container %s: %w", c.Name, err)
 		}
@@ -121,27 +138,32 @@ func healthy(ctx context.Context, engine client.APIClient, c Container) error {
 			return nil
 		}
 		if !state.Running && !state.Restarting || state.Health != nil && state.Health.Status == container.Unhealthy {
-			return fmt.Errorf("container %s is not healthy. Fix: platform logs --tail 50 %s", c.Name, c.Replica)
+			return fmt.Errorf("container %s is not healthy. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("container %s is not healthy yet. Fix: platform logs --tail 50 %s", c.Name, c.Replica)
+			return fmt.Errorf("container %s is not healthy yet. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-// Exec runs a command in a container with the docker command, at a terminal with one of its own. Its exit code is in an *exec.ExitError.
-func Exec(host string, c Container, command []string) error {
+// Exec runs a command in the first container of the services with the docker command, at a terminal with one of its own. Its
+// exit code is in an *exec.ExitError.
+func (s *Services) Exec(ctx context.Context, here engines.Ref, command []string) error {
+	id, err := s.id(ctx, s.Containers[0])
+	if err != nil {
+		return err
+	}
 	docker, err := exec.LookPath("docker")
 	if err != nil {
 		return fmt.Errorf("this needs the docker command: %w. Fix: https://docs.docker.com/engine/install", err)
 	}
-	line := []string{"-H", host, "exec", "-i"}
+	line := append(here.DockerFlags(), "exec", "-i")
 	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
 		line = append(line, "-t")
 	}
-	cmd := exec.Command(docker, append(append(line, c.Name), command...)...) //nolint:gosec // what the user asks for
+	cmd := exec.Command(docker, append(append(line, id), command...)...) //nolint:gosec // what the user asks for
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -29,17 +29,33 @@ func (p *Plan) Owns(labels map[string]string) bool {
 	return labels[StackLabel] == p.Stack && (id == p.Identity || !labelled)
 }
 
-// Labels returns the labels of the i-th replica: those of Compose, which `docker
-// compose -p <prefix> ps` and `logs` and Docker Desktop's grouping need, and the
-// stack's own.
+// Labels returns the labels of the i-th replica: those of Compose, by which its commands (`docker compose -p <prefix> ps`) and
+// Docker Desktop find the stack, and the stack's own.
 func (s Service) Labels(p *Plan, i int) []Label {
+	var after []string
+	for _, name := range s.After {
+		after = append(after, name+":service_healthy:false")
+	}
 	return append([]Label{
 		{"com.docker.compose.config-hash", s.composeHash()},
 		{"com.docker.compose.container-number", strconv.Itoa(i + 1)},
+		{"com.docker.compose.depends_on", strings.Join(after, ",")}, // the order in which Compose stops and starts
 		{"com.docker.compose.oneoff", "False"},
 		{"com.docker.compose.project", p.NamePrefix},
+		{"com.docker.compose.project.config_files", "Pulumi." + p.Stack + ".yaml"},
 		{"com.docker.compose.service", s.Name},
 	}, p.OwnLabels()...)
+}
+
+// NetworkLabels returns the labels of a network. By those of Compose, `docker compose down` removes it.
+func (p *Plan) NetworkLabels(n Network) []Label {
+	return append([]Label{{"com.docker.compose.network", n.Key}, {"com.docker.compose.project", p.NamePrefix}}, p.OwnLabels()...)
+}
+
+// VolumeLabels returns the labels of a new volume. By those of Compose, `docker compose volumes` lists it; `docker compose
+// down` leaves it, unless the user adds -v.
+func (p *Plan) VolumeLabels(v Volume) []Label {
+	return append([]Label{{"com.docker.compose.project", p.NamePrefix}, {"com.docker.compose.volume", v.Key}, {VolumeLabel, v.Key}}, p.OwnLabels()...)
 }
 
 // composeHash is the value of the label in which Compose keeps a hash of the service's

@@ -941,6 +941,7 @@ func TestLabels(t *testing.T) {
 	assert.Regexp(t, "^[0-9a-f]{64}$", hash)
 	assert.Equal(t, map[string]string{
 		"com.docker.compose.project": "trading_platform", "com.docker.compose.service": "alert_worker", "com.docker.compose.oneoff": "False",
+		"com.docker.compose.depends_on": strings.Join(s.After, ":service_healthy:false,") + ":service_healthy:false", "com.docker.compose.project.config_files": "Pulumi.test.yaml",
 		"com.docker.compose.container-number": "1", "com.docker.compose.config-hash": hash, "trading-platform.stack": "test", "trading-platform.id": "",
 	}, first)
 	assert.Equal(t, "2", second["com.docker.compose.container-number"])

@@ -46,7 +46,7 @@ func Connect(ctx context.Context, set settings.Docker) (*client.Client, engines.
 		Fix:   "start Docker (Docker Desktop, or: sudo systemctl start docker), or set DOCKER_HOST; docker info must work",
 	}
 	if ref.Machine() != "" {
-		f.Fix = "make this work: docker -H " + ref.Host + " info"
+		f.Fix = "make this work: docker " + strings.Join(ref.DockerFlags(), " ") + " info"
 	}
 	return nil, engines.Ref{}, fault.List{f}
 }
@@ -60,8 +60,8 @@ func SameEngine(stack string, home, here engines.Ref) error {
 	return fault.List{{
 		Where: "Docker engine",
 		What:  fmt.Sprintf("stack %s runs on the engine at %s, but docker now connects to another, at %s", stack, home, here),
-		Fix: fmt.Sprintf("use that engine: unset DOCKER_HOST, or docker context use …, or DOCKER_HOST=%s; or move the stack to this engine, without its data: "+
-			"platform init -s %s --move-engine", home.Host, stack),
+		Fix: fmt.Sprintf("use that engine: unset DOCKER_HOST, or docker context use …, or: pulumi config set -s %s docker:host %s; or move the stack to this engine, without its data: "+
+			"platform init -s %s --move-engine", stack, home.Host, stack),
 	}}
 }
 

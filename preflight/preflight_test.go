@@ -445,7 +445,7 @@ func TestSameEngine(t *testing.T) {
 	require.NoError(t, preflight.SameEngine("dev", engine.Ref{ID: "HERE", Host: "ssh://me"}, here), "by another way to it")
 	err := preflight.SameEngine("dev", engine.Ref{ID: "THERE", Host: "tcp://there:2376"}, here)
 	require.ErrorContains(t, err, "stack dev runs on the engine at tcp://there:2376 (ID THERE), but docker now connects to another, at unix:///var/run/docker.sock (ID HERE)")
-	require.ErrorContains(t, err, "DOCKER_HOST=tcp://there:2376")
+	require.ErrorContains(t, err, "docker:host tcp://there:2376")
 	require.ErrorContains(t, err, "platform init -s dev --move-engine")
 }
 

@@ -100,7 +100,7 @@ func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Setti
 	projects := map[string]map[string]string{}
 	for _, v := range all {
 		project, key := v.Labels["com.docker.compose.project"], v.Labels["com.docker.compose.volume"]
-		if project == "" || p.Volume(key) == nil {
+		if project == "" || p.Volume(key) == nil || v.Labels[plan.StackLabel] != "" { // a stack of this program has Compose's labels too
 			continue
 		}
 		if projects[project] == nil {

@@ -128,6 +128,9 @@ func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfo
 	// The address is set explicitly, so that it is in the state: destroy does not run the
 	// program, and must use the same engine even if DOCKER_HOST has changed.
 	args := &docker.ProviderArgs{Host: pulumi.String(engine.Host)}
+	if flags := engines.SSHFlags(); strings.HasPrefix(engine.Host, "ssh://") && p.Provider == settings.Official && flags != nil {
+		args.SshOpts = pulumi.ToStringArray(flags)
+	}
 	if engine.Certs != "" {
 		args.CertPath = pulumi.String(engine.Certs)
 	}

@@ -73,7 +73,7 @@ func TestWhatReplacesAContainer(t *testing.T) {
 		"tmpfs":             {func(s *Snapshot) { s.of("redis").Tmpfs = nil }, "folders in memory", true},
 		"memory":            {func(s *Snapshot) { s.of("redis").Memory = 1 }, "memory limit in MB", false},
 		"subnet":            {func(s *Snapshot) { s.Networks[0].Subnet = "10.0.0.0/24" }, "network default", true},
-		"edge":              {func(s *Snapshot) { s.of("redis").After = []string{"postgres"} }, "starts after", false},
+		"edge":              {func(s *Snapshot) { s.of("redis").After = []string{"postgres"} }, "starts after", true},
 		"time to stop":      {func(s *Snapshot) { s.of("redis").Grace.Duration = 2 * time.Minute }, "time to stop", false},
 		"health":            {func(s *Snapshot) { s.of("redis").Health = "tcp://redis:1" }, "health", false},
 		"printed URL":       {func(s *Snapshot) { s.of("redis").Ports[0].URL = "other" }, "", false},

@@ -124,7 +124,7 @@ func (s *Snapshot) parts() []part {
 		add(replaces, "the engine's init", "", strconv.FormatBool(o.Init))
 		add(inPlace, "memory limit in MB", "", when(o.Memory != 0, strconv.Itoa(o.Memory)))
 		for _, name := range o.After {
-			add(inPlace, "starts after", name, name)
+			add(replaces, "starts after", name, name) // in a label, for Compose
 		}
 		add(inPlace, "time to stop", "", o.Grace.String())
 		add(inPlace, "health", "", o.Health)

@@ -118,20 +118,38 @@ func (s said) line(pattern string) (found string) {
 // running is a command that has not been waited for.
 type running struct {
 	cmd  *exec.Cmd
-	out  *bytes.Buffer
+	out  *lockedBuffer
 	done chan error
 }
 
 // start begins a platform command, with its arguments, on the stack.
 func (l *live) start(command string, env ...string) *running {
 	l.t.Helper()
-	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), slices.Insert(strings.Fields(command), 1, "-s", l.name)...), out: &bytes.Buffer{}, done: make(chan error, 1)}
+	r := &running{cmd: exec.Command(filepath.Join(l.dir, "bin", "platform"), slices.Insert(strings.Fields(command), 1, "-s", l.name)...), out: &lockedBuffer{}, done: make(chan error, 1)}
 	r.cmd.Dir, r.cmd.Env = l.dir, slices.Concat(l.env, env)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.WaitDelay = time.Second // what a killed command's children still hold open is not waited for
 	require.NoError(l.t, r.cmd.Start())
 	go func() { r.done <- r.cmd.Wait() }()
 	return r
+}
+
+// lockedBuffer is what a command has printed so far.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.String()
 }
 
 // wait waits for the command's end. One that goes past the limit is killed, and fails the test.

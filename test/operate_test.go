@@ -23,7 +23,7 @@ func TestOperate(t *testing.T) {
 	l := newLive(t, prepareClone(t), nil)
 	refused := l.platform("restart redis")
 	require.Error(t, refused.err)
-	assert.Contains(t, refused.out, l.prefix+"_redis does not exist. Fix: bring the stack up: make up")
+	assert.Contains(t, refused.out, l.prefix+"_redis of stack "+l.name+" does not exist. Fix: make up STACK="+l.name)
 	must := func(command string) string {
 		t.Helper()
 		said := l.platform(command)
@@ -66,7 +66,7 @@ func TestOperate(t *testing.T) {
 			}
 		}
 		say := func(words string) { l.sql("do $$ begin raise warning '" + words + "'; end $$") }
-		time.Sleep(time.Second) // until it follows
+		time.Sleep(2 * time.Second) // until it follows
 		say("before the restart")
 		wait("before the restart")
 		must("restart postgres")

@@ -28,7 +28,7 @@ func TestRemoteEngine(t *testing.T) {
 		t.Parallel()
 		e := newOwnEngine(t, nil)
 		server := newSSHServer(t, e)
-		l := newLive(t, clone, nil)
+		l := newLive(t, clone, map[string]any{"disabled": []string{"grafana"}}) // many requests at once, on one ssh connection
 		l.moveTo(e)
 		l.env = append(withoutHost(l.env), "PATH="+server.bin+":"+filepath.Join(root, "tools", "bin")+":"+os.Getenv("PATH"))
 		l.configure(map[string]any{"docker:host": "ssh://root@" + server.machine})
@@ -109,6 +109,8 @@ func (l *live) lives(machine string) (up string) {
 	assert.Contains(l.t, must("preview -- --diff --expect-no-changes"), "unchanged")
 	must("status")
 	must("doctor")
+	assert.Equal(l.t, "PONG\n", must("exec redis redis-cli ping"))
+	assert.Contains(l.t, must("logs --tail 1 redis"), "redis")
 	l.fill()
 	file := filepath.Join(l.t.TempDir(), "remote.backup.zip")
 	must("backup " + file)
@@ -181,7 +183,7 @@ func newSSHServer(t *testing.T, e *ownEngine) *sshServer {
 	require.NoError(t, err)
 	write("known_hosts", 0o600, s.machine+" "+string(public))
 	write("server", 0o600, "ListenAddress "+s.machine, "HostKey "+s.dir+"/host", "AuthorizedKeysFile "+s.dir+"/user.pub", "PidFile none", "UsePAM no",
-		"StrictModes no", "PermitRootLogin prohibit-password", "PasswordAuthentication no", "MaxStartups 100", "MaxSessions 100", "SetEnv DOCKER_HOST="+e.host()+" PATH="+os.Getenv("PATH"))
+		"StrictModes no", "PermitRootLogin prohibit-password", "PasswordAuthentication no", "SetEnv DOCKER_HOST="+e.host()+" PATH="+os.Getenv("PATH"))
 	write("client", 0o600, "Host *", "IdentityFile "+s.dir+"/user", "IdentitiesOnly yes", "UserKnownHostsFile "+s.dir+"/known_hosts", "StrictHostKeyChecking yes")
 	write("bin/ssh", 0o700, "#!/bin/sh", "exec /usr/bin/ssh -F "+s.dir+`/client "$@"`)
 	require.NoError(t, os.MkdirAll("/run/sshd", 0o755)) // where sshd gives up its rights; Debian's service makes it too

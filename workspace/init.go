@@ -147,7 +147,11 @@ func (r *run) recordEngine(ctx context.Context, f stackFile, options InitOptions
 	} else if err := preflight.SameEngine(r.stack, home, r.here); err != nil {
 		return err
 	}
-	f.set("engine", map[string]any{"id": r.here.ID, "host": r.here.Host})
+	engine := map[string]any{"id": r.here.ID, "host": r.here.Host}
+	if r.here.Certs != "" {
+		engine["certs"] = r.here.Certs
+	}
+	f.set("engine", engine)
 	if f.get("identity") == nil {
 		identity, _ := r.state.Outputs["identity"].(string)
 		f.set("identity", cmp.Or(identity, stacks.DefaultIdentity(r.Backend, "organization", r.stack)))
@@ -161,8 +165,9 @@ func recorded(f stackFile, state *observe.State) engines.Ref {
 		engine, _ := value.(map[string]any)
 		id, _ := engine["id"].(string)
 		host, _ := engine["host"].(string)
+		certs, _ := engine["certs"].(string)
 		if id != "" {
-			return engines.Ref{ID: id, Host: host}
+			return engines.Ref{ID: id, Host: host, Certs: certs}
 		}
 	}
 	return engines.Ref{}
@@ -171,14 +176,14 @@ func recorded(f stackFile, state *observe.State) engines.Ref {
 // leaveEngine empties the state of a stack that moves to another engine. If the old engine
 // still answers and has containers of the stack, the stack must be taken down there first.
 func (r *run) leaveEngine(ctx context.Context, home engines.Ref) error {
-	if old, there, err := preflight.Connect(ctx, settings.Docker{Host: home.Host}); err == nil {
+	if old, there, err := preflight.Connect(ctx, settings.Docker{Host: home.Host, CertPath: home.Certs}); err == nil {
 		defer func() { _ = old.Close() }()
 		if there.ID == home.ID {
 			left, err := old.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", plan.StackLabel+"="+r.stack)})
 			if err != nil || len(left.Items) > 0 {
 				return fault.List{{
 					Where: "stack " + r.stack, What: fmt.Sprintf("has %d containers on the engine at %s", len(left.Items), home),
-					Fix: fmt.Sprintf("DOCKER_HOST=%s platform down -s %s, then run this command again", home.Host, r.stack),
+					Fix: fmt.Sprintf("take it down there: set docker:host of the stack, or DOCKER_HOST, to %s, and run: platform down -s %s; then run this command again", home.Host, r.stack),
 				}}
 			}
 		}

@@ -2,12 +2,13 @@ package workspace
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"trading-platform/fault"
@@ -36,20 +37,23 @@ func (w *Workspace) Forward(ctx context.Context, stack string, p *plan.Plan) err
 	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err = cmd.Run()
-	if ctx.Err() != nil {
+	if err = cmd.Run(); err == nil || ctx.Err() != nil {
 		return nil // the user ended it
 	}
-	return errors.Join(err, errors.New("ssh ended. Fix: correct what it says above, then run this command again"))
+	return fmt.Errorf("%s: %w. Fix: correct what ssh reports above, then run this command again", strings.Join(line, " "), err)
 }
 
-// forwarding returns the ssh command line for the ports that the plan publishes on loopback addresses.
+// forwarding returns the ssh command line for the ports that the plan publishes on loopback addresses. It leaves out ports that
+// only root can open.
 func forwarding(host, machine string, p *plan.Plan) []string {
 	line := []string{"ssh", "-N", "-o", "ExitOnForwardFailure=yes"}
 	for _, s := range p.Services {
 		for _, port := range s.Ports {
 			if address, err := netip.ParseAddr(port.Address); err == nil && address.IsLoopback() {
-				at := fmt.Sprintf("%s:%d", port.Address, port.Host)
+				at := net.JoinHostPort(port.Address, strconv.Itoa(port.Host))
+				if port.Host < 1024 && os.Geteuid() > 0 {
+					continue
+				}
 				line = append(line, "-L", at+":"+at)
 			}
 		}

@@ -31,6 +31,9 @@ func (w *Workspace) local(parts ...string) string {
 	return filepath.Join(append([]string{folder, ".pulumi"}, parts...)...)
 }
 
+// stateFile is the path of the stack's local state.
+func (r *run) stateFile() string { return r.local("stacks", settings.Project, r.stack+".json") }
+
 // restrictState makes the local state of the project's stacks readable by its owner only.
 // Pulumi uses the umask, and only the passphrase protects the secrets in the state.
 func (w *Workspace) restrictState() error {
@@ -49,7 +52,7 @@ func (w *Workspace) restrictState() error {
 // repairState replaces a truncated state file, as a full disk leaves it, by Pulumi's own
 // backup copy. Objects that are not in the copy are adopted from the engine later.
 func (r *run) repairState() error {
-	file := r.local("stacks", settings.Project, r.stack+".json")
+	file := r.stateFile()
 	if file == "" {
 		return nil
 	}
@@ -85,7 +88,7 @@ func (r *run) export(ctx context.Context) ([]byte, error) {
 		Features   []string
 		Checkpoint struct{ Latest json.RawMessage }
 	}
-	path := r.local("stacks", settings.Project, r.stack+".json")
+	path := r.stateFile()
 	if path != "" && !exists(path+".gz") { // PULUMI_DIY_BACKEND_GZIP
 		text, err := readFile(path)
 		if err == nil && json.Unmarshal(text, &file) == nil && len(file.Checkpoint.Latest) > 0 {
@@ -103,10 +106,15 @@ type lock struct {
 	Timestamp time.Time `json:"timestamp"`
 }
 
+// lockFolder is the folder of the locks of the stack's local state.
+func (r *run) lockFolder() string {
+	return r.local("locks", "organization", settings.Project, r.stack)
+}
+
 // clearLock removes the locks of runs that were killed, and returns an error if another
 // run is active. It handles local state only; Pulumi itself reports other locks.
 func (r *run) clearLock() error {
-	folder := r.local("locks", "organization", settings.Project, r.stack)
+	folder := r.lockFolder()
 	if folder == "" {
 		return nil
 	}

@@ -43,21 +43,18 @@ func (r *run) unchanged(ctx context.Context, p *plan.Plan, found *observe.Findin
 	return all && err == nil
 }
 
-// recordUp writes down the up that has just succeeded. inputs are from before it, because a file can be edited meanwhile.
-func (r *run) recordUp(inputs string) error {
-	if inputs == "" {
+// recordUp writes down an up that has succeeded: its inputs, from before it began, and the record of them with the state that it left.
+// If an input was edited meanwhile, nobody knows which of both it was made from. Without a record, the CLI runs the next one.
+func (r *run) recordUp(inputs, record string) error {
+	if inputs == "" || inputs != r.inputs() {
 		return removeIfThere(r.upRecord())
-	}
-	record, err := r.record(inputs)
-	if err != nil {
-		return err
 	}
 	return writeFile(r.upRecord(), []byte(record))
 }
 
 // record returns the content of upRecord for these inputs and the present state.
 func (r *run) record(inputs string) (string, error) {
-	state, err := os.ReadFile(r.local("stacks", settings.Project, r.stack+".json"))
+	state, err := os.ReadFile(r.stateFile())
 	return fmt.Sprintf("%s %x\n", inputs, sha256.Sum256(state)), err
 }
 
@@ -79,29 +76,30 @@ func (r *run) reportUnchanged(p *plan.Plan, command string) {
 }
 
 // inputs returns a hash of all that an up is made from: the plan with its secrets, the stack's own file, the folders that
-// images are built from, and the programs that take part. It is "" where an up cannot be compared with the last one: its
-// state is not on this machine, the program is built anew in each run, or the settings are wrong, which the program reports.
-func (r *run) inputs() (string, error) {
-	if r.local() == "" || !r.current {
-		return "", nil
+// images are built from, the way to the engine, and the programs that take part. It is "" where an up cannot be compared with
+// the last one: its state is not a file on this machine, the program is built anew in each run, or something cannot be read,
+// such as wrong settings, which the program then reports.
+func (r *run) inputs() string {
+	if !r.current || r.local() == "" || !exists(r.stateFile()) || exists(r.stateFile()+".gz") {
+		return ""
 	}
 	src, err := r.Source(r.stack)
 	if err != nil {
-		return "", err
+		return ""
 	}
 	p, _, err := stack.Resolve(src)
 	if p == nil || err != nil {
-		return "", nil //nolint:nilerr // the program reports it
+		return ""
 	}
 	config, err := os.ReadFile(r.StackFile(r.stack))
 	if err != nil {
-		return "", err
+		return ""
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%s %s", p.Fingerprint(), config)
+	fmt.Fprintf(hash, "%s %s %s %s", p.Fingerprint(), config, r.here.Host, r.here.Certs)
 	program, err := os.Executable()
 	if err != nil {
-		return "", err
+		return ""
 	}
 	plugin := settings.OfflineVersion
 	if p.Provider == settings.Official {
@@ -118,10 +116,10 @@ func (r *run) inputs() (string, error) {
 	slices.Sort(paths)
 	for _, path := range slices.Compact(paths) {
 		if err := addTree(hash, path); err != nil {
-			return "", err
+			return ""
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
+	return hex.EncodeToString(hash.Sum(nil))
 }
 
 func (w *Workspace) inClone(path string) string {
@@ -134,6 +132,9 @@ func (w *Workspace) inClone(path string) string {
 // addTree adds the names, sizes, modes and times of a file, or of all files of a folder, to a hash. Their content would take longer
 // to read than the CLI takes.
 func addTree(hash io.Writer, root string) error {
+	if real, err := filepath.EvalSymlinks(root); err == nil {
+		root = real
+	}
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // for example a plugin that is elsewhere on PATH

@@ -212,10 +212,7 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 			return err
 		}
 		if r.plain && command != "destroy" {
-			if inputs, err = r.inputs(); err != nil {
-				return err
-			}
-			if r.recorder == nil && r.unchanged(ctx, p, found, inputs) {
+			if inputs = r.inputs(); r.recorder == nil && r.unchanged(ctx, p, found, inputs) {
 				r.reportUnchanged(p, command)
 				return nil
 			}
@@ -246,12 +243,18 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 	if command != "up" || p == nil {
 		return nil
 	}
+	record := ""
+	if inputs != "" {
+		if record, err = r.record(inputs); err != nil {
+			return err
+		}
+	}
 	r.recorder.Step("checking health")
 	if err := r.awaitHealthy(ctx, p); err != nil {
 		return err
 	}
 	r.sayAddresses(p)
-	return r.recordUp(inputs)
+	return r.recordUp(inputs, record)
 }
 
 // remedy returns what to do after a command has failed. Pulumi has already printed the cause.
@@ -368,12 +371,22 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 	return nil
 }
 
-// stopAhead starts to stop the containers of the state, each when those that depend on it have stopped. Pulumi's first
-// delete comes a second later, and it deletes in waves, of which each is as slow as its slowest. What does not stop is
-// left to Pulumi. wait ends it.
+// stopAhead stops the containers of the state, each when those that depend on it have stopped. It begins when the CLI has accepted
+// the passphrase and has locked the state. Pulumi's first delete comes a second later, and it deletes in waves, of which each is
+// as slow as its slowest. What does not stop is left to Pulumi. wait ends it.
 func (r *run) stopAhead(ctx context.Context, p *plan.Plan) (wait func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
+	locked := make(chan struct{})
+	all.Go(func() {
+		defer close(locked)
+		for ctx.Err() == nil {
+			if locks, _ := filepath.Glob(filepath.Join(r.lockFolder(), "*.json")); len(locks) > 0 {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
 	dependents := map[string]*sync.WaitGroup{} // by service, those that are still running
 	for _, s := range p.Services {
 		dependents[s.Name] = &sync.WaitGroup{}
@@ -383,11 +396,12 @@ func (r *run) stopAhead(ctx context.Context, p *plan.Plan) (wait func()) {
 	}
 	for _, s := range p.Services {
 		all.Go(func() {
+			<-locked
 			dependents[s.Name].Wait()
 			grace := int(s.Grace.Seconds())
 			var replicas sync.WaitGroup
 			for _, c := range r.state.Containers {
-				if slices.Contains(s.Containers, c.Name) {
+				if slices.Contains(s.Containers, c.Name) && ctx.Err() == nil {
 					replicas.Go(func() { _, _ = r.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: &grace}) })
 				}
 			}

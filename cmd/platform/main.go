@@ -72,9 +72,9 @@ func root() *cobra.Command {
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
 		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), forwardCommand(),
 		logsCommand(), execCommand(), shellCommand(),
-		changeCommand("restart", "Restart services, and wait until they are healthy", operate.Restart),
-		changeCommand("stop", "Stop services; `platform up` or `start` starts them again", operate.Stop),
-		changeCommand("start", "Start services that are stopped, and wait until they are healthy", operate.Start),
+		changeCommand("restart", "Restart services, and wait until they are healthy", (*operate.Services).Restart),
+		changeCommand("stop", "Stop services; `platform up` or `start` starts them again", (*operate.Services).Stop),
+		changeCommand("start", "Start services that are stopped, and wait until they are healthy", (*operate.Services).Start),
 		certsCommand(), pulumiCommand(), envCommand(),
 	)
 	return cmd

@@ -38,14 +38,21 @@ func serviceCommand(cmd *cobra.Command, run func(t target, p *plan.Plan, args []
 	return cmd
 }
 
-// changeCommand makes a command that changes the named services, at least one.
-func changeCommand(use, short string, change func(context.Context, client.APIClient, []operate.Container) error) *cobra.Command {
-	return serviceCommand(&cobra.Command{Use: use + " service…", Short: short, Args: cobra.MinimumNArgs(1)}, func(t target, p *plan.Plan, args []string) error {
-		containers, err := operate.Containers(p, args)
+// withServices opens the stack's engine and calls use with the named services of the plan, or with all.
+func (t target) withServices(p *plan.Plan, names []string, use func(*operate.Services, engines.Ref) error) error {
+	return t.withEngine(func(engine *client.Client, here engines.Ref) error {
+		services, err := operate.Select(engine, p, names)
 		if err != nil {
 			return err
 		}
-		return t.withEngine(func(engine *client.Client, _ engines.Ref) error { return change(t.cmd.Context(), engine, containers) })
+		return use(services, here)
+	})
+}
+
+// changeCommand makes a command that changes the named services, at least one.
+func changeCommand(use, short string, change func(*operate.Services, context.Context) error) *cobra.Command {
+	return serviceCommand(&cobra.Command{Use: use + " service…", Short: short, Args: cobra.MinimumNArgs(1)}, func(t target, p *plan.Plan, args []string) error {
+		return t.withServices(p, args, func(s *operate.Services, _ engines.Ref) error { return change(s, t.cmd.Context()) })
 	})
 }
 
@@ -54,17 +61,13 @@ func logsCommand() *cobra.Command {
 	cmd := serviceCommand(&cobra.Command{
 		Use: "logs [service…]", Short: "Print the logs of services, or of all, in the order of time",
 	}, func(t target, p *plan.Plan, args []string) error {
-		containers, err := operate.Containers(p, args)
-		if err != nil {
-			return err
-		}
-		return t.withEngine(func(engine *client.Client, _ engines.Ref) error {
-			return operate.Logs(t.cmd.Context(), engine, p, containers, options, t.cmd.OutOrStdout())
+		return t.withServices(p, args, func(s *operate.Services, _ engines.Ref) error {
+			return s.Logs(t.cmd.Context(), options, t.cmd.OutOrStdout())
 		})
 	})
 	cmd.Flags().BoolVarP(&options.Follow, "follow", "f", false, "go on with new lines, also of containers that are replaced meanwhile")
 	cmd.Flags().StringVar(&options.Since, "since", "", "a time such as 2026-01-02T15:04:05Z, or a duration such as 10m")
-	cmd.Flags().StringVarP(&options.Tail, "tail", "n", "all", "the number of lines from the end of each log")
+	cmd.Flags().StringVarP(&options.Tail, "tail", "n", "1000", "the number of lines from the end of each log, or all")
 	cmd.Flags().BoolVar(&options.JSON, "json", false, "one JSON object for each line")
 	return cmd
 }
@@ -87,12 +90,8 @@ func shellCommand() *cobra.Command {
 
 // runIn runs a command in the first container of a service.
 func runIn(t target, p *plan.Plan, args []string) error {
-	containers, err := operate.Containers(p, args[:1])
-	if err != nil {
-		return err
-	}
-	return t.withEngine(func(_ *client.Client, here engines.Ref) error {
-		err := operate.Exec(here.Host, containers[0], args[1:])
+	return t.withServices(p, args[:1], func(s *operate.Services, here engines.Ref) error {
+		err := s.Exec(t.cmd.Context(), here, args[1:])
 		if ended := (*exec.ExitError)(nil); errors.As(err, &ended) {
 			return exitCode(ended.ExitCode()) // the command has said why
 		}

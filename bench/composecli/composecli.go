@@ -1,4 +1,5 @@
-package main
+// Package composecli builds Docker Compose, for the comparison with it and for the test that its commands work on our stacks.
+package composecli
 
 import (
 	"context"
@@ -10,9 +11,9 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// composeBinary returns the path of a version of Compose. If it is not in the user's cache folder yet, it
+// Binary returns the path of a version of Compose. If it is not in the user's cache folder yet, it
 // is built there, from the Go module proxy and in a module of its own, so that nothing of it is in this project.
-func composeBinary(ctx context.Context, version string) (string, error) {
+func Binary(ctx context.Context, version string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
