@@ -3,7 +3,6 @@
 package test
 
 import (
-	"bytes"
 	"os/exec"
 	"strings"
 	"testing"
@@ -52,23 +51,21 @@ func TestComposeCommands(t *testing.T) {
 	compose("cp", "redis:/etc/hostname", t.TempDir())
 
 	events := exec.Command(binary, "-p", l.prefix, "events")
-	var seen bytes.Buffer
+	var seen, followed lockedBuffer
 	events.Stdout = &seen
 	require.NoError(t, events.Start())
 	time.Sleep(time.Second) // until it listens
 	follower := exec.Command(binary, "-p", l.prefix, "logs", "-f", "--no-color", "redis")
-	var followed bytes.Buffer
 	follower.Stdout = &followed
 	require.NoError(t, follower.Start())
 	compose("restart", "redis")
 	require.Eventually(t, func() bool { return l.health("redis") == "healthy" }, time.Minute, 100*time.Millisecond)
-	time.Sleep(time.Second) // until both have printed what they saw
+	assert.Eventually(t, func() bool { return strings.Contains(seen.String(), "container restart") }, 20*time.Second, 100*time.Millisecond)
+	assert.Eventually(t, func() bool { return strings.Count(followed.String(), "Ready to accept connections") > 1 }, 20*time.Second, 100*time.Millisecond)
 	for _, cmd := range []*exec.Cmd{events, follower} {
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 	}
-	assert.Contains(t, seen.String(), "container restart")
-	assert.Greater(t, strings.Count(followed.String(), "Ready to accept connections"), 1)
 
 	// What they change, status shows and up repairs.
 	for _, change := range []struct{ command, status, repair string }{

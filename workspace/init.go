@@ -381,10 +381,15 @@ func (w *Workspace) ChooseProvider(ctx context.Context, say func(string)) string
 	return settings.Official
 }
 
+// offlineBinary is the path of the clone's own offline plugin. It is not in bin itself, which `platform env` puts on PATH, because
+// Pulumi uses a plugin on PATH for any version.
+func (w *Workspace) offlineBinary() string {
+	return filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
+}
+
 // installProvider builds the offline plugin, and installs it if it differs from the installed one.
 func (w *Workspace) installProvider(say func(string)) error {
-	// Not in bin itself, which `platform env` puts on PATH: Pulumi uses a plugin on PATH for any version.
-	binary := filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
+	binary := w.offlineBinary()
 	if err := w.BuildProvider(binary, settings.OfflineVersion); err != nil {
 		return err
 	}

@@ -101,11 +101,11 @@ func (r *run) inputs() string {
 	if err != nil {
 		return ""
 	}
-	plugin := settings.OfflineVersion
+	plugin := r.offlineBinary() // not the installed one, whose time another clone can change
 	if p.Provider == settings.Official {
-		plugin = OfficialVersion
+		plugin = filepath.Join(r.Home, "plugins", "resource-docker-v"+OfficialVersion, "pulumi-resource-docker")
 	}
-	paths := []string{program, r.Pulumi, filepath.Join(r.Home, "plugins", "resource-docker-v"+plugin, "pulumi-resource-docker")}
+	paths := []string{program, r.Pulumi, plugin}
 	for _, s := range p.Services {
 		if build := s.Image.Build; build != nil {
 			for _, b := range append(slices.Clone(build.Contexts), *build) {
