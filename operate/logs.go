@@ -58,7 +58,7 @@ func (s *Services) Logs(ctx context.Context, options LogOptions, out io.Writer) 
 	output := termenv.NewOutput(out) // without colours unless it is a terminal
 	for i, c := range s.Containers {
 		l.width = max(l.width, len(c.Replica))
-		colour := termenv.ANSIColor(1 + i%6) //nolint:gosec // 1 to 6
+		colour := termenv.ANSIColor(1 + i%6)
 		l.colours[c.Replica] = func(text string) string { return output.String(text).Foreground(colour).String() }
 	}
 	// What starts from now on is followed, whatever happens while the first lines are read.

@@ -163,7 +163,7 @@ func (s *Services) Exec(ctx context.Context, here engines.Ref, command []string)
 	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
 		line = append(line, "-t")
 	}
-	cmd := exec.Command(docker, append(append(line, id), command...)...) //nolint:gosec // what the user asks for
+	cmd := exec.Command(docker, append(append(line, id), command...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -329,7 +329,10 @@ func stateFaults() []fault {
 		},
 		{
 			name: "wrong passphrase", how: "PULUMI_CONFIG_PASSPHRASE set to another",
-			provoke: func(l *live) said { return l.platform("up", "PULUMI_CONFIG_PASSPHRASE=another") },
+			provoke: func(l *live) said {
+				l.touch() // an up that has nothing to do needs no passphrase
+				return l.platform("up", "PULUMI_CONFIG_PASSPHRASE=another")
+			},
 			says:    []string{"incorrect passphrase", "Fix: set PULUMI_CONFIG_PASSPHRASE"},
 		},
 	}

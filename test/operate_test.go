@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,7 +121,7 @@ func TestFromCompose(t *testing.T) {
 		for _, command := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
 			line := regexp.MustCompile("bin/platform [a-z]+").ReplaceAllString(command[1], "$0 -s "+l.name)
 			cmd := exec.Command("sh", "-c", strings.Replace(line, " -f ", " ", 1)) // a follower of logs has no end of its own
-			cmd.Dir, cmd.Env = l.dir, append(l.env, "STACK="+l.name)
+			cmd.Dir, cmd.Env = l.dir, slices.Concat(l.env, []string{"STACK=" + l.name})
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s\n%s", line, out)
 			if line == "make up" {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,7 +74,7 @@ func TestRemoteEngine(t *testing.T) {
 		l.lives(machine)
 		l.configure(map[string]any{"expose": []string{"redis"}, "REDIS_PASSWORD": "only-in-this-test"})
 		require.NoError(t, l.platform("up").err)
-		assert.Contains(t, redisSays(t, net.JoinHostPort(machine, fmt.Sprint(6379+l.offset)), "PING"), "NOAUTH", "its port is reached from here")
+		assert.Contains(t, redisSays(t, net.JoinHostPort(machine, strconv.Itoa(6379+l.offset)), "PING"), "NOAUTH", "its port is reached from here")
 	})
 }
 

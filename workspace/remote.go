@@ -37,8 +37,11 @@ func (w *Workspace) Forward(ctx context.Context, stack string, p *plan.Plan) err
 	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err = cmd.Run(); err == nil || ctx.Err() != nil {
-		return nil // the user ended it
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the user ended it
+	} else if err == nil {
+		return nil
 	}
 	return fmt.Errorf("%s: %w. Fix: correct what ssh reports above, then run this command again", strings.Join(line, " "), err)
 }

@@ -132,8 +132,8 @@ func (w *Workspace) inClone(path string) string {
 // addTree adds the names, sizes, modes and times of a file, or of all files of a folder, to a hash. Their content would take longer
 // to read than the CLI takes.
 func addTree(hash io.Writer, root string) error {
-	if real, err := filepath.EvalSymlinks(root); err == nil {
-		root = real
+	if target, err := filepath.EvalSymlinks(root); err == nil {
+		root = target
 	}
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
