@@ -333,7 +333,7 @@ func stateFaults() []fault {
 				l.touch() // an up that has nothing to do needs no passphrase
 				return l.platform("up", "PULUMI_CONFIG_PASSPHRASE=another")
 			},
-			says:    []string{"incorrect passphrase", "Fix: set PULUMI_CONFIG_PASSPHRASE"},
+			says: []string{"incorrect passphrase", "Fix: set PULUMI_CONFIG_PASSPHRASE"},
 		},
 	}
 }
