@@ -50,22 +50,18 @@ func TestComposeCommands(t *testing.T) {
 	}
 	compose("cp", "redis:/etc/hostname", t.TempDir())
 
-	events := exec.Command(binary, "-p", l.prefix, "events")
 	var seen, followed lockedBuffer
-	events.Stdout = &seen
-	require.NoError(t, events.Start())
-	time.Sleep(time.Second) // until it listens
-	follower := exec.Command(binary, "-p", l.prefix, "logs", "-f", "--no-color", "redis")
-	follower.Stdout = &followed
-	require.NoError(t, follower.Start())
-	compose("restart", "redis")
-	require.Eventually(t, func() bool { return l.health("redis") == "healthy" }, time.Minute, 100*time.Millisecond)
-	assert.Eventually(t, func() bool { return strings.Contains(seen.String(), "container restart") }, 20*time.Second, 100*time.Millisecond)
-	assert.Eventually(t, func() bool { return strings.Count(followed.String(), "Ready to accept connections") > 1 }, 20*time.Second, 100*time.Millisecond)
-	for _, cmd := range []*exec.Cmd{events, follower} {
-		require.NoError(t, cmd.Process.Kill())
-		_ = cmd.Wait()
+	for words, out := range map[string]*lockedBuffer{"events": &seen, "logs -f --no-color redis": &followed} {
+		cmd := exec.Command(binary, append([]string{"-p", l.prefix}, strings.Fields(words)...)...)
+		cmd.Stdout = out
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	}
+	assert.Eventually(t, func() bool { // again, because nothing tells when they began to listen
+		compose("restart", "redis")
+		return strings.Contains(seen.String(), "container restart") && strings.Contains(followed.String(), "Ready to accept connections")
+	}, time.Minute, time.Second)
+	require.Eventually(t, func() bool { return l.health("redis") == "healthy" }, time.Minute, 100*time.Millisecond)
 
 	// What they change, status shows and up repairs.
 	for _, change := range []struct{ command, status, repair string }{

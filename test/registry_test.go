@@ -241,7 +241,7 @@ func TestRegistry(t *testing.T) {
 		require.NoError(t, err)
 		assert.NotContains(t, string(state), "only-in-this-test")
 		assert.NotContains(t, string(state), base64.StdEncoding.EncodeToString([]byte("reader:only-in-this-test")))
-		preview := l.platform("preview")
+		preview := l.platform("preview -- --diff")
 		assert.Contains(t, preview.out, "unchanged", preview.err)
 	})
 	t.Run("a tag that moved", func(t *testing.T) {
