@@ -106,7 +106,9 @@ func (l *live) lives(machine string) (up string) {
 	l.configure(map[string]any{"sourceDir": nil, "profiles": nil, "ALERT_RECIPIENT_HASH_SECRET": nil})
 
 	up = must("up")
-	assert.Contains(l.t, must("up"), "nothing to change")
+	for tries := 1; !strings.Contains(must("up"), "nothing to change"); tries++ { // on a busy machine a probe can fail in between
+		require.Less(l.t, tries, 3)
+	}
 	assert.Contains(l.t, must("preview -- --diff --expect-no-changes"), "unchanged")
 	must("status")
 	must("doctor")
