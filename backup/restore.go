@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
+	"trading-platform/plan"
 	"trading-platform/settings"
 )
 
@@ -158,10 +159,8 @@ func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 			return nil, errors.Join(err, refuse("volume "+name, "run the command again", "exists already"))
 		}
 		g.volumes[key] = name
-		labels := map[string]string{replacesLabel: v.Name}
-		for _, l := range s.Plan.VolumeLabels(*v) {
-			labels[l.Name] = l.Value
-		}
+		labels := plan.LabelMap(s.Plan.VolumeLabels(*v))
+		labels[replacesLabel] = v.Name
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/" + key, VolumeOptions: &mount.VolumeOptions{Labels: labels}})
 	}
 	var err error
@@ -170,15 +169,6 @@ func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 		return nil, err
 	}
 	return g, nil
-}
-
-// labels returns the labels of the objects that the stack creates.
-func (s *Stack) labels() map[string]string {
-	labels := map[string]string{}
-	for _, l := range s.Plan.OwnLabels() {
-		labels[l.Name] = l.Value
-	}
-	return labels
 }
 
 // discard removes the volumes, unless the stack uses them already.

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -230,30 +229,17 @@ func (f *floor) down(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gone := map[string]*sync.WaitGroup{} // by service, what has to go before it
-	for _, s := range f.plan.Services {
-		gone[s.Name] = &sync.WaitGroup{}
-		for _, after := range s.After {
-			gone[after].Add(len(s.Containers))
-		}
-	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	for _, s := range f.plan.Services {
+	err = f.plan.Backwards(func(s plan.Service) error {
+		var replicas errgroup.Group
 		for _, name := range s.Containers {
-			group.Go(func() error {
-				gone[s.Name].Wait()
-				defer func() {
-					for _, after := range s.After {
-						gone[after].Done()
-					}
-				}()
-				return f.remove(groupCtx, existing[name].ID, s)
-			})
+			replicas.Go(func() error { return f.remove(ctx, existing[name].ID, s) })
 		}
-	}
-	if err := group.Wait(); err != nil {
+		return replicas.Wait()
+	})
+	if err != nil {
 		return err
 	}
+	var group errgroup.Group
 	for _, n := range f.plan.Networks {
 		group.Go(func() error { _, err := f.engine.NetworkRemove(ctx, n.Name, client.NetworkRemoveOptions{}); return err })
 	}

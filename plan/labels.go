@@ -17,6 +17,15 @@ const (
 // Label is one label of a container, network or volume.
 type Label struct{ Name, Value string }
 
+// LabelMap returns labels in the form of the engine's API.
+func LabelMap(labels []Label) map[string]string {
+	values := map[string]string{}
+	for _, l := range labels {
+		values[l.Name] = l.Value
+	}
+	return values
+}
+
 // OwnLabels returns the labels of every object that the stack creates.
 func (p *Plan) OwnLabels() []Label {
 	return []Label{{IdentityLabel, p.Identity}, {StackLabel, p.Stack}}

@@ -8,7 +8,10 @@ package plan
 import (
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"trading-platform/catalog"
 )
@@ -180,6 +183,31 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 func (d *Duration) UnmarshalText(text []byte) (err error) {
 	d.Duration, err = time.ParseDuration(string(text))
 	return err
+}
+
+// Backwards calls stop for each service when the calls for all services that start after it have ended, also with an error. It
+// returns the first error.
+func (p *Plan) Backwards(stop func(Service) error) error {
+	dependents := map[string]*sync.WaitGroup{}
+	for _, s := range p.Services {
+		dependents[s.Name] = &sync.WaitGroup{}
+		for _, needed := range s.After {
+			dependents[needed].Add(1)
+		}
+	}
+	var all errgroup.Group
+	for _, s := range p.Services {
+		all.Go(func() error {
+			dependents[s.Name].Wait()
+			defer func() {
+				for _, needed := range s.After {
+					dependents[needed].Done()
+				}
+			}()
+			return stop(s)
+		})
+	}
+	return all.Wait()
 }
 
 // Lookup finds a service of the plan.

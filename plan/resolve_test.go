@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -980,4 +982,26 @@ func TestAMountOfAnUndeclaredVolumeIsReported(t *testing.T) {
 	p, err := plan.Resolve(set, nil)
 	require.NotNil(t, p)
 	require.ErrorContains(t, err, "1. catalog/base.go: service redis mounts volume redisdata, which is not in the catalog\n")
+}
+
+func TestBackwards(t *testing.T) {
+	p := resolve(t, profiles("dev"))
+	var mu sync.Mutex
+	var stopped []string
+	err := p.Backwards(func(s plan.Service) error {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = append(stopped, s.Name)
+		if s.Name == "orchestrator" {
+			return errors.New("it hangs")
+		}
+		return nil
+	})
+	require.EqualError(t, err, "it hangs")
+	assert.Len(t, stopped, len(p.Services), "the others go on")
+	for _, s := range p.Services {
+		for _, needed := range s.After {
+			assert.Less(t, slices.Index(stopped, s.Name), slices.Index(stopped, needed), "%s before %s", s.Name, needed)
+		}
+	}
 }

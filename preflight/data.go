@@ -193,12 +193,8 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 			}
 		}
 	}
-	labels := map[string]string{}
-	for _, l := range c.plan.OwnLabels() {
-		labels[l.Name] = l.Value
-	}
 	made, err := c.engine.ContainerCreate(c.ctx, client.ContainerCreateOptions{
-		Config:     &container.Config{Image: s.Image.Reference, Labels: labels},
+		Config:     &container.Config{Image: s.Image.Reference, Labels: plan.LabelMap(c.plan.OwnLabels())},
 		HostConfig: &container.HostConfig{Binds: []string{volume + ":" + mount.Path + ":ro,nocopy"}},
 	})
 	if err != nil {

@@ -29,8 +29,7 @@ const (
 // awaitHealthy returns when every container of the plan is healthy. It restarts one that
 // stays unhealthy once. The error has the last output of those that do not recover.
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
-	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
-	if all, err := observe.All(ctx, r.engine, p.Stack, p.Containers(), healthy); all && err == nil {
+	if r.allHealthy(ctx, p) {
 		return nil // as usual: the provider has waited
 	}
 	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
@@ -79,6 +78,13 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 		case <-time.After(pollInterval):
 		}
 	}
+}
+
+// allHealthy asks the engine, once, whether every container of the plan is healthy.
+func (r *run) allHealthy(ctx context.Context, p *plan.Plan) bool {
+	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
+	all, err := observe.All(ctx, r.engine, p.Stack, p.Containers(), healthy)
+	return all && err == nil
 }
 
 func later(a, b time.Time) time.Time {

@@ -94,12 +94,18 @@ func imageKey(s catalog.Service) string {
 // plan resolves a stack from its own file. It ignores faults, because the Pulumi program
 // reports them. The plan is nil if the stack cannot be resolved at all.
 func (w *Workspace) plan(name string) (*plan.Plan, error) {
+	p, _, err := w.resolve(name)
+	return p, err
+}
+
+// resolve is plan, with what is wrong with the settings.
+func (w *Workspace) resolve(name string) (p *plan.Plan, wrong, err error) {
 	src, err := w.Source(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	p, _, _ := stack.Resolve(src)
-	return p, nil
+	p, _, wrong = stack.Resolve(src)
+	return p, wrong, nil
 }
 
 // Source reads a stack's config as the Pulumi program would receive it.

@@ -11,33 +11,27 @@ import (
 	"strconv"
 	"strings"
 
+	engines "trading-platform/engine"
 	"trading-platform/fault"
 	"trading-platform/plan"
 )
 
 // Forward makes the ports that a stack publishes on the loopback addresses of the machine of its engine reachable at the same
 // addresses of this machine, until it is interrupted. It runs ssh, with the user's keys and configuration.
-func (w *Workspace) Forward(ctx context.Context, stack string, p *plan.Plan) error {
-	engine, here, err := w.Engine(ctx, stack)
-	if err != nil {
-		return err
-	}
-	if err := engine.Close(); err != nil {
-		return err
-	}
+func Forward(ctx context.Context, here engines.Ref, p *plan.Plan) error {
 	if here.Machine() == "" {
-		return fmt.Errorf("stack %s runs on this machine, so that its ports are here already", stack)
+		return fmt.Errorf("stack %s runs on this machine, so that its ports are here already", p.Stack)
 	}
 	line := forwarding(here.Host, here.Machine(), p)
 	if !strings.HasPrefix(here.Host, "ssh://") {
 		return fault.List{{
-			Where: "stack " + stack, What: "its engine is not reached by ssh, but at " + here.Host,
-			Fix: "if that machine has an ssh server: " + strings.Join(line, " ") + "; or publish the ports there: pulumi config set -s " + stack + " bindAddress <address>",
+			Where: "stack " + p.Stack, What: "its engine is not reached by ssh, but at " + here.Host,
+			Fix: "if that machine has an ssh server: " + strings.Join(line, " ") + "; or publish the ports there: pulumi config set -s " + p.Stack + " bindAddress <address>",
 		}}
 	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err = cmd.Run()
+	err := cmd.Run()
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the user ended it
 	} else if err == nil {

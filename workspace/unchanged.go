@@ -13,12 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/moby/moby/client"
-
 	"trading-platform/observe"
 	"trading-platform/plan"
 	"trading-platform/settings"
-	"trading-platform/stack"
 )
 
 // upRecord is the path of the file that says what the stack's last up was made from, and what state it left.
@@ -35,18 +32,13 @@ func (r *run) unchanged(ctx context.Context, p *plan.Plan, found *observe.Findin
 		return false
 	}
 	now, err := r.record(inputs)
-	if err != nil || string(last) != now {
-		return false
-	}
-	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
-	all, err := observe.All(ctx, r.engine, p.Stack, p.Containers(), healthy)
-	return all && err == nil
+	return err == nil && string(last) == now && r.allHealthy(ctx, p)
 }
 
 // recordUp writes down an up that has succeeded: its inputs, from before it began, and the record of them with the state that it left.
 // If an input was edited meanwhile, nobody knows which of both it was made from. Without a record, the CLI runs the next one.
 func (r *run) recordUp(inputs, record string) error {
-	if inputs == "" || inputs != r.inputs() {
+	if p, wrong, err := r.resolve(r.stack); inputs == "" || wrong != nil || err != nil || inputs != r.inputs(p) {
 		return removeIfThere(r.upRecord())
 	}
 	return writeFile(r.upRecord(), []byte(record))
@@ -77,18 +69,9 @@ func (r *run) reportUnchanged(p *plan.Plan, command string) {
 
 // inputs returns a hash of all that an up is made from: the plan with its secrets, the stack's own file, the folders that
 // images are built from, the way to the engine, and the programs that take part. It is "" where an up cannot be compared with
-// the last one: its state is not a file on this machine, the program is built anew in each run, or something cannot be read,
-// such as wrong settings, which the program then reports.
-func (r *run) inputs() string {
+// the last one: its state is not a file on this machine, the program is built anew in each run, or something cannot be read.
+func (r *run) inputs(p *plan.Plan) string {
 	if !r.current || r.local() == "" || !exists(r.stateFile()) || exists(r.stateFile()+".gz") {
-		return ""
-	}
-	src, err := r.Source(r.stack)
-	if err != nil {
-		return ""
-	}
-	p, _, err := stack.Resolve(src)
-	if p == nil || err != nil {
 		return ""
 	}
 	config, err := os.ReadFile(r.StackFile(r.stack))

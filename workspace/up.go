@@ -193,7 +193,7 @@ func (w *Workspace) attach(ctx context.Context, stack string, say func(string)) 
 // every service is healthy.
 func (r *run) runPulumi(ctx context.Context, command string, args []string) error {
 	r.recorder.Step("comparing the engine with the state")
-	p, err := r.plan(r.stack)
+	p, wrong, err := r.resolve(r.stack)
 	if err != nil {
 		return err
 	}
@@ -211,8 +211,8 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 		if err != nil {
 			return err
 		}
-		if r.plain && command != "destroy" {
-			if inputs = r.inputs(); r.recorder == nil && r.unchanged(ctx, p, found, inputs) {
+		if r.plain && command != "destroy" && wrong == nil { // the program reports what is wrong
+			if inputs = r.inputs(p); r.recorder == nil && r.unchanged(ctx, p, found, inputs) {
 				r.reportUnchanged(p, command)
 				return nil
 			}
@@ -376,28 +376,16 @@ func (r *run) removeContainer(ctx context.Context, p *plan.Plan, id, name string
 // as slow as its slowest. What does not stop is left to Pulumi. wait ends it.
 func (r *run) stopAhead(ctx context.Context, p *plan.Plan) (wait func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	locked := make(chan struct{})
-	all.Go(func() {
-		defer close(locked)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
 		for ctx.Err() == nil {
 			if locks, _ := filepath.Glob(filepath.Join(r.lockFolder(), "*.json")); len(locks) > 0 {
-				return
+				break
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-	})
-	dependents := map[string]*sync.WaitGroup{} // by service, those that are still running
-	for _, s := range p.Services {
-		dependents[s.Name] = &sync.WaitGroup{}
-		for _, needed := range s.After {
-			dependents[needed].Add(1)
-		}
-	}
-	for _, s := range p.Services {
-		all.Go(func() {
-			<-locked
-			dependents[s.Name].Wait()
+		_ = p.Backwards(func(s plan.Service) error {
 			grace := int(s.Grace.Seconds())
 			var replicas sync.WaitGroup
 			for _, c := range r.state.Containers {
@@ -406,12 +394,10 @@ func (r *run) stopAhead(ctx context.Context, p *plan.Plan) (wait func()) {
 				}
 			}
 			replicas.Wait()
-			for _, needed := range s.After {
-				dependents[needed].Done()
-			}
+			return nil
 		})
-	}
-	return func() { cancel(); all.Wait() }
+	}()
+	return func() { cancel(); <-done }
 }
 
 // foreground runs the CLI with this process's standard streams. At a terminal the CLI

@@ -135,7 +135,7 @@ func forwardCommand() *cobra.Command {
 		if p == nil {
 			return err
 		}
-		return t.Forward(t.cmd.Context(), t.stack, p)
+		return t.withEngine(func(_ *client.Client, here engines.Ref) error { return workspace.Forward(t.cmd.Context(), here, p) })
 	})
 }
 
