@@ -59,14 +59,17 @@ unit: ## run the tests that need no engine, list those that need one, and update
 	cd apps/reference && CGO_ENABLED=1 go test -race ./...
 	@cd test && go test
 
+# They share the machine with each other, so one that fails runs once more, alone. The summary lists both runs.
+LIVE = tools/build gotestsum && tools/bin/gotestsum --format standard-verbose --rerun-fails=1 --rerun-fails-max-failures=3
+
 live: ## run the tests that need an engine; RUN=TestDevStack runs only the test of that name
-	go test -tags live -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test/... ./tools
+	$(LIVE) --packages './test/... ./tools' -- -tags live -count=1 -p 1 -parallel 3 -timeout 60m $(if $(RUN),-run '^$(RUN)$$')
 
 bench: platform ## compare the dev stack with Docker Compose, and write docs/performance.md; ARGS= for a short form: -rounds 1
 	go run ./bench $(ARGS)
 
 live-official: ## run every stack and the registry's tests through Pulumi's own docker plugin, which must be installed; RUN= as for live
-	go test -tags official -count=1 -p 1 -parallel 3 -timeout 60m -v $(if $(RUN),-run '^$(RUN)$$') ./test
+	$(LIVE) --packages ./test -- -tags official -count=1 -p 1 -parallel 3 -timeout 60m $(if $(RUN),-run '^$(RUN)$$')
 
 lint:
 	tools/build golangci-lint

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,10 +124,11 @@ func (f *floor) up(ctx context.Context, dry bool) error {
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	starting := make(chan struct{}, max(12, 4*runtime.NumCPU())) // as many as platform starts at a time, which is faster than all at once
 	for _, s := range f.plan.Services {
 		for _, name := range s.Containers {
 			if spec, ok := specs[name]; ok {
-				group.Go(func() error { return f.start(ctx, s, spec, existing[name].ID, healthy) })
+				group.Go(func() error { return f.start(ctx, s, spec, existing[name].ID, healthy, starting) })
 			}
 		}
 	}
@@ -134,7 +136,7 @@ func (f *floor) up(ctx context.Context, dry bool) error {
 }
 
 // start replaces or creates a container, starts it when those that it waits for are healthy, and waits for its own health.
-func (f *floor) start(ctx context.Context, s plan.Service, spec client.ContainerCreateOptions, old string, healthy map[string]chan struct{}) error {
+func (f *floor) start(ctx context.Context, s plan.Service, spec client.ContainerCreateOptions, old string, healthy map[string]chan struct{}, starting chan struct{}) error {
 	if old != "" {
 		if err := f.remove(ctx, old, s); err != nil {
 			return err
@@ -179,6 +181,8 @@ func (f *floor) start(ctx context.Context, s plan.Service, spec client.Container
 			}
 		}
 	}
+	starting <- struct{}{}
+	defer func() { <-starting }()
 	if _, err := f.engine.ContainerStart(ctx, made.ID, client.ContainerStartOptions{}); err != nil {
 		return err
 	}

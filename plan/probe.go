@@ -11,7 +11,8 @@ import (
 	"trading-platform/settings"
 )
 
-// The timing of every probe: a service is checked four times a second until it is healthy, and every 15 seconds after that.
+// The timing of every probe: a service is checked after pauses that grow from a tenth of a second to a second until it
+// is healthy, and every 15 seconds after that.
 const (
 	interval = 15 * time.Second
 	retries  = 3
@@ -20,14 +21,15 @@ const (
 // severalChecks is a probe that makes several checks, because the engine spends far more on starting a
 // process in a container than the process does itself. After a success, which a file in /dev/shm records,
 // the next probe checks for a minute, and ends with the first failure. Any other probe ends with the
-// first success, or fails after 5 seconds. /dev/shm belongs to the container, and is empty after a restart.
+// first success, or fails after 5 seconds: its pauses grow, because the checks of many starting containers would
+// take the processors from what they check. /dev/shm belongs to the container, and is empty after a restart.
 const severalChecks = `check() { timeout %d %s; }
 if rm /dev/shm/healthy 2>/dev/null; then
   for n in 1 2 3 4; do sleep %d; check || exit 1; done
 else
-  read -r now _ </proc/uptime; end=$((${now%%.*} + 5))
+  read -r now _ </proc/uptime; end=$((${now%%.*} + 5)); set -- .1 .1 .2 .2 .4 .4
   until check >/dev/shm/said 2>&1; do
-    sleep .25; read -r now _ </proc/uptime
+    sleep ${1:-1}; [ $# -eq 0 ] || shift; read -r now _ </proc/uptime
     [ ${now%%.*} -lt $end ] || { cat /dev/shm/said; exit 1; }
   done
 fi

@@ -22,8 +22,8 @@ func TestProbeMakesSeveralChecks(t *testing.T) {
 		output  string
 	}{
 		"it is healthy at once":        {false, "y", true, 1, "", ""},
-		"it becomes healthy":           {false, "nny", true, 3, ".25 .25 ", ""},
-		"it does not become healthy":   {false, "n", false, 5, ".25 .25 .25 .25 .25 ", "check 5\n"},
+		"it becomes healthy":           {false, "nny", true, 3, ".1 .1 ", ""},
+		"it does not become healthy":   {false, "n", false, 5, ".1 .1 .2 .2 .4 ", "check 5\n"},
 		"it stays healthy":             {true, "y", true, 4, "15 15 15 15 ", "check 1\ncheck 2\ncheck 3\ncheck 4\n"},
 		"it is no longer healthy":      {true, "yn", false, 2, "15 15 ", "check 1\ncheck 2\n"},
 		"it is down after it was well": {true, "n", false, 1, "15 ", "check 1\n"},

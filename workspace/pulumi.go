@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -65,8 +67,9 @@ func (w *Workspace) Environ() []string {
 		}
 	}
 	add("PULUMI_BACKEND_URL", w.Backend)
-	// The CLI's default is four for each CPU. But most steps wait for a container to become healthy, which needs no CPU.
-	add("PULUMI_PARALLEL", "32")
+	// The CLI's default of four for each CPU is right for containers that start: more of them only take the CPUs from each
+	// other. With few CPUs a little more keeps those busy that wait. docs/growth.md has the measurements.
+	add("PULUMI_PARALLEL", strconv.Itoa(max(12, 4*runtime.NumCPU())))
 	if _, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE"); !set && w.selfManaged() {
 		add("PULUMI_CONFIG_PASSPHRASE_FILE", w.passphraseFile())
 	}
