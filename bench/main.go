@@ -148,7 +148,7 @@ func (h *harness) prepare(ctx context.Context) error {
 		return err
 	}
 	image, err := h.engine.ContainerCommit(ctx, made.ID, client.ContainerCommitOptions{Changes: []string{"LABEL bench=other"}})
-	_, removeErr := h.engine.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{})
+	_, removeErr := h.engine.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{RemoveVolumes: true})
 	if err = errors.Join(err, removeErr); err != nil {
 		return err
 	}

@@ -288,7 +288,7 @@ func TestAContainersArguments(t *testing.T) {
 				"interval": "15s", "timeout": "15s", "retries": 3.0, "startPeriod": "5m0s", "startInterval": "1s",
 			},
 			"wait": true, "waitTimeout": 420.0,
-			"destroyGraceSeconds": 60.0, "removeVolumes": false,
+			"destroyGraceSeconds": 60.0, "cpuShares": 16384.0, "removeVolumes": false,
 			"logDriver": "json-file", "logOpts": logOpts,
 			"securityOpts": []any{"no-new-privileges:true"},
 			"capabilities": map[string]any{"drops": []any{"ALL"}, "adds": []any{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID", "CAP_KILL"}},

@@ -85,6 +85,9 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		// were left out, every preview would show a difference.
 		MemorySwap: pulumi.Int(s.Memory),
 	}
+	if s.CPUShares > 0 {
+		c.CpuShares = pulumi.Int(s.CPUShares)
+	}
 	if s.Init {
 		c.Init = pulumi.Bool(true)
 	}

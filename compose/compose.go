@@ -144,7 +144,7 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	out.StopGracePeriod = duration(s.Grace)
 	out.SecurityOpt = plan.SecurityOptions
 	out.CapDrop, out.CapAdd = plan.DroppedCapabilities, s.Capabilities
-	out.MemLimit = types.UnitBytes(s.Memory) << 20
+	out.MemLimit, out.CPUShares = types.UnitBytes(s.Memory)<<20, int64(s.CPUShares)
 	out.MemSwapLimit = out.MemLimit
 	out.ReadOnly = s.ReadOnly
 	out.Tmpfs = s.Tmpfs

@@ -12,6 +12,10 @@ import (
 	"trading-platform/settings"
 )
 
+// serverShares is the CPU weight of a service that every other one connects to. With the weight of the others, PostgreSQL got too little
+// of 2 CPUs to answer 200 workers in time, and they called it unavailable; with this one, 300 are healthy (docs/growth.md).
+const serverShares = 16 * 1024
+
 // bridgePorts is the number of containers that a Linux bridge can connect.
 const bridgePorts = 1023
 

@@ -71,7 +71,8 @@ type Service struct {
 
 	// Capabilities are all Linux capabilities of the container; its processes cannot gain others.
 	Capabilities []string `json:"capabilities,omitempty"`
-	Memory       int      `json:"memoryMB"` // the limit, swap included
+	Memory       int      `json:"memoryMB"`            // the limit, swap included
+	CPUShares    int      `json:"cpuShares,omitempty"` // the weight among all containers when the CPU is short; 1024 if it is 0
 	ReadOnly     bool     `json:"readOnly,omitempty"`
 	Init         bool     `json:"init,omitempty"` // Docker's init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`

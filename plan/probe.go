@@ -19,13 +19,16 @@ const (
 )
 
 // severalChecks is a probe that makes several checks, because the engine spends far more on starting a
-// process in a container than the process does itself. After a success, which a file in /dev/shm records,
-// the next probe checks for a minute, and ends with the first failure. Any other probe ends with the
-// first success, or fails after 5 seconds: its pauses grow, because the checks of many starting containers would
-// take the processors from what they check. /dev/shm belongs to the container, and is empty after a restart.
+// process in a container than the process does itself. /dev/shm belongs to the container, and is empty after a
+// restart. A file there records a success: the next probe then checks for a minute, and ends with the first failure.
+// While the container starts, a probe ends with the first success, or fails after 5 seconds: its pauses grow,
+// because the checks of many containers would take the processors from what they check. For the same reason
+// a container that was healthy and no longer is, is checked once in a probe, after which the pauses grow to those of a healthy one.
 const severalChecks = `check() { timeout %d %s; }
 if rm /dev/shm/healthy 2>/dev/null; then
   for n in 1 2 3 4; do sleep %d; check || exit 1; done
+elif [ -e /dev/shm/failures ]; then
+  check || { n=$(wc -c </dev/shm/failures); [ $n -ge 15 ] || printf . >>/dev/shm/failures; sleep $n; exit 1; }
 else
   read -r now _ </proc/uptime; end=$((${now%%.*} + 5)); set -- .1 .1 .2 .2 .4 .4
   until check >/dev/shm/said 2>&1; do
@@ -33,6 +36,7 @@ else
     [ ${now%%.*} -lt $end ] || { cat /dev/shm/said; exit 1; }
   done
 fi
+: >/dev/shm/failures
 : >/dev/shm/healthy`
 
 // newProbe returns a probe with its timing.

@@ -202,6 +202,9 @@ func (r *resolver) service(s catalog.Service) Service {
 		Command: s.Command, User: s.User, After: s.After, Health: s.Health(), Metrics: s.MetricsURL(),
 		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init,
 	}
+	if s.Clients.Max > 0 {
+		out.CPUShares = serverShares
+	}
 	command := slices.Clone(s.Probe.Command)
 	for i, word := range command {
 		command[i] = r.expand(s, word)

@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -90,6 +92,7 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	}
 	c.names(containers.Items)
 	c.ports(containers.Items)
+	c.neighbors(containers.Items)
 	if err := c.networks(); err != nil {
 		return err
 	}
@@ -227,6 +230,31 @@ func (c *check) holder(containers []container.Summary, address netip.AddrPort) (
 		}
 	}
 	return "", false
+}
+
+// neighborLimit is the file in which Linux says how many neighbors all its networks together may have.
+var neighborLimit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
+
+// neighborsEach is how many a container takes, as measured with workers (docs/growth.md): they and the two databases know each other.
+const neighborsEach = 4
+
+// neighbors compares the number of containers with what this host's kernel allows. Above it, containers cannot reach each other.
+func (c *check) neighbors(containers []container.Summary) {
+	text, err := os.ReadFile(neighborLimit)
+	limit, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || !c.local() { // it is not Linux, or another machine
+		return
+	}
+	count := len(c.plan.Containers())
+	for _, o := range containers {
+		if o.State == container.StateRunning && !c.plan.Owns(o.Labels) {
+			count++
+		}
+	}
+	if needed := neighborsEach * count; needed > limit {
+		c.faults.Add("kernel of this host", fmt.Sprintf("sudo sysctl -w net.ipv4.neigh.default.gc_thresh3=%d, or have fewer replicas", 2*needed),
+			"remembers %d network neighbors, and %d containers need about %d", limit, count, needed)
+	}
 }
 
 // dockerRoot compares the folder that Promtail reads logs from with the engine's own.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -270,13 +271,14 @@ func (*Container) Update(
 }
 
 func updateContainer(ctx context.Context, c call, id string, old ContainerState, args ContainerArgs) error {
-	if old.Restart != args.Restart || old.Memory != args.Memory || old.MemorySwap != args.MemorySwap {
+	resources := args.resources()
+	if old.Restart != args.Restart || !reflect.DeepEqual(old.resources(), resources) {
 		policy := args.Restart
 		if policy == "" {
 			policy = string(container.RestartPolicyDisabled)
 		}
 		_, err := c.engine.ContainerUpdate(ctx, id, client.ContainerUpdateOptions{
-			Resources:     &container.Resources{Memory: args.Memory * megabyte, MemorySwap: swapBytes(args.MemorySwap)},
+			Resources:     &resources,
 			RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyMode(policy)},
 		})
 		if err != nil {

@@ -507,6 +507,7 @@ func TestUpdateTouchesOnlyWhatChanged(t *testing.T) {
 	}{
 		"state only":   {map[string]any{"waitTimeout": 99}, 0},
 		"memory":       {map[string]any{"memory": 96, "memorySwap": -1}, 1},
+		"CPU shares":   {map[string]any{"cpuShares": 16384}, 1},
 		"a new policy": {map[string]any{"restart": nil}, 1},
 	}
 	for name, c := range cases {
@@ -520,6 +521,9 @@ func TestUpdateTouchesOnlyWhatChanged(t *testing.T) {
 			assert.Len(t, e.updated, c.updates)
 			if name == "memory" {
 				assert.Equal(t, int64(-1), e.updated[0].Resources.MemorySwap)
+			}
+			if name == "CPU shares" {
+				assert.Equal(t, int64(16384), e.updated[0].Resources.CPUShares)
 			}
 			if name == "a new policy" {
 				assert.Equal(t, container.RestartPolicyDisabled, e.updated[0].RestartPolicy.Name)

@@ -45,6 +45,7 @@ type ContainerArgs struct {
 	// Memory and MemorySwap are in MB; MemorySwap -1 is no limit.
 	Memory     int64 `pulumi:"memory,optional"`
 	MemorySwap int64 `pulumi:"memorySwap,optional"`
+	CPUShares  int64 `pulumi:"cpuShares,optional"`
 
 	// Only this provider reads these.
 	Start               *bool `pulumi:"start,optional"`
@@ -136,7 +137,7 @@ func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string)
 		ShmSize:        args.ShmSize * megabyte,
 		Tmpfs:          args.Tmpfs,
 		Init:           args.Init,
-		Resources:      container.Resources{Memory: args.Memory * megabyte, MemorySwap: swapBytes(args.MemorySwap)},
+		Resources:      args.resources(),
 	}
 	if args.Capabilities != nil {
 		hostConfig.CapAdd, hostConfig.CapDrop = args.Capabilities.Adds, args.Capabilities.Drops
@@ -199,6 +200,11 @@ func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string)
 		}
 	}
 	return spec, faults
+}
+
+// resources are the limits that the engine can change on a running container.
+func (args ContainerArgs) resources() container.Resources {
+	return container.Resources{Memory: args.Memory * megabyte, MemorySwap: swapBytes(args.MemorySwap), CPUShares: args.CPUShares}
 }
 
 func swapBytes(megabytes int64) int64 {

@@ -24,7 +24,7 @@ var (
 	// optional are properties whose zero value differs in meaning from their absence.
 	optional = []string{"start", "mustRun", "removeVolumes", "init", "stopTimeout", "destroyGraceSeconds"}
 	// limits can be set on a running container, but not removed.
-	limits = []string{"memory", "memorySwap"}
+	limits = []string{"memory", "memorySwap", "cpuShares"}
 	// coexisting are the types of which an old resource and its replacement can exist at the same
 	// time, so that a failed pull or build stops nothing. Resources of other types have names,
 	// ports or addresses that only one can have.

@@ -80,8 +80,8 @@ func TestContainerDiff(t *testing.T) {
 			changes: map[string]any{"envs": []any{"A=1", unknown}}, want: map[string]p.DiffKind{"envs": replace},
 		},
 		"what a live container takes": {
-			changes: map[string]any{"restart": "always", "memory": 96, "memorySwap": 96},
-			want:    map[string]p.DiffKind{"restart": update, "memory": update, "memorySwap": update},
+			changes: map[string]any{"restart": "always", "memory": 96, "memorySwap": 96, "cpuShares": 2048},
+			want:    map[string]p.DiffKind{"cpuShares": p.Add, "restart": update, "memory": update, "memorySwap": update},
 		},
 		"a memory limit taken away": {
 			changes: map[string]any{"memory": nil, "memorySwap": nil},

@@ -123,6 +123,7 @@ func (s *Snapshot) parts() []part {
 		add(replaces, "folders in memory", "", strings.Join(o.Tmpfs, " "))
 		add(replaces, "the engine's init", "", strconv.FormatBool(o.Init))
 		add(inPlace, "memory limit in MB", "", when(o.Memory != 0, strconv.Itoa(o.Memory)))
+		add(inPlace, "CPU shares", "", when(o.CPUShares != 0, strconv.Itoa(o.CPUShares)))
 		for _, name := range o.After {
 			add(replaces, "starts after", name, name) // in a label, for Compose
 		}
