@@ -11,10 +11,7 @@ func proxies() []Service {
 		nginx("nginx_oauth2", "oauth2", Service{
 			About: "nginx, lets in logged-in sessions",
 			After: []string{"web_console_oauth2", "auth_service"},
-			Env: []Variable{
-				optional("CSP_REPORT_ONLY", "false"),
-				optional("TRUSTED_PROXY_SUBNET", "${nginx_subnet}"),
-			},
+			Env:   optional("CSP_REPORT_ONLY=false", "TRUSTED_PROXY_SUBNET=${nginx_subnet}"),
 		}),
 	}
 }

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,15 +16,11 @@ import (
 
 // MarshalJSON writes a variable, without its value if that is a secret.
 func (e Env) MarshalJSON() ([]byte, error) {
-	value := e.Value
+	type tagged Env // without this method
 	if e.Secret {
-		value = settings.Hidden
+		e.Value = settings.Hidden
 	}
-	return json.Marshal(struct {
-		Name   string `json:"name"`
-		Value  string `json:"value"`
-		Secret bool   `json:"secret,omitempty"`
-	}{e.Name, value, e.Secret})
+	return json.Marshal(tagged(e))
 }
 
 // MarshalJSON writes a file's SHA-256 in place of its content; of a secret file, it writes neither.
@@ -42,10 +37,7 @@ func (f File) MarshalJSON() ([]byte, error) {
 }
 
 // SHA256 is the hash of the content, in hex.
-func (f File) SHA256() string {
-	sum := sha256.Sum256([]byte(f.Content))
-	return hex.EncodeToString(sum[:])
-}
+func (f File) SHA256() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(f.Content))) }
 
 // String names an image as it is shown to users.
 func (i Image) String() string {
@@ -76,7 +68,7 @@ func (p *Plan) Fingerprint() string {
 			fmt.Fprintf(hash, "%q %t", f.Content, f.Private)
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil))
+	return fmt.Sprintf("%x", hash.Sum(nil))
 }
 
 // WriteFiles writes the configuration files of all services into a folder, as

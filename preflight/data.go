@@ -194,7 +194,7 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 		}
 	}
 	made, err := c.engine.ContainerCreate(c.ctx, client.ContainerCreateOptions{
-		Config:     &container.Config{Image: s.Image.Reference, Labels: plan.LabelMap(c.plan.OwnLabels())},
+		Config:     &container.Config{Image: s.Image.Reference, Labels: c.plan.OwnLabels()},
 		HostConfig: &container.HostConfig{Binds: []string{volume + ":" + mount.Path + ":ro,nocopy"}},
 	})
 	if err != nil {
