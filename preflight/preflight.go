@@ -25,9 +25,6 @@ import (
 	"trading-platform/settings"
 )
 
-// oldestAPI is the oldest engine API that the provider supports (Docker 19.03).
-var oldestAPI = settings.Version{Major: 1, Minor: 40}
-
 // Connect opens and identifies an engine: that of the stack's settings docker:host and docker:certPath, or, if they are
 // empty, the one that the docker command would use. Its error says how to start an engine.
 func Connect(ctx context.Context, set settings.Docker) (*client.Client, engines.Ref, error) {
@@ -75,6 +72,7 @@ type check struct {
 	plan        *plan.Plan
 	set         *settings.Settings
 	lastVolumes map[string]string
+	containers  []container.Summary // all that the engine has
 	faults      fault.List
 }
 
@@ -86,13 +84,12 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	if !c.version() {
 		return c.faults.Err()
 	}
-	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its containers: %w", err)
+	if err := c.list(); err != nil {
+		return err
 	}
-	c.names(containers.Items)
-	c.ports(containers.Items)
-	c.neighbors(containers.Items)
+	c.names()
+	c.ports()
+	c.neighbors()
 	if err := c.networks(); err != nil {
 		return err
 	}
@@ -102,8 +99,27 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	c.dockerRoot()
 	c.folders()
 	c.bases()
-	c.data(containers.Items)
+	c.data()
 	return c.faults.Err()
+}
+
+// list asks the engine for its containers.
+func (c *check) list() error {
+	all, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its containers: %w", err)
+	}
+	c.containers = all.Items
+	return nil
+}
+
+// find returns the container with a name, and whether it belongs to this stack. It returns nil if there is none.
+func (c *check) find(name string) (found *container.Summary, mine bool) {
+	i := slices.IndexFunc(c.containers, func(o container.Summary) bool { return slices.Contains(o.Names, "/"+name) })
+	if i < 0 {
+		return nil, false
+	}
+	return &c.containers[i], c.plan.Owns(c.containers[i].Labels)
 }
 
 func (c *check) config(key, value string) string {
@@ -117,13 +133,12 @@ func (c *check) version() bool {
 	if err != nil {
 		return true // the next request reports the error
 	}
-	var actual settings.Version
-	if _, err := fmt.Sscanf(ping.APIVersion, "%d.%d", &actual.Major, &actual.Minor); err != nil {
+	actual, err := settings.ParseVersion(ping.APIVersion)
+	if err != nil {
 		return true
 	}
-	if !actual.AtLeast(oldestAPI.Major, oldestAPI.Minor) {
-		c.faults.Add("Docker engine", "install Docker 19.03 or newer", "speaks API %s only; %d.%d is needed",
-			ping.APIVersion, oldestAPI.Major, oldestAPI.Minor)
+	if !actual.AtLeast(1, 40) { // the oldest that the provider supports
+		c.faults.Add("Docker engine", "install Docker 19.03 or newer", "speaks API %s only; 1.40 is needed", ping.APIVersion)
 		return false
 	}
 	if want := c.set.EngineAPI; !actual.AtLeast(want.Major, want.Minor) {
@@ -154,73 +169,52 @@ func (c *check) owner(labels map[string]string, remove string) (who, fix string)
 	return "something else", remove + "; or " + c.config("namePrefix", "<another>")
 }
 
-// names finds container names that are in use. It adds one fault for all containers of
-// one owner.
-func (c *check) names(containers []container.Summary) {
-	taken := map[fault.Fault][]string{}
-	var order []fault.Fault
-	for _, s := range c.plan.Services {
-		for _, name := range s.Containers {
-			i := slices.IndexFunc(containers, func(o container.Summary) bool { return slices.Contains(o.Names, "/"+name) })
-			if i < 0 || c.plan.Owns(containers[i].Labels) {
-				continue
-			}
-			who, fix := c.owner(containers[i].Labels, "docker rm -f "+name)
-			f := fault.Fault{What: who, Fix: fix}
-			if len(taken[f]) == 0 {
-				order = append(order, f)
-			}
-			taken[f] = append(taken[f], name)
-		}
+// taken records an object whose name another owner uses. It adds one fault for all objects of an owner.
+func (c *check) taken(object string, labels map[string]string, remove string) {
+	who, fix := c.owner(labels, remove)
+	if i := slices.IndexFunc(c.faults, func(f fault.Fault) bool { return f.What == "taken by "+who && f.Fix == fix }); i >= 0 {
+		c.faults[i].Where += ", " + object
+		return
 	}
-	for _, f := range order {
-		where := "container " + taken[f][0]
-		if len(taken[f]) > 1 {
-			where = "containers " + strings.Join(taken[f], ", ")
+	c.faults.Add(object, fix, "taken by %s", who)
+}
+
+// names finds container names that are in use.
+func (c *check) names() {
+	for _, name := range c.plan.Containers() {
+		if holder, mine := c.find(name); holder != nil && !mine {
+			c.taken("container "+name, holder.Labels, "docker rm -f "+name)
 		}
-		c.faults.Add(where, f.Fix, "taken by %s", f.What)
 	}
 }
 
 // ports finds host ports that are in use.
-func (c *check) ports(containers []container.Summary) {
+func (c *check) ports() {
 	for _, s := range c.plan.Services {
-		if c.restarting(s, containers) {
+		if own, mine := c.find(s.Containers[0]); mine && own.State == container.StateRestarting {
 			continue // between two starts the engine keeps the port, but no container shows it
 		}
 		for _, p := range s.Ports {
 			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none above 65535
-			holder, mine := c.holder(containers, address)
+			holder, mine := c.holder(address)
+			by, stop := "container "+holder, "docker stop "+holder
 			switch {
-			case mine, c.named(holder): // names has already reported a container with this name
+			case mine, slices.Contains(c.plan.Containers(), holder): // names has already reported a container with this name
+				continue
 			case holder != "":
-				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
-			case c.local() && inUse(address):
-				c.portTaken(s.Name, address, "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port()))
+			case local(c.here) && inUse(address):
+				by, stop = "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port())
+			default:
+				continue
 			}
+			c.faults.Add(fmt.Sprintf("port %s of %s", address, s.Name), stop+", or "+c.config("portOffset", "1000"), "taken by %s", by)
 		}
 	}
 }
 
-// named reports whether the plan has a container of this name.
-func (c *check) named(name string) bool {
-	return slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool { return slices.Contains(s.Containers, name) })
-}
-
-// restarting reports whether the service's own container is in a restart loop.
-func (c *check) restarting(s plan.Service, containers []container.Summary) bool {
-	return slices.ContainsFunc(containers, func(o container.Summary) bool {
-		return o.State == container.StateRestarting && c.plan.Owns(o.Labels) && slices.Contains(o.Names, "/"+s.Containers[0])
-	})
-}
-
-func (c *check) portTaken(service string, address netip.AddrPort, by, stop string) {
-	c.faults.Add(fmt.Sprintf("port %s of %s", address, service), stop+", or "+c.config("portOffset", "1000"), "taken by %s", by)
-}
-
 // holder returns the name of the container that publishes an address, and whether it belongs to this stack.
-func (c *check) holder(containers []container.Summary, address netip.AddrPort) (name string, mine bool) {
-	for _, o := range containers {
+func (c *check) holder(address netip.AddrPort) (name string, mine bool) {
+	for _, o := range c.containers {
 		for _, p := range o.Ports {
 			same := p.PublicPort == address.Port() && p.Type == "tcp"
 			overlap := p.IP == address.Addr() || p.IP.IsUnspecified() || address.Addr().IsUnspecified()
@@ -239,14 +233,14 @@ var neighborLimit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
 const neighborsEach = 4
 
 // neighbors compares the number of containers with what this host's kernel allows. Above it, containers cannot reach each other.
-func (c *check) neighbors(containers []container.Summary) {
+func (c *check) neighbors() {
 	text, err := os.ReadFile(neighborLimit)
 	limit, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || !c.local() { // it is not Linux, or another machine
+	if err != nil || !local(c.here) { // it is not Linux, or another machine
 		return
 	}
 	count := len(c.plan.Containers())
-	for _, o := range containers {
+	for _, o := range c.containers {
 		if o.State == container.StateRunning && !c.plan.Owns(o.Labels) {
 			count++
 		}
@@ -274,8 +268,6 @@ func local(engine engines.Ref) bool {
 	return strings.HasPrefix(engine.Host, "unix://") || strings.HasPrefix(engine.Host, "npipe://")
 }
 
-func (c *check) local() bool { return local(c.here) }
-
 // inUse tries to listen on an address. A port that only root can open does not count, because the engine can.
 func inUse(address netip.AddrPort) bool {
 	l, err := net.Listen("tcp", address.String())
@@ -298,8 +290,7 @@ func (c *check) networks() error {
 				continue // if its name or subnet differs, the next up replaces it
 			}
 			if have.Name == want.Name {
-				who, fix := c.owner(have.Labels, "docker network rm "+have.Name)
-				c.faults.Add("network "+want.Name, fix, "taken by %s", who)
+				c.taken("network "+want.Name, have.Labels, "docker network rm "+have.Name)
 				continue
 			}
 			if want.Subnet == "" {

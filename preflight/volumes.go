@@ -30,7 +30,13 @@ func (c *check) volumes() error {
 	}
 	c.renamed(all)
 	for _, old := range oldCompose(all, c.plan, c.set) {
-		c.faults.Add("volume "+c.plan.Volume("pgdata").Name, strings.Join(old.takeOver(c), " && ")+
+		var takeOver []string
+		for _, v := range c.plan.Volumes {
+			if name := old.Volumes[v.Key]; name != "" {
+				takeOver = append(takeOver, c.config("--path volumes."+v.Key, name))
+			}
+		}
+		c.faults.Add("volume "+c.plan.Volume("pgdata").Name, strings.Join(takeOver, " && ")+
 			"; or, to ignore it: "+c.config("--path 'ignoreCompose[0]'", old.Project),
 			"does not exist yet, but the old Compose project %s left its data in %s: the stack would start with an empty database",
 			old.Project, old.Volumes["pgdata"])
@@ -115,15 +121,4 @@ func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Setti
 		}
 	}
 	return old
-}
-
-// takeOver returns the commands that take over an old stack's volumes.
-func (o OldStack) takeOver(c *check) []string {
-	var take []string
-	for _, v := range c.plan.Volumes {
-		if name := o.Volumes[v.Key]; name != "" {
-			take = append(take, c.config("--path volumes."+v.Key, name))
-		}
-	}
-	return take
 }
