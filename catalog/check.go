@@ -64,7 +64,14 @@ func Check(services []Service) error {
 				fault(s, "joins network %s, which is not in the catalog", n)
 			}
 		}
-		for _, text := range s.texts() {
+		texts := slices.Clone(s.Probe.Command)
+		for _, m := range s.Mounts {
+			texts = append(texts, m.Host)
+		}
+		for _, v := range s.Env {
+			texts = append(texts, v.Value)
+		}
+		for _, text := range texts { // all that may contain facts
 			Expand(text, func(fact, service string) string {
 				switch other, ok := byName[service]; {
 				case service == "" && (slices.Contains(Facts, fact) || s.Port != 0 && slices.Contains(ownFacts, fact)):
@@ -85,16 +92,4 @@ func Check(services []Service) error {
 	}
 	_, cycle := StartOrder(services)
 	return errors.Join(append(faults, cycle)...)
-}
-
-// texts returns all values of a service that may contain facts.
-func (s Service) texts() []string {
-	texts := slices.Clone(s.Probe.Command)
-	for _, m := range s.Mounts {
-		texts = append(texts, m.Host)
-	}
-	for _, v := range s.Env {
-		texts = append(texts, v.Value)
-	}
-	return texts
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -37,7 +36,7 @@ func (d *decoder) fault(key, fix, what string, args ...any) {
 
 // invalid records a value that is not what the setting needs; want says what it needs.
 func (d *decoder) invalid(key, value, want, fix string) {
-	if d.Secret[key] {
+	if setting, _, _ := strings.Cut(key, "."); d.Secret[setting] {
 		value = Hidden
 	}
 	d.fault(key, fix, "%q is not %s", value, want)
@@ -57,17 +56,42 @@ func (d *decoder) text(key, fallback string) string {
 // invalid one; if it is empty itself, the setting is optional.
 func value[T any](d *decoder, key, fallback, want string, parse func(string) (T, error), rules ...func(T) bool) T {
 	text := d.text(key, fallback)
-	parsed, err := parse(text)
-	if text == "" || err == nil && !slices.ContainsFunc(rules, func(accepts func(T) bool) bool { return !accepts(parsed) }) {
-		return parsed
+	v, ok := parsed(text, parse, rules)
+	if ok || text == "" {
+		return v
 	}
 	fix := d.set(key, fallback)
 	if fallback == "" {
 		fix = d.set(key, "<value>") + ", or: " + d.remove(key)
 	}
 	d.invalid(key, text, want, fix)
-	parsed, _ = parse(fallback)
-	return parsed
+	v, _ = parse(fallback)
+	return v
+}
+
+// parsed returns a value, and whether parse returns it without an error and every rule accepts it.
+func parsed[T any](text string, parse func(string) (T, error), rules []func(T) bool) (T, bool) {
+	v, err := parse(text)
+	return v, err == nil && !slices.ContainsFunc(rules, func(accepts func(T) bool) bool { return !accepts(v) })
+}
+
+// entries reads a map by known names, as value reads one value. example is what the fix sets. Empty entries do not count.
+func entries[T any](
+	d *decoder, key, kind string, known []string, want, example string, parse func(string) (T, error), rules ...func(T) bool,
+) map[string]T {
+	out := map[string]T{}
+	for name, text := range d.scalars(key) {
+		d.checkName(key, kind, name, known)
+		v, ok := parsed(text, parse, rules)
+		switch {
+		case text == "":
+		case ok:
+			out[name] = v
+		default:
+			d.invalid(key+"."+name, text, want, d.set("--path "+key+"."+name, example))
+		}
+	}
+	return out
 }
 
 // asIs is the parse function of a text.
@@ -92,6 +116,11 @@ func isEngineFolder(path string) bool {
 func isFolder(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
+}
+
+func parseImage(text string) (string, error) {
+	_, err := reference.ParseNormalizedNamed(text)
+	return text, err
 }
 
 func parseEngine(text string) (ref engine.Ref, err error) {
@@ -178,43 +207,6 @@ func (d *decoder) plain(key string, from object) map[string]string {
 
 func (d *decoder) scalars(key string) map[string]string {
 	return d.plain(key, structured[object](d, key, "a map", key+".<name>", "<value>"))
-}
-
-// texts reads a map of texts by known names, without the empty ones.
-func (d *decoder) texts(key, kind string, known []string) map[string]string {
-	all := d.scalars(key)
-	for name, text := range all {
-		d.checkName(key, kind, name, known)
-		if text == "" {
-			delete(all, name)
-		}
-	}
-	return all
-}
-
-// images reads a map of image references.
-func (d *decoder) images(key string) map[string]string {
-	all := d.texts(key, "service", append(catalog.ServiceNames(), Reference))
-	for name, image := range all {
-		if _, err := reference.ParseNormalizedNamed(image); err != nil {
-			d.fault(key+"."+name, d.set("--path "+key+"."+name, "<repository>:<tag>"), "%q is not an image reference: %v", image, err)
-		}
-	}
-	return all
-}
-
-// numbers reads a map of whole numbers from lowest to highest; hint is appended to the message of a fault.
-func (d *decoder) numbers(key, kind string, known []string, lowest, highest int, hint string) map[string]int {
-	out := map[string]int{}
-	for name, text := range d.texts(key, kind, known) {
-		n, err := strconv.Atoi(text)
-		if err != nil || !between(lowest, highest)(n) {
-			d.fault(key+"."+name, d.set("--path "+key+"."+name, strconv.Itoa(lowest)), "%q is not a number from %d to %d%s", text, lowest, highest, hint)
-			continue
-		}
-		out[name] = n
-	}
-	return out
 }
 
 var (
