@@ -137,7 +137,7 @@ type Port struct {
 	// `bindAddress`: all others are on loopback, unless `expose` names the service.
 	Login bool
 	Guard string // the variable with the password that protects the port when it is exposed; empty if nothing does
-	When  string // a variable that must be set for the port to be published; empty publishes it always
+	When  string // a variable of the service that must be set for the port to be published; empty publishes it always
 	URL   string // the scheme of the URL that is printed for this port; empty prints none
 }
 

@@ -148,11 +148,6 @@ func UserVariables() []string {
 		for _, v := range slices.Concat(s.Env, s.BuildArgs, s.BuildContexts) {
 			names = append(names, v.From...)
 		}
-		for _, p := range s.Ports {
-			if p.When != "" {
-				names = append(names, p.When)
-			}
-		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

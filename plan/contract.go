@@ -11,9 +11,6 @@ import (
 	"trading-platform/catalog"
 )
 
-// contractPath is where the reference app reads what it must know about the service that it replaces.
-const contractPath = "/app/contract.json"
-
 // roles has the role of the reference app in place of an app. In place of every other it is an api, which only serves its
 // health endpoint, or a worker.
 var roles = map[string]string{"web_console_ng": "console", "auth_service": "login"}
@@ -81,7 +78,7 @@ func (r *resolver) contracts(services []catalog.Service) {
 			}
 		}
 		text, _ := json.MarshalIndent(c, "", " ") // plain structs of strings encode without an error
-		s.Files = append(s.Files, File{Path: contractPath, Content: string(text) + "\n"})
+		s.Files = append(s.Files, File{Path: "/app/contract.json", Content: string(text) + "\n"})
 	}
 }
 

@@ -97,6 +97,9 @@ func entries[T any](
 // asIs is the parse function of a text.
 func asIs(text string) (string, error) { return text, nil }
 
+// withoutSlash is the parse function of a folder's path.
+func withoutSlash(path string) (string, error) { return strings.TrimRight(path, "/"), nil }
+
 // between is the rule of a number.
 func between(lowest, highest int) func(int) bool {
 	return func(n int) bool { return lowest <= n && n <= highest }
