@@ -99,8 +99,9 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		CpuShares:  unlessZero(s.CPUShares, pulumi.IntPtr),
 		Init:       unlessZero(s.Init, pulumi.BoolPtr),
 		ReadOnly:   unlessZero(s.ReadOnly, pulumi.BoolPtr),
-		Labels: append(docker.ContainerLabelArray(labels(s.Labels(args.Plan, i), func(l docker.ContainerLabelArgs) docker.ContainerLabelInput { return l })),
-			docker.ContainerLabelArgs{Label: pulumi.String(plan.ImageLabel), Value: args.ImageID}),
+		Labels: docker.ContainerLabelArray(append(
+			labels(s.Labels(args.Plan, i), func(l docker.ContainerLabelArgs) docker.ContainerLabelInput { return l }),
+			docker.ContainerLabelArgs{Label: pulumi.String(plan.ImageLabel), Value: args.ImageID})),
 		Ports: docker.ContainerPortArray(each(s.Ports, func(p plan.Port) docker.ContainerPortInput {
 			return docker.ContainerPortArgs{Ip: pulumi.String(p.Address), External: pulumi.Int(p.Host), Internal: pulumi.Int(p.Container)}
 		})),

@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -41,9 +39,9 @@ func (s Service) Labels(p *Plan, i int) map[string]string {
 	}
 	// Compose lists only containers with a hash of the service's config. This one covers only what
 	// causes a replacement of the container anyway, and no secret.
-	hash := sha256.Sum256([]byte(s.Name + "\n" + s.Image.Key() + "\n" + strings.Join(s.Command, "\n")))
+	hash := hexSHA256(s.Name + "\n" + s.Image.Key() + "\n" + strings.Join(s.Command, "\n"))
 	return p.labels(map[string]string{
-		"com.docker.compose.config-hash":          fmt.Sprintf("%x", hash),
+		"com.docker.compose.config-hash":          hash,
 		"com.docker.compose.container-number":     strconv.Itoa(i + 1),
 		"com.docker.compose.depends_on":           strings.Join(after, ","), // the order in which Compose stops and starts
 		"com.docker.compose.oneoff":               "False",

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,7 +38,12 @@ func (f File) MarshalJSON() ([]byte, error) {
 }
 
 // SHA256 is the hash of the content, in hex.
-func (f File) SHA256() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(f.Content))) }
+func (f File) SHA256() string { return hexSHA256(f.Content) }
+
+func hexSHA256(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
 
 // String names an image as it is shown to users.
 func (i Image) String() string {
@@ -68,7 +74,7 @@ func (p *Plan) Fingerprint() string {
 			fmt.Fprintf(hash, "%q %t", f.Content, f.Private)
 		}
 	}
-	return fmt.Sprintf("%x", hash.Sum(nil))
+	return hex.EncodeToString(hash.Sum(nil))
 }
 
 // WriteFiles writes the configuration files of all services into a folder, as

@@ -142,9 +142,6 @@ var tagVersion = regexp.MustCompile(`:v?([0-9]+(\.[0-9]+)*)[^/]*$`)
 // imageVersion returns the version of the server in an image: from the variable that the
 // official images set, or else from the image's tag. It returns "" if neither has one.
 func (c *check) imageVersion(s plan.Service, variable string) string {
-	if s.Image.Reference == "" {
-		return ""
-	}
 	if image, err := c.engine.ImageInspect(c.ctx, s.Image.Reference); err == nil && image.Config != nil {
 		for _, e := range image.Config.Env {
 			if value, ok := strings.CutPrefix(e, variable+"="); ok {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -126,37 +127,21 @@ func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 	return src, nil
 }
 
+// encrypted matches an encrypted value of a stack's file, written as JSON.
+var encrypted = regexp.MustCompile(`\{"secure":"[^"]*"\}`)
+
+// set stores a value of a file as Pulumi passes it to a program, with Hidden in place of what is encrypted.
 func (s Source) set(key string, value any) error {
-	value, s.Secret[key] = hide(value)
-	if text, ok := value.(string); ok || value == nil { // nil is a key with nothing after its colon
-		s.Config[key] = text
-		return nil
-	}
 	text, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("config key %s: %w", key, err)
 	}
-	s.Config[key] = string(text)
-	return nil
-}
-
-// hide replaces each {secure: …} of a stack file by Hidden, and reports whether there was one.
-func hide(value any) (any, bool) {
-	found := false
-	switch v := value.(type) {
-	case map[string]any:
-		if _, ok := v["secure"]; ok && len(v) == 1 {
-			return Hidden, true
-		}
-		for key, inner := range v {
-			h, secret := hide(inner)
-			v[key], found = h, found || secret
-		}
-	case []any:
-		for i, inner := range v {
-			h, secret := hide(inner)
-			v[i], found = h, found || secret
-		}
+	shown := encrypted.ReplaceAllString(string(text), `"`+Hidden+`"`)
+	s.Secret[key] = shown != string(text)
+	var plain string // stays empty for a key with nothing after its colon
+	if json.Unmarshal([]byte(shown), &plain) == nil {
+		shown = plain
 	}
-	return value, found
+	s.Config[key] = shown
+	return nil
 }
