@@ -72,6 +72,5 @@ func api(name string, port int, s Service) Service {
 	s.Port, s.Ports = port, []Port{{Host: port, URL: "http"}}
 	s.Probe = Probe{Command: curl, Path: "/health", Timeout: 10 * time.Second}
 	s.Capabilities, s.Memory = rootSetup, 2048
-	s.Grace = 15 * time.Second
 	return s
 }

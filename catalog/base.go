@@ -102,7 +102,6 @@ func base() []Service {
 			},
 			Metrics: Metrics{Component: "logging"},
 			Memory:  1024,
-			Grace:   15 * time.Second,
 		},
 		{
 			Name: "grafana", Tier: Base, About: "Grafana, dashboards",

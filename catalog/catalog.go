@@ -124,7 +124,7 @@ type Service struct {
 	Connections int
 	Clients     Clients
 
-	Grace    time.Duration // how long it may take to stop before it is killed
+	Grace    time.Duration // how long it may take to stop before it is killed; default 15 s
 	Scalable bool          // it can have several replicas, and publishes no port, because only one container can
 }
 
@@ -223,6 +223,7 @@ func (s Service) MetricsURL() string {
 func Services() []Service {
 	all := slices.Concat(base(), apis(), workers(), web(), proxies())
 	for i, s := range all {
+		all[i].Grace = cmp.Or(s.Grace, 15*time.Second)
 		if s.Networks == nil {
 			all[i].Networks = []string{DefaultNetwork}
 		}

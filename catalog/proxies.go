@@ -1,7 +1,5 @@
 package catalog
 
-import "time"
-
 func proxies() []Service {
 	return []Service{
 		nginx("nginx_mtls", "mtls", Service{
@@ -29,6 +27,5 @@ func nginx(name, profile string, s Service) Service {
 	// nginx.conf has a separate server for it, which listens inside of the container only.
 	s.Probe = Probe{Command: []string{"CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/healthz"}}
 	s.Capabilities, s.Memory = []string{"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"}, 512
-	s.Grace = 15 * time.Second
 	return s
 }

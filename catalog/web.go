@@ -67,7 +67,6 @@ func web() []Service {
 			Port:         8001,
 			Probe:        Probe{Command: curl, Path: "/health"},
 			Capabilities: rootSetup, Memory: 1024,
-			Grace: 15 * time.Second,
 		},
 	}
 }
@@ -110,6 +109,5 @@ func console(name, profile, authType string, s Service) Service {
 		Path:    "/readyz",
 	}
 	s.Capabilities, s.Memory = rootSetup, 2048
-	s.Grace = 15 * time.Second
 	return s
 }

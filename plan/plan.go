@@ -265,13 +265,8 @@ func (p *Plan) URLs() map[string]string {
 	return urls
 }
 
-// browsable returns the address at which this host reaches a port that is bound to address.
-func browsable(address netip.Addr) netip.Addr {
-	switch {
-	case address == netip.IPv4Unspecified():
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case address == netip.IPv6Unspecified():
-		return netip.IPv6Loopback()
-	}
-	return address
+// loopback has the address at which this host reaches a port that is published on all of its addresses.
+var loopback = map[netip.Addr]netip.Addr{
+	netip.IPv4Unspecified(): netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+	netip.IPv6Unspecified(): netip.IPv6Loopback(),
 }

@@ -241,7 +241,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		switch {
 		case p.Login || address.IsLoopback():
 		case !slices.Contains(r.set.Expose, s.Name):
-			address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			address = loopback[netip.IPv4Unspecified()]
 		case p.Guard == "":
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
 		case value(p.Guard) == "":
@@ -259,7 +259,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 			}
 			port := Port{Address: address.String(), Host: host, Container: p.Container + i}
 			if p.URL != "" {
-				port.URL = p.URL + "://" + netip.AddrPortFrom(browsable(address), uint16(host)).String() //nolint:gosec // at most 65535
+				port.URL = p.URL + "://" + netip.AddrPortFrom(cmp.Or(loopback[address], address), uint16(host)).String() //nolint:gosec // at most 65535
 			}
 			ports = append(ports, port)
 		}
