@@ -165,7 +165,7 @@ func (c *check) readData(s plan.Service, file string) (content, volume string) {
 	}
 	mount := s.Mounts[i]
 	volume = c.plan.Volume(mount.Volume).Name
-	if _, err := c.engine.VolumeInspect(c.ctx, volume, client.VolumeInspectOptions{}); err != nil {
+	if !c.hasVolume(volume) {
 		return "", volume
 	}
 	for _, o := range c.containers {

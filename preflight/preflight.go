@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 
 	engines "trading-platform/engine"
@@ -72,8 +74,12 @@ type check struct {
 	plan        *plan.Plan
 	set         *settings.Settings
 	lastVolumes map[string]string
-	containers  []container.Summary // all that the engine has
 	faults      fault.List
+
+	// What the engine has, whoever made it.
+	containers []container.Summary
+	networks   []network.Summary
+	volumes    map[string]volume.Volume // by name
 }
 
 // Check returns everything that prevents a stack from running, as a fault.List. engine and here
@@ -90,12 +96,8 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	c.names()
 	c.ports()
 	c.neighbors()
-	if err := c.networks(); err != nil {
-		return err
-	}
-	if err := c.volumes(); err != nil {
-		return err
-	}
+	c.subnets()
+	c.oldData()
 	c.dockerRoot()
 	c.folders()
 	c.bases()
@@ -103,14 +105,31 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	return c.faults.Err()
 }
 
-// list asks the engine for its containers.
+// list asks the engine for what it has.
 func (c *check) list() error {
-	all, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
+	containers, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return fmt.Errorf("asking the engine for its containers: %w", err)
 	}
-	c.containers = all.Items
+	networks, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its networks: %w", err)
+	}
+	volumes, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its volumes: %w", err)
+	}
+	c.containers, c.networks, c.volumes = containers.Items, networks.Items, map[string]volume.Volume{}
+	for _, v := range volumes.Items {
+		c.volumes[v.Name] = v
+	}
 	return nil
+}
+
+// hasVolume reports whether the engine has a volume of this name.
+func (c *check) hasVolume(name string) bool {
+	_, ok := c.volumes[name]
+	return ok
 }
 
 // find returns the container with a name, and whether it belongs to this stack. It returns nil if there is none.
@@ -278,14 +297,10 @@ func inUse(address netip.AddrPort) bool {
 	return errors.Is(err, syscall.EADDRINUSE)
 }
 
-// networks finds network names and subnets that are in use.
-func (c *check) networks() error {
-	all, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its networks: %w", err)
-	}
+// subnets finds subnets, and names of networks, that are in use.
+func (c *check) subnets() {
 	for _, want := range c.plan.Networks {
-		for _, have := range all.Items {
+		for _, have := range c.networks {
 			if c.plan.Owns(have.Labels) {
 				continue // if its name or subnet differs, the next up replaces it
 			}
@@ -305,5 +320,4 @@ func (c *check) networks() error {
 			}
 		}
 	}
-	return nil
 }
