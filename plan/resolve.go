@@ -29,14 +29,14 @@ type resolver struct {
 	reference map[string]bool
 	// reachable is why others can reach the stack; empty if they cannot.
 	reachable string
-	// lacks has the variables that some services must have another value of, by name and reason.
-	lacks map[string]*lack
+	// lacks has the variables that must have another value.
+	lacks []*lack
 }
 
-// lack is a variable that some services must have another value of.
+// lack is a variable that some services must have another value of, because it has none or its public default.
 type lack struct {
-	variable catalog.Variable
-	what     string // what is wrong with its value; SERVICES stands for their names
+	catalog.Variable
+	public   bool
 	services []string
 }
 
@@ -48,7 +48,7 @@ type lack struct {
 // can check it as well. The error is a fault.List of everything that is wrong.
 func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r := &resolver{
-		set: set, certs: certs, reference: map[string]bool{}, lacks: map[string]*lack{},
+		set: set, certs: certs, reference: map[string]bool{},
 		plan: &Plan{
 			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
@@ -302,9 +302,9 @@ func (r *resolver) env(s catalog.Service) []Env {
 		}
 		switch {
 		case v.Required && value == "":
-			r.lack(s, v, "required by SERVICES, but not set")
+			r.lack(s, v, false)
 		case r.reachable != "" && catalog.IsLocalOnly(v.Name, value):
-			r.lack(s, v, "SERVICES would run with its public default, and "+r.reachable)
+			r.lack(s, v, true)
 		}
 		env = append(env, r.variable(v.Name, value, given))
 	}
@@ -401,31 +401,35 @@ func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 }
 
 // lack notes that a service must have another value of a variable.
-func (r *resolver) lack(s catalog.Service, v catalog.Variable, what string) {
-	key := v.Name + ": " + what
-	if r.lacks[key] == nil {
-		r.lacks[key] = &lack{variable: v, what: what}
+func (r *resolver) lack(s catalog.Service, v catalog.Variable, public bool) {
+	i := slices.IndexFunc(r.lacks, func(l *lack) bool { return l.Name == v.Name && l.public == public })
+	if i < 0 {
+		i, r.lacks = len(r.lacks), append(r.lacks, &lack{Variable: v, public: public})
 	}
-	r.lacks[key].services = append(r.lacks[key].services, s.Name)
+	r.lacks[i].services = append(r.lacks[i].services, s.Name)
 }
 
 // reportLacks adds one fault for each variable and reason.
 func (r *resolver) reportLacks() {
-	for _, key := range slices.Sorted(maps.Keys(r.lacks)) {
-		l := r.lacks[key]
-		name := l.variable.Name
-		fix := settings.SetCommand(r.set.Stack, name, "<value>")
-		if catalog.IsSecret(name, "") {
-			fix = settings.SetSecretCommand(r.set.Stack, name)
+	slices.SortStableFunc(r.lacks, func(a, b *lack) int { return cmp.Compare(a.Name, b.Name) })
+	for _, l := range r.lacks {
+		services := strings.Join(l.services, ", ")
+		what := "required by " + services + ", but not set"
+		if l.public {
+			what = services + " would run with its public default, and " + r.reachable
 		}
-		if len(l.variable.From) == 0 { // a fixed variable, as those of the dev console
-			fix = settings.SetCommand(r.set.Stack, "--secret --path serviceEnv."+l.services[0]+"."+name, "")
+		fix := settings.SetCommand(r.set.Stack, l.Name, "<value>")
+		if catalog.IsSecret(l.Name, "") {
+			fix = settings.SetSecretCommand(r.set.Stack, l.Name)
+		}
+		if len(l.From) == 0 { // a fixed variable, as those of the dev console
+			fix = settings.SetCommand(r.set.Stack, "--secret --path serviceEnv."+l.services[0]+"."+l.Name, "")
 		} else {
-			r.plan.Unset = append(r.plan.Unset, l.variable)
-			if !l.variable.Ask {
+			r.plan.Unset = append(r.plan.Unset, l.Variable)
+			if !l.Ask {
 				fix = "platform init -s " + r.set.Stack + " generates one, or: " + fix
 			}
 		}
-		r.faults.Add(settings.Project+":"+name, fix, "%s", strings.Replace(l.what, "SERVICES", strings.Join(l.services, ", "), 1))
+		r.faults.Add(settings.Project+":"+l.Name, fix, "%s", what)
 	}
 }
