@@ -15,7 +15,6 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
-	"trading-platform/plan"
 	"trading-platform/settings"
 )
 
@@ -159,7 +158,7 @@ func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
 			return nil, errors.Join(err, refuse("volume "+name, "run the command again", "exists already"))
 		}
 		g.volumes[key] = name
-		labels := plan.LabelMap(s.Plan.VolumeLabels(*v))
+		labels := s.Plan.VolumeLabels(*v)
 		labels[replacesLabel] = v.Name
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/" + key, VolumeOptions: &mount.VolumeOptions{Labels: labels}})
 	}

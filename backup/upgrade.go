@@ -119,7 +119,7 @@ func (u *upgrade) move(ctx context.Context, volume string) error {
 	// The stack's labels matter when this process is killed: the next `up` must remove this
 	// server before it starts another one on the same data.
 	_, path := u.dataOf("postgres")
-	config, host := container.Config{Image: u.from, Labels: plan.LabelMap(u.Plan.OwnLabels())}, container.HostConfig{Binds: []string{u.volume + ":" + path}}
+	config, host := container.Config{Image: u.from, Labels: u.Plan.OwnLabels()}, container.HostConfig{Binds: []string{u.volume + ":" + path}}
 	u.Say("moving the data from PostgreSQL " + u.have + " to " + u.want)
 	return u.serve(ctx, config, host, postgresReady, func(old string) error {
 		user := "PGUSER=" + u.service.Value("POSTGRES_USER")

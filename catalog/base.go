@@ -9,16 +9,11 @@ func base() []Service {
 	return []Service{
 		{
 			Name: "postgres", Tier: Base, About: "PostgreSQL, the system of record",
-			Image: "postgres:16",
-			Env: []Variable{
-				optional("POSTGRES_USER", "trader"),
-				optional("POSTGRES_PASSWORD", "trader"),
-				optional("POSTGRES_DB", "trader"),
-			},
-			Port:     5432,
-			Ports:    []Port{{Host: 5433, Guard: "POSTGRES_PASSWORD", URL: "postgresql"}},
-			Mounts:   []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
-			Networks: []string{DefaultNetwork},
+			Image:  "postgres:16",
+			Env:    optional("POSTGRES_USER=trader", "POSTGRES_PASSWORD=trader", "POSTGRES_DB=trader"),
+			Port:   5432,
+			Ports:  []Port{{Host: 5433, Guard: "POSTGRES_PASSWORD", URL: "postgresql"}},
+			Mounts: []Mount{{Volume: "pgdata", Path: "/var/lib/postgresql/data"}},
 			Probe: Probe{
 				Command: []string{"CMD-SHELL", postgresProbe},
 				Timeout: 15 * time.Second, // it may create a database
@@ -38,13 +33,12 @@ func base() []Service {
 		},
 		{
 			Name: "redis", Tier: Base, About: "Redis, queues and caches",
-			Image:    "redis:7-alpine",
-			Command:  []string{"sh", "-c", redisCommand},
-			Env:      []Variable{redisPassword},
-			Port:     6379,
-			Ports:    []Port{{Host: 6379, Guard: "REDIS_PASSWORD", URL: "redis"}},
-			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
-			Networks: []string{DefaultNetwork},
+			Image:   "redis:7-alpine",
+			Command: []string{"sh", "-c", redisCommand},
+			Env:     redisPassword,
+			Port:    6379,
+			Ports:   []Port{{Host: 6379, Guard: "REDIS_PASSWORD", URL: "redis"}},
+			Mounts:  []Mount{{Volume: "redisdata", Path: "/data"}},
 			// A server that is loading its data answers LOADING, and redis-cli exits with 0. So the answer is compared.
 			Probe: Probe{
 				Command: []string{"CMD-SHELL", `{ [ -z "$REDIS_PASSWORD" ] || export REDISCLI_AUTH="$REDIS_PASSWORD"; redis-cli ping | grep -q PONG; }`},
@@ -59,12 +53,11 @@ func base() []Service {
 		{
 			Name: "prometheus", Tier: Base, About: "Prometheus, metrics and alerts",
 			Image: "prom/prometheus:v2.55.1", Files: "prometheus",
-			Command:  []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
-			Port:     9090,
-			Ports:    []Port{{Host: 9090, URL: "http"}},
-			Mounts:   []Mount{{Volume: "prometheusdata", Path: "/prometheus"}},
-			Networks: []string{DefaultNetwork},
-			After:    []string{"postgres"},
+			Command: []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
+			Port:    9090,
+			Ports:   []Port{{Host: 9090, URL: "http"}},
+			Mounts:  []Mount{{Volume: "prometheusdata", Path: "/prometheus"}},
+			After:   []string{"postgres"},
 			Probe: Probe{
 				Command: wget, Path: "/-/ready",
 				Start: 2 * time.Minute, // replaying its write-ahead log
@@ -76,12 +69,11 @@ func base() []Service {
 		{
 			Name: "loki_server", Tier: Base, About: "Loki, logs",
 			Image: "grafana/loki:3.0.0", Files: "loki_server",
-			Command:  []string{"-config.file=/etc/loki/loki-config.yml"},
-			User:     "0", // the Compose stack's volume belongs to root; all capabilities are dropped
-			Port:     3100,
-			Ports:    []Port{{Host: 3100, URL: "http"}},
-			Mounts:   []Mount{{Volume: "lokidata", Path: "/tmp/loki"}},
-			Networks: []string{DefaultNetwork},
+			Command: []string{"-config.file=/etc/loki/loki-config.yml"},
+			User:    "0", // the Compose stack's volume belongs to root; all capabilities are dropped
+			Port:    3100,
+			Ports:   []Port{{Host: 3100, URL: "http"}},
+			Mounts:  []Mount{{Volume: "lokidata", Path: "/tmp/loki"}},
 			Probe: Probe{
 				Command: wget, Path: "/ready",
 				Start: 2 * time.Minute, // replaying its write-ahead log
@@ -100,8 +92,7 @@ func base() []Service {
 				// Only the logs. Access to the engine's socket, even read-only, equals root on the host.
 				{Host: "${docker_root}/containers", Path: "/var/lib/docker/containers", ReadOnly: true},
 			},
-			Networks: []string{DefaultNetwork},
-			After:    []string{"loki_server"}, Needs: []string{"loki_server"},
+			After: []string{"loki_server"}, Needs: []string{"loki_server"},
 			// The image has bash, but neither wget nor curl. Only the first line of the
 			// response is read.
 			Probe: Probe{
@@ -111,20 +102,15 @@ func base() []Service {
 			},
 			Metrics: Metrics{Component: "logging"},
 			Memory:  1024,
-			Grace:   15 * time.Second,
 		},
 		{
 			Name: "grafana", Tier: Base, About: "Grafana, dashboards",
 			Image: "grafana/grafana:10.4.2", Files: "grafana",
-			Env: []Variable{
-				optional("GF_SECURITY_ADMIN_USER", "admin"),
-				optional("GF_SECURITY_ADMIN_PASSWORD", "admin"),
-			},
-			Port:     3000,
-			Ports:    []Port{{Host: 3000, Login: true, URL: "http"}},
-			Mounts:   []Mount{{Volume: "grafanadata", Path: "/var/lib/grafana"}},
-			Networks: []string{DefaultNetwork},
-			After:    []string{"prometheus", "postgres", "loki_server"},
+			Env:    optional("GF_SECURITY_ADMIN_USER=admin", "GF_SECURITY_ADMIN_PASSWORD=admin"),
+			Port:   3000,
+			Ports:  []Port{{Host: 3000, Login: true, URL: "http"}},
+			Mounts: []Mount{{Volume: "grafanadata", Path: "/var/lib/grafana"}},
+			After:  []string{"prometheus", "postgres", "loki_server"},
 			Probe: Probe{
 				Command: wget, Path: "/api/health",
 				Start: 2 * time.Minute, // migrating its database

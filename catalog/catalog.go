@@ -9,6 +9,7 @@ package catalog
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,21 +29,15 @@ const (
 	Proxy   Tier = "proxy"   // nginx, the only way in from outside
 )
 
-// Tiers lists the tiers in the order in which they are shown.
-var Tiers = []Tier{Base, API, Workers, Web, Proxy}
-
-// files names the file of this folder that holds each tier's services.
-var files = map[Tier]string{Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go"}
+// Tiers has every tier, with the file of this folder that holds its services.
+var Tiers = map[Tier]string{Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go"}
 
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
-	Name string
-	// Secured profiles are for stacks that others can reach. They refuse passwords and keys that ship with this program.
-	Secured bool
-	// ClientCerts says that users log in with a client certificate, so `platform init` makes one.
-	ClientCerts bool
-	// Conflicts names profiles that cannot be in the same stack, with the reason.
-	Conflicts map[string]string
+	Name        string
+	Secured     bool              // for stacks that others can reach: passwords and keys that ship with this program are refused
+	ClientCerts bool              // users log in with a client certificate, so `platform init` makes one
+	Conflicts   map[string]string // the profiles that cannot be in the same stack, with the reason
 }
 
 // Profiles lists every profile. The base services belong to none: every stack runs them.
@@ -56,31 +51,15 @@ var Profiles = []Profile{
 	{Name: "manual"},
 }
 
-// ProfileOf returns the profile of a service, or the zero value for a base service.
-func ProfileOf(s Service) Profile {
-	for _, p := range Profiles {
-		if p.Name == s.Profile {
-			return p
-		}
-	}
-	return Profile{}
-}
-
-// Volume is a named volume of the stack.
-type Volume struct {
-	Name string
-	Use  string // what it holds, as shown to users
-}
-
 // Volumes lists the named volumes, all of the engine's local driver.
-var Volumes = []Volume{
-	{"pgdata", "PostgreSQL's cluster"},
-	{"redisdata", "Redis' append-only file"},
-	{"prometheusdata", "Prometheus' time series"},
-	{"grafanadata", "Grafana's database"},
-	{"lokidata", "Loki's chunks and index"},
-	{"promtaildata", "Promtail's read positions"},
-	{"backtest_data", "backtest results and the workers' lock files"},
+var Volumes = []string{
+	"pgdata",         // PostgreSQL's cluster
+	"redisdata",      // Redis' append-only file
+	"prometheusdata", // Prometheus' time series
+	"grafanadata",    // Grafana's database
+	"lokidata",       // Loki's chunks and index
+	"promtaildata",   // Promtail's read positions
+	"backtest_data",  // backtest results and the workers' lock files
 }
 
 // Names of the two networks.
@@ -91,9 +70,8 @@ const (
 
 // Network is a bridge network of the stack.
 type Network struct {
-	Name string
-	// Fixed says that the subnet is the stack's `subnet` setting; otherwise the engine chooses.
-	Fixed bool
+	Name  string
+	Fixed bool // the subnet is the stack's `subnet` setting; otherwise the engine chooses
 }
 
 // Networks lists the networks.
@@ -106,29 +84,21 @@ type Service struct {
 	Profile string // the profile that enables it; empty for the base
 	About   string // one line that is shown to users
 
-	// App is the folder under apps/ in a checkout of the platform that the image is
-	// built from. Empty for a service that runs a stock image.
-	App string
-	// Image is the stock image, pinned. Empty for an app.
-	Image string
-	// BuildArgs are the build arguments of an app's Dockerfile.
-	BuildArgs []Variable
-	// BuildContexts are the build contexts that an app's Dockerfile copies from by name, each a folder of the checkout.
-	BuildContexts []Variable
+	App           string     // the folder under apps/ of a checkout of the platform that the image is built from; empty for a stock image
+	Image         string     // the stock image, pinned; empty for an app
+	BuildArgs     []Variable // of the app's Dockerfile
+	BuildContexts []Variable // those that the app's Dockerfile copies from by name, each a folder of the checkout
 
 	Command []string // replaces the image's command; empty keeps it
 	User    string   // replaces the image's user; empty keeps it
 	Env     []Variable
-	// Port is where the service listens on the stack's networks; 0 for a service that listens on none.
-	Port   int
-	Ports  []Port
-	Mounts []Mount
-	// Files is the folder of infra/files with the service's configuration, laid out as in its container.
-	Files string
-	// Certs names the files of the stack's certificate folder that are put in /etc/nginx/certs.
-	Certs []string
+	Port    int // where it listens on the stack's networks; 0 for a service that listens on none
+	Ports   []Port
+	Mounts  []Mount
+	Files   string   // the folder of infra/files with its configuration, laid out as in its container
+	Certs   []string // the files of the stack's certificate folder that are put in /etc/nginx/certs
 
-	Networks []string // the networks joined, each with the service's name as its alias
+	Networks []string // the networks joined, each with the service's name as its alias; default: DefaultNetwork
 	// Proxy returns the service the stack's fixed nginx address on the edge network.
 	Proxy bool
 
@@ -136,13 +106,12 @@ type Service struct {
 	Needs   []string // those of After that it cannot run without; it starts without the others if the stack has none
 	Probe   Probe
 	Metrics Metrics
-	// Capabilities are the Linux capabilities that the service needs. All others are dropped.
-	Capabilities []string
+
+	Capabilities []string // the Linux capabilities that it needs; all others are dropped
 	// Memory is the container's limit in MB, swap included: far above what the service uses,
 	// and below what would bring the host down. The `memory` setting replaces it.
 	Memory int
-	// Jobs names the variable that holds how many bytes the service's jobs may use; they are added to Memory.
-	Jobs string
+	Jobs   string // the variable with the number of bytes that its jobs may use; they are added to Memory
 	// ReadOnly makes the root file system read-only: the service writes only to its volumes,
 	// /dev/shm and Tmpfs. The engine cannot copy files into such a container.
 	ReadOnly bool
@@ -155,10 +124,8 @@ type Service struct {
 	Connections int
 	Clients     Clients
 
-	// Grace is how long the service may take to stop before it is killed.
-	Grace time.Duration
-	// Scalable services can have several replicas; all others have exactly one.
-	Scalable bool // it publishes no port, because only one container can
+	Grace    time.Duration // how long it may take to stop before it is killed; default 15 s
+	Scalable bool          // it can have several replicas, and publishes no port, because only one container can
 }
 
 // Port is a port, or a range of ports, that a service publishes on the host.
@@ -169,24 +136,20 @@ type Port struct {
 	// Login says that every client has to log in. Only such a port is published on
 	// `bindAddress`: all others are on loopback, unless `expose` names the service.
 	Login bool
-	// Guard names the variable with the password that protects the port when it is exposed; empty if nothing does.
-	Guard string
-	// When names a variable that must be set for the port to be published. If empty, it is always published.
-	When string
-	// URL is the scheme of the URL that is printed for this port; empty prints none.
-	URL string
+	Guard string // the variable with the password that protects the port when it is exposed; empty if nothing does
+	When  string // a variable of the service that must be set for the port to be published; empty publishes it always
+	URL   string // the scheme of the URL that is printed for this port; empty prints none
 }
 
 // Mount is a volume or a folder of the host inside a container. Exactly one of
 // Volume, Checkout and Host is set.
 type Mount struct {
-	Volume   string // a name in Volumes
+	Volume   string // one of Volumes
 	Checkout string // a folder of the platform's checkout; mounted only when `sourceDir` is given
 	Host     string // an absolute path on the engine's host; may contain facts as a Variable's Value does
 	Path     string // where in the container
 	ReadOnly bool
-	// Create says that a missing folder of the checkout is created empty.
-	Create bool
+	Create   bool // a missing folder of the checkout is created empty
 }
 
 // Probe is a healthcheck. Package plan decides its interval and retries.
@@ -195,9 +158,8 @@ type Probe struct {
 	Command []string
 	// Path is the URL path at the service's Port that answers 200 while it is healthy.
 	// Empty for a service that does not speak HTTP; for it, a TCP connection is enough.
-	Path string
-	// Timeout of one run of the command. Default 5 s.
-	Timeout time.Duration
+	Path    string
+	Timeout time.Duration // of one run of the command; default 5 s
 	// Start is Docker's start period: failures in it do not count. It covers the slowest regular start. Default 1 min.
 	Start time.Duration
 }
@@ -231,13 +193,8 @@ func (s Service) ConnectionsTo(server Service) int {
 	return 0
 }
 
-// Address is where other services reach this one, as host:port; empty if it listens on no port.
-func (s Service) Address() string {
-	if s.Port == 0 {
-		return ""
-	}
-	return s.Name + ":" + strconv.Itoa(s.Port)
-}
+// Address is where other services reach this one, as host:port, if it listens on a port.
+func (s Service) Address() string { return s.Name + ":" + strconv.Itoa(s.Port) }
 
 // URL is Address as an HTTP URL.
 func (s Service) URL() string { return "http://" + s.Address() }
@@ -265,9 +222,13 @@ func (s Service) MetricsURL() string {
 // Services returns every service, tier by tier, each after the services that it waits for.
 func Services() []Service {
 	all := slices.Concat(base(), apis(), workers(), web(), proxies())
-	for _, s := range all {
-		for i, p := range s.Ports {
-			s.Ports[i].Container = cmp.Or(p.Container, s.Port)
+	for i, s := range all {
+		all[i].Grace = cmp.Or(s.Grace, 15*time.Second)
+		if s.Networks == nil {
+			all[i].Networks = []string{DefaultNetwork}
+		}
+		for j, p := range s.Ports {
+			s.Ports[j].Container = cmp.Or(p.Container, s.Port)
 		}
 	}
 	return all
@@ -282,14 +243,26 @@ func Lookup(name string) (Service, bool) {
 	return Service{}, false
 }
 
-// ServiceNames returns the names of all services, in catalog order.
-func ServiceNames() []string {
-	all := Services()
-	names := make([]string, len(all))
-	for i, s := range all {
-		names[i] = s.Name
+// namesIf returns the names of the services that have a property, in catalog order.
+func namesIf(has func(Service) bool) []string {
+	var names []string
+	for _, s := range Services() {
+		if has(s) {
+			names = append(names, s.Name)
+		}
 	}
 	return names
+}
+
+// ServiceNames returns the names of all services, in catalog order.
+func ServiceNames() []string { return namesIf(func(Service) bool { return true }) }
+
+// Scalable returns the names of the services that can have several replicas.
+func Scalable() []string { return namesIf(func(s Service) bool { return s.Scalable }) }
+
+// Exposable returns the names of the services that `expose` can list: those with a port without a login.
+func Exposable() []string {
+	return namesIf(func(s Service) bool { return slices.ContainsFunc(s.Ports, func(p Port) bool { return !p.Login }) })
 }
 
 // ProfileNames returns the names of all profiles.
@@ -301,22 +274,30 @@ func ProfileNames() []string {
 	return names
 }
 
-// Exposable returns the names of the services that `expose` can list: those with a port without a login.
-func Exposable() []string {
-	var names []string
-	for _, s := range Services() {
-		if slices.ContainsFunc(s.Ports, func(p Port) bool { return !p.Login }) {
-			names = append(names, s.Name)
+// StartOrder sorts services so that each comes after those that it waits for, and otherwise keeps their order. Its error
+// has the path of a cycle; the order is then a guess.
+func StartOrder(services []Service) (ordered []Service, err error) {
+	byName := map[string]Service{}
+	for _, s := range services {
+		byName[s.Name] = s
+	}
+	done := map[string]bool{}
+	var visit func(name string, path []string)
+	visit = func(name string, path []string) {
+		s, known := byName[name]
+		switch i := slices.Index(path, name); {
+		case i >= 0:
+			err = cmp.Or(err, errors.New("services wait for each other: "+strings.Join(append(path[i:], name), " → ")))
+		case known && !done[name]:
+			done[name] = true
+			for _, need := range s.After {
+				visit(need, append(path, name))
+			}
+			ordered = append(ordered, s)
 		}
 	}
-	return names
-}
-
-// VolumeNames returns the names of all volumes.
-func VolumeNames() []string {
-	names := make([]string, len(Volumes))
-	for i, v := range Volumes {
-		names[i] = v.Name
+	for _, s := range services {
+		visit(s.Name, nil)
 	}
-	return names
+	return ordered, err
 }

@@ -18,11 +18,7 @@ const scrapeTimeout = 10 * time.Second
 func Check(services []Service) error {
 	var faults []error
 	fault := func(s Service, format string, args ...any) {
-		text := "service " + s.Name + " " + fmt.Sprintf(format, args...)
-		if file := files[s.Tier]; file != "" {
-			text = "catalog/" + file + ": " + text
-		}
-		faults = append(faults, errors.New(text))
+		faults = append(faults, fmt.Errorf("catalog/%s: service %s %s", Tiers[s.Tier], s.Name, fmt.Sprintf(format, args...)))
 	}
 	byName := map[string]Service{}
 	for _, s := range services {
@@ -59,7 +55,7 @@ func Check(services []Service) error {
 			}
 		}
 		for _, m := range s.Mounts {
-			if m.Volume != "" && !slices.Contains(VolumeNames(), m.Volume) {
+			if m.Volume != "" && !slices.Contains(Volumes, m.Volume) {
 				fault(s, "mounts volume %s, which is not in the catalog", m.Volume)
 			}
 		}
@@ -68,9 +64,14 @@ func Check(services []Service) error {
 				fault(s, "joins network %s, which is not in the catalog", n)
 			}
 		}
-	}
-	for _, s := range services {
-		for _, text := range s.texts() {
+		texts := slices.Clone(s.Probe.Command)
+		for _, m := range s.Mounts {
+			texts = append(texts, m.Host)
+		}
+		for _, v := range s.Env {
+			texts = append(texts, v.Value)
+		}
+		for _, text := range texts { // all that may contain facts
 			Expand(text, func(fact, service string) string {
 				switch other, ok := byName[service]; {
 				case service == "" && (slices.Contains(Facts, fact) || s.Port != 0 && slices.Contains(ownFacts, fact)):
@@ -89,60 +90,6 @@ func Check(services []Service) error {
 			fault(s, "has a scrape interval of %s, which is shorter than Prometheus' scrape timeout of %s", s.Metrics.Interval, scrapeTimeout)
 		}
 	}
-	if path := cycle(byName); path != nil {
-		faults = append(faults, errors.New("services wait for each other: "+strings.Join(path, " → ")))
-	}
-	return errors.Join(faults...)
-}
-
-// texts returns all values of a service that may contain facts.
-func (s Service) texts() []string {
-	texts := slices.Clone(s.Probe.Command)
-	for _, m := range s.Mounts {
-		texts = append(texts, m.Host)
-	}
-	for _, v := range s.Env {
-		texts = append(texts, v.Value)
-	}
-	return texts
-}
-
-// cycle returns the path of one dependency cycle, or nil.
-func cycle(services map[string]Service) []string {
-	const (
-		walking = 1
-		done    = 2
-	)
-	state := map[string]int{}
-	var path []string
-	var walk func(name string) []string
-	walk = func(name string) []string {
-		switch state[name] {
-		case done:
-			return nil
-		case walking:
-			return append(slices.Clone(path[slices.Index(path, name):]), name)
-		}
-		state[name] = walking
-		path = append(path, name)
-		for _, need := range services[name].After {
-			if found := walk(need); found != nil {
-				return found
-			}
-		}
-		path = path[:len(path)-1]
-		state[name] = done
-		return nil
-	}
-	names := make([]string, 0, len(services))
-	for name := range services {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if found := walk(name); found != nil {
-			return found
-		}
-	}
-	return nil
+	_, cycle := StartOrder(services)
+	return errors.Join(append(faults, cycle)...)
 }

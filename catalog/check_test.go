@@ -18,7 +18,7 @@ func TestCheckFindsNothingWrongWithTheCatalog(t *testing.T) {
 // sound is a service without mistakes.
 func sound(name string, after ...string) catalog.Service {
 	return catalog.Service{
-		Name: name, Image: "example:1", After: after,
+		Name: name, Tier: catalog.Base, Image: "example:1", After: after,
 		Probe: catalog.Probe{Command: []string{"CMD", "true"}},
 	}
 }
@@ -142,6 +142,11 @@ func TestCheck(t *testing.T) {
 			if test.want == nil {
 				require.NoError(t, err)
 				return
+			}
+			for i, line := range test.want {
+				if strings.HasPrefix(line, "service ") {
+					test.want[i] = "catalog/base.go: " + line
+				}
 			}
 			assert.EqualError(t, err, strings.Join(test.want, "\n"))
 		})

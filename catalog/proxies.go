@@ -1,7 +1,5 @@
 package catalog
 
-import "time"
-
 func proxies() []Service {
 	return []Service{
 		nginx("nginx_mtls", "mtls", Service{
@@ -11,10 +9,7 @@ func proxies() []Service {
 		nginx("nginx_oauth2", "oauth2", Service{
 			About: "nginx, lets in logged-in sessions",
 			After: []string{"web_console_oauth2", "auth_service"},
-			Env: []Variable{
-				optional("CSP_REPORT_ONLY", "false"),
-				optional("TRUSTED_PROXY_SUBNET", "${nginx_subnet}"),
-			},
+			Env:   optional("CSP_REPORT_ONLY=false", "TRUSTED_PROXY_SUBNET=${nginx_subnet}"),
 		}),
 	}
 }
@@ -32,6 +27,5 @@ func nginx(name, profile string, s Service) Service {
 	// nginx.conf has a separate server for it, which listens inside of the container only.
 	s.Probe = Probe{Command: []string{"CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/healthz"}}
 	s.Capabilities, s.Memory = []string{"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"}, 512
-	s.Grace = 15 * time.Second
 	return s
 }

@@ -4,7 +4,6 @@ import "slices"
 
 // Values and groups of variables that several services share.
 const (
-	redisURL   = "${redis_url}"
 	alpacaURL  = "https://paper-api.alpaca.markets"
 	modelsDir  = "/app/data/models"
 	resultsDir = "/app/data/backtest_results"
@@ -16,17 +15,12 @@ const (
 )
 
 var (
-	database = []Variable{fixed("DATABASE_URL", "${database_url}")}
+	database = fixed("DATABASE_URL=${database_url}")
 	// Without a password, Redis accepts every client.
-	redisPassword = optional("REDIS_PASSWORD", "")
-	redisHost     = []Variable{fixed("REDIS_HOST", "redis"), fixed("REDIS_PORT", "${port:redis}"), redisPassword}
-	redisParts    = join(redisHost, []Variable{fixed("REDIS_DB", "0")})
-	auth0         = []Variable{
-		optional("AUTH0_DOMAIN", ""),
-		optional("AUTH0_CLIENT_ID", ""),
-		optional("AUTH0_CLIENT_SECRET", ""),
-	}
-	auth0Audience = optional("AUTH0_AUDIENCE", "https://api.trading-platform.local")
+	redisPassword = optional("REDIS_PASSWORD")
+	redisHost     = join(fixed("REDIS_HOST=redis", "REDIS_PORT=${port:redis}"), redisPassword)
+	redisParts    = join(redisHost, fixed("REDIS_DB=0"))
+	auth0Audience = optional("AUTH0_AUDIENCE=https://api.trading-platform.local")
 )
 
 // Probes that request the service's health over HTTP: with BusyBox' wget in the stock

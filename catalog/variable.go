@@ -23,11 +23,8 @@ type Variable struct {
 	Value    string
 	From     []string // the user's variables to take the value from, in order; empty for a fixed variable
 	Required bool
-	// Initial is the value that `platform init` gives a required variable that is not set.
-	// If empty, it generates a secret.
-	Initial string
-	// Ask says that the value cannot be generated, so `platform init` asks the user for it.
-	Ask bool
+	Initial  string // what `platform init` gives a required variable that is not set; if empty, it generates a secret
+	Ask      bool   // the value cannot be generated, so `platform init` asks the user for it
 }
 
 // Facts are the values of a stack that a Variable's Value may contain as ${fact}.
@@ -49,24 +46,36 @@ var (
 	serviceFacts = []string{"url", "port", "origins"} // its URL; its Port; its URLs for a browser on this host
 )
 
-func fixed(name, value string) Variable { return Variable{Name: name, Value: value} }
-
-func optional(name, value string) Variable {
-	return Variable{Name: name, Value: value, From: []string{name}}
+// fixed returns variables that the user cannot set, each written as NAME=value.
+func fixed(pairs ...string) []Variable {
+	var all []Variable
+	for _, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		all = append(all, Variable{Name: name, Value: value})
+	}
+	return all
 }
 
-func required(name string) Variable {
-	return Variable{Name: name, From: []string{name}, Required: true}
+// optional returns variables that the user can set, each written as NAME=default, or as NAME if the default is empty.
+func optional(pairs ...string) []Variable {
+	return change(fixed(pairs...), func(v *Variable) { v.From = []string{v.Name} })
 }
 
-// asked is a required variable whose value cannot be generated.
-func asked(name string) Variable {
-	return Variable{Name: name, From: []string{name}, Required: true, Ask: true}
+// required returns variables that the user must set.
+func required(names ...string) []Variable {
+	return change(optional(names...), func(v *Variable) { v.Required = true })
 }
 
-// from is a variable that takes its value from the user's variables of other names.
-func from(name, value string, users ...string) Variable {
-	return Variable{Name: name, Value: value, From: users}
+// from returns a variable, written as NAME=default, that takes its value from the user's variables of other names.
+func from(pair string, users ...string) []Variable {
+	return change(fixed(pair), func(v *Variable) { v.From = users })
+}
+
+func change(all []Variable, edit func(*Variable)) []Variable {
+	for i := range all {
+		edit(&all[i])
+	}
+	return all
 }
 
 // factName matches a fact in a value. It does not match a shell's ${VARIABLE}.
@@ -115,15 +124,13 @@ var LocalOnly = map[string][]string{
 // IsLocalOnly reports whether a variable has one of those public values.
 func IsLocalOnly(name, value string) bool { return slices.Contains(LocalOnly[name], value) }
 
-// IsSecret reports whether a variable must be kept secret: because of how its name
-// ends, or because its value is a URL that contains a password.
+// secretName matches the names of variables that hold a secret.
+var secretName = regexp.MustCompile(`^DATABASE_URL|_(PASSWORD|SECRET|TOKEN|KEY|KEYS)$`)
+
+// IsSecret reports whether a variable must be kept secret: because of its name, or
+// because its value is a URL that contains a password.
 func IsSecret(name, value string) bool {
-	for _, ending := range []string{"_PASSWORD", "_SECRET", "_SECRET_KEY", "_TOKEN", "_KEY", "_KEYS"} {
-		if strings.HasSuffix(name, ending) {
-			return true
-		}
-	}
-	if strings.HasPrefix(name, "DATABASE_URL") {
+	if secretName.MatchString(name) {
 		return true
 	}
 	u, err := url.Parse(value)
@@ -140,11 +147,6 @@ func UserVariables() []string {
 	for _, s := range Services() {
 		for _, v := range slices.Concat(s.Env, s.BuildArgs, s.BuildContexts) {
 			names = append(names, v.From...)
-		}
-		for _, p := range s.Ports {
-			if p.When != "" {
-				names = append(names, p.When)
-			}
 		}
 	}
 	slices.Sort(names)

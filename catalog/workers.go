@@ -10,23 +10,16 @@ func workers() []Service {
 		backtestWorker("low", "workers", "backtest_low"),
 		worker(Service{
 			Name: "alert_worker", Profile: "workers", App: "alert_worker", About: "delivers alerts",
-			Env: join(workerEnv, []Variable{
-				fixed("RQ_QUEUES", "alerts"),
-				required("ALERT_RECIPIENT_HASH_SECRET"),
-			}),
+			Env: join(workerEnv, fixed("RQ_QUEUES=alerts"), required("ALERT_RECIPIENT_HASH_SECRET")),
 		}),
 	}
 }
 
-var workerEnv = []Variable{
-	from("REDIS_URL", redisURL, "REDIS_URL_DOCKER"),
-	from("DATABASE_URL", "${database_url}", "DATABASE_URL_DOCKER"),
-}
+var workerEnv = join(from("REDIS_URL=${redis_url}", "REDIS_URL_DOCKER"), from("DATABASE_URL=${database_url}", "DATABASE_URL_DOCKER"))
 
 // worker sets what all workers have in common.
 func worker(s Service) Service {
 	s.Tier = Workers
-	s.Networks = []string{DefaultNetwork}
 	s.After = []string{"redis", "postgres"}
 	s.Scalable = true
 	// The healthcheck of the platform's worker images, which connects to Redis.
@@ -43,14 +36,13 @@ func backtestWorker(suffix, profile, queues string) Service {
 		About:   "backtests from " + queues,
 		Command: []string{"python", "-m", "apps.backtest_worker.entrypoint"},
 		Jobs:    "BACKTEST_JOB_MEMORY_LIMIT",
-		Env: join(workerEnv, []Variable{
-			fixed("RQ_QUEUES", queues),
-			optional("BACKTEST_JOB_MEMORY_LIMIT", "4294967296"), // bytes
-			fixed("DATA_ROOT", "/app/data/market_data"),
-			fixed("DATA_LOCK_DIR", "/app/locks"),
-			optional("ENVIRONMENT", "dev"),
-			fixed("YFINANCE_DATA_DIR", resultsDir+"/yfinance"),
-		}),
+		Env: join(workerEnv,
+			fixed("RQ_QUEUES="+queues),
+			optional("BACKTEST_JOB_MEMORY_LIMIT=4294967296"), // bytes
+			fixed("DATA_ROOT=/app/data/market_data", "DATA_LOCK_DIR=/app/locks"),
+			optional("ENVIRONMENT=dev"),
+			fixed("YFINANCE_DATA_DIR="+resultsDir+"/yfinance"),
+		),
 		Mounts: []Mount{
 			{Checkout: "data", Path: "/app/data/market_data", ReadOnly: true, Create: true},
 			{Volume: "backtest_data", Path: resultsDir},

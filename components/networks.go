@@ -1,6 +1,9 @@
 package components
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -17,63 +20,38 @@ type Networks struct {
 	Names pulumi.StringMap
 }
 
-// NetworksArgs are the arguments of NewNetworks.
-type NetworksArgs struct {
-	Plan *plan.Plan
-}
-
 // NewNetworks creates the networks.
-func NewNetworks(ctx *pulumi.Context, name string, args *NetworksArgs, opts ...pulumi.ResourceOption) (*Networks, error) {
+func NewNetworks(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...pulumi.ResourceOption) (*Networks, error) {
 	n := &Networks{Names: pulumi.StringMap{}}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Networks", name, n, opts...); err != nil {
 		return nil, err
 	}
 	// The engine gives a network without a subnet the next free one, which may be the one
 	// that another network asks for. So the networks with a subnet are created first.
+	bySubnet := func(a, b plan.Network) int { return cmp.Compare(b.Subnet, a.Subnet) } // none is the last
 	var withSubnet []pulumi.Resource
-	for _, network := range args.Plan.Networks {
-		if network.Subnet == "" {
-			continue
+	for _, network := range slices.SortedStableFunc(slices.Values(args.Plan.Networks), bySubnet) {
+		networkArgs := &docker.NetworkArgs{
+			Name:   pulumi.String(network.Name),
+			Driver: pulumi.String("bridge"),
+			Labels: docker.NetworkLabelArray(labels(args.Plan.NetworkLabels(network), func(l docker.ContainerLabelArgs) docker.NetworkLabelInput {
+				return docker.NetworkLabelArgs(l)
+			})),
 		}
-		made, err := n.add(ctx, name, args.Plan, network)
+		options := []pulumi.ResourceOption{pulumi.Parent(n), pulumi.DeleteBeforeReplace(true)} // two networks cannot share a name or a subnet
+		if network.Subnet != "" {
+			networkArgs.IpamConfigs = docker.NetworkIpamConfigArray{docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)}}
+		} else {
+			options = append(options, pulumi.DependsOn(withSubnet))
+		}
+		made, err := docker.NewNetwork(ctx, name+"-"+network.Key, networkArgs, options...)
 		if err != nil {
 			return nil, err
 		}
-		withSubnet = append(withSubnet, made)
-	}
-	for _, network := range args.Plan.Networks {
 		if network.Subnet != "" {
-			continue
+			withSubnet = append(withSubnet, made)
 		}
-		if _, err := n.add(ctx, name, args.Plan, network, pulumi.DependsOn(withSubnet)); err != nil {
-			return nil, err
-		}
+		n.Names[network.Key] = made.Name
 	}
 	return n, ctx.RegisterResourceOutputs(n, pulumi.Map{"names": n.Names})
-}
-
-// add creates one network.
-func (n *Networks) add(ctx *pulumi.Context, name string, p *plan.Plan, network plan.Network, opts ...pulumi.ResourceOption) (*docker.Network, error) {
-	args := &docker.NetworkArgs{
-		Name:   pulumi.String(network.Name),
-		Driver: pulumi.String("bridge"),
-	}
-	var labels docker.NetworkLabelArray
-	for _, l := range p.NetworkLabels(network) {
-		labels = append(labels, docker.NetworkLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
-	}
-	args.Labels = labels
-	if network.Subnet != "" {
-		args.IpamConfigs = docker.NetworkIpamConfigArray{
-			docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)},
-		}
-	}
-	made, err := docker.NewNetwork(ctx, name+"-"+network.Key, args, append(opts, pulumi.Parent(n),
-		// Two networks cannot share a name or a subnet.
-		pulumi.DeleteBeforeReplace(true))...)
-	if err != nil {
-		return nil, err
-	}
-	n.Names[network.Key] = made.Name
-	return made, nil
 }

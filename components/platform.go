@@ -15,13 +15,12 @@ import (
 type Platform struct {
 	pulumi.ResourceState
 
-	URLs       pulumi.StringMapOutput   // by service, the URL that users open
-	Containers pulumi.StringArrayOutput // names on the engine, in the order in which they start
-	Networks   pulumi.StringMapOutput   // by catalog name, the name on the engine
-	Volumes    pulumi.StringMapOutput   // by catalog name, the name on the engine
+	// Outputs are also the stack's. They are: urls, by service, the URL that users open; containers, the names on the
+	// engine, in the order in which they start; networks and volumes, the names on the engine by those in the catalog.
+	Outputs pulumi.Map
 }
 
-// PlatformArgs are the arguments of NewPlatform.
+// PlatformArgs are the arguments of NewPlatform, and of the components for all services: NewNetworks, NewVolumes and NewImages.
 type PlatformArgs struct {
 	Plan *plan.Plan // required
 	// BuildPlatform is the platform to build images for: the engine's own, such as linux/arm64. Required.
@@ -39,66 +38,61 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		return nil, err
 	}
 	under := pulumi.Parent(p)
-	networks, err := NewNetworks(ctx, name+"-networks", &NetworksArgs{Plan: args.Plan}, under)
+	networks, err := NewNetworks(ctx, name+"-networks", args, under)
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := NewVolumes(ctx, name+"-volumes", &VolumesArgs{Plan: args.Plan}, under)
+	volumes, err := NewVolumes(ctx, name+"-volumes", args, under)
 	if err != nil {
 		return nil, err
 	}
-	images, err := NewImages(ctx, name+"-images", &ImagesArgs{Services: args.Plan.Services, Platform: args.BuildPlatform}, under)
+	images, err := NewImages(ctx, name+"-images", args, under)
 	if err != nil {
 		return nil, err
 	}
 
 	tiers := map[catalog.Tier]*Tier{}
-	services := map[string]*Service{}
-	var containers pulumi.StringArray
+	// By service. Resources depend on containers and never on components, because the Go SDK can lose a dependency on a component.
+	containers := map[string][]pulumi.Resource{}
+	var names pulumi.StringArray
 	for _, s := range args.Plan.Services {
 		if tiers[s.Tier] == nil {
 			if tiers[s.Tier], err = NewTier(ctx, name+"-"+string(s.Tier), under); err != nil {
 				return nil, err
 			}
 		}
-		services[s.Name], err = NewService(ctx, name+"-"+s.Name, &ServiceArgs{
-			Plan: args.Plan, Service: s,
-			Networks: networks, Volumes: volumes, ImageID: images.IDs[s.Name],
-			After: containersOf(services, s.After),
+		var after []pulumi.Resource
+		for _, needed := range s.After {
+			after = append(after, containers[needed]...)
+		}
+		made, err := NewService(ctx, name+"-"+s.Name, &ServiceArgs{
+			Plan: args.Plan, Service: s, Networks: networks, Volumes: volumes, ImageID: images.IDs[s.Image.Key()], After: after,
 		}, pulumi.Parent(tiers[s.Tier]))
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range services[s.Name].Containers {
-			containers = append(containers, c.Name)
+		for _, c := range made.Containers {
+			containers[s.Name] = append(containers[s.Name], c)
+			names = append(names, c.Name)
 		}
 	}
-
-	p.URLs = pulumi.ToStringMap(args.Plan.URLs()).ToStringMapOutput()
-	p.Containers = containers.ToStringArrayOutput()
-	p.Networks = networks.Names.ToStringMapOutput()
-	p.Volumes = volumes.Names.ToStringMapOutput()
-	return p, ctx.RegisterResourceOutputs(p, p.Outputs())
+	p.Outputs = pulumi.Map{
+		"urls":       pulumi.ToStringMap(args.Plan.URLs()).ToStringMapOutput(),
+		"containers": names.ToStringArrayOutput(),
+		"networks":   networks.Names.ToStringMapOutput(),
+		"volumes":    volumes.Names.ToStringMapOutput(),
+	}
+	return p, ctx.RegisterResourceOutputs(p, p.Outputs)
 }
 
-// Outputs returns the platform's outputs, which are also the stack's.
-func (p *Platform) Outputs() pulumi.Map {
-	return pulumi.Map{
-		"urls":       p.URLs,
-		"containers": p.Containers,
-		"networks":   p.Networks,
-		"volumes":    p.Volumes,
-	}
-}
+// Tier groups the services of one tier, so that the tree that Pulumi prints reads like the architecture.
+type Tier struct{ pulumi.ResourceState }
 
-// containersOf returns the containers of the named services. Resources depend on these
-// and never on their components, because the Go SDK can lose a dependency on a component.
-func containersOf(services map[string]*Service, names []string) []pulumi.Resource {
-	var all []pulumi.Resource
-	for _, name := range names {
-		for _, c := range services[name].Containers {
-			all = append(all, c)
-		}
+// NewTier creates an empty group. Its services have it as their parent.
+func NewTier(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (*Tier, error) {
+	t := &Tier{}
+	if err := ctx.RegisterComponentResource("trading-platform:components:Tier", name, t, opts...); err != nil {
+		return nil, err
 	}
-	return all
+	return t, ctx.RegisterResourceOutputs(t, pulumi.Map{})
 }

@@ -154,8 +154,8 @@ func TestVolumes(t *testing.T) {
 					assert.ElementsMatch(t, []string{"labels", "driver", "driverOpts"}, r.RegisterRPC.IgnoreChanges, v.Key)
 					assert.Equal(t, map[string]any{"name": v.Name, "labels": []any{
 						map[string]any{"label": "com.docker.compose.project", "value": "trading_platform"}, map[string]any{"label": "com.docker.compose.volume", "value": v.Key},
-						map[string]any{"label": "trading-platform.volume", "value": v.Key},
 						map[string]any{"label": "trading-platform.id", "value": "id"}, map[string]any{"label": "trading-platform.stack", "value": "test"},
+						map[string]any{"label": "trading-platform.volume", "value": v.Key},
 					}}, plain(r.Inputs))
 				}
 			})
@@ -270,13 +270,8 @@ func TestAContainersArguments(t *testing.T) {
 		labels := got["labels"].([]any)
 		assert.Equal(t, "trading-platform.image", labels[len(labels)-1].(map[string]any)["label"]) // TestImages has its value
 		got["labels"] = labels[:len(labels)-1]
-		hash := ""
 		s, _ := p.Lookup("postgres")
-		for _, l := range s.Labels(p, 0) {
-			if l.Name == "com.docker.compose.config-hash" {
-				hash = l.Value
-			}
-		}
+		hash := s.Labels(p, 0)["com.docker.compose.config-hash"]
 		label := func(name, value string) map[string]any { return map[string]any{"label": name, "value": value} }
 		assert.Equal(t, map[string]any{
 			"name":    "trading_platform_postgres",
@@ -460,7 +455,7 @@ func TestOutputs(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for name, output := range platform.Outputs() {
+		for name, output := range platform.Outputs {
 			output.(pulumi.Output).ApplyT(func(v any) any {
 				mu.Lock()
 				defer mu.Unlock()

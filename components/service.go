@@ -1,6 +1,9 @@
 package components
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -63,12 +66,17 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		// the same name replaces the container.
 		Image:   pulumi.String(s.Image.Key()),
 		Restart: pulumi.String(plan.Restart),
+		User:    unlessZero(s.User, pulumi.StringPtr),
+		Envs: pulumi.StringArray(each(s.Env, func(e plan.Env) pulumi.StringInput {
+			return maybeSecret(e.Name+"="+e.Value, e.Secret) // only secrets: one makes Pulumi hide the whole list in every diff
+		})),
 		Healthcheck: docker.ContainerHealthcheckArgs{
-			Tests:       pulumi.ToStringArray(s.Probe.Test),
-			Interval:    pulumi.String(s.Probe.Interval.String()),
-			Timeout:     pulumi.String(s.Probe.Timeout.String()),
-			Retries:     pulumi.Int(s.Probe.Retries),
-			StartPeriod: pulumi.String(s.Probe.StartPeriod.String()),
+			Tests:         pulumi.ToStringArray(s.Probe.Test),
+			Interval:      pulumi.String(s.Probe.Interval.String()),
+			Timeout:       pulumi.String(s.Probe.Timeout.String()),
+			Retries:       pulumi.Int(s.Probe.Retries),
+			StartPeriod:   pulumi.String(s.Probe.StartPeriod.String()),
+			StartInterval: unlessZero(s.Probe.StartInterval, func(d plan.Duration) pulumi.StringPtrInput { return pulumi.String(d.String()) }),
 		},
 		Wait:        pulumi.Bool(true),
 		WaitTimeout: pulumi.Int(int(s.Probe.WaitTimeout().Seconds())),
@@ -79,20 +87,50 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		LogDriver:    pulumi.String(plan.LogDriver),
 		LogOpts:      pulumi.ToStringMap(plan.LogOptions),
 		SecurityOpts: pulumi.ToStringArray(plan.SecurityOptions),
-		Capabilities: docker.ContainerCapabilitiesArgs{Drops: pulumi.ToStringArray(plan.DroppedCapabilities), Adds: capabilities(s.Capabilities)},
-		Memory:       pulumi.Int(s.Memory),
+		Capabilities: docker.ContainerCapabilitiesArgs{
+			Drops: pulumi.ToStringArray(plan.DroppedCapabilities),
+			// With the prefix with which the engine returns these names.
+			Adds: pulumi.StringArray(each(s.Capabilities, func(name string) pulumi.StringInput { return pulumi.String("CAP_" + name) })),
+		},
+		Memory: pulumi.Int(s.Memory),
 		// Equal to memory, because the engine allows the same amount of swap otherwise. If it
 		// were left out, every preview would show a difference.
 		MemorySwap: pulumi.Int(s.Memory),
-	}
-	if s.CPUShares > 0 {
-		c.CpuShares = pulumi.Int(s.CPUShares)
-	}
-	if s.Init {
-		c.Init = pulumi.Bool(true)
-	}
-	if s.ReadOnly {
-		c.ReadOnly = pulumi.Bool(true)
+		CpuShares:  unlessZero(s.CPUShares, pulumi.IntPtr),
+		Init:       unlessZero(s.Init, pulumi.BoolPtr),
+		ReadOnly:   unlessZero(s.ReadOnly, pulumi.BoolPtr),
+		Labels: docker.ContainerLabelArray(append(
+			labels(s.Labels(args.Plan, i), func(l docker.ContainerLabelArgs) docker.ContainerLabelInput { return l }),
+			docker.ContainerLabelArgs{Label: pulumi.String(plan.ImageLabel), Value: args.ImageID})),
+		Ports: docker.ContainerPortArray(each(s.Ports, func(p plan.Port) docker.ContainerPortInput {
+			return docker.ContainerPortArgs{Ip: pulumi.String(p.Address), External: pulumi.Int(p.Host), Internal: pulumi.Int(p.Container)}
+		})),
+		Volumes: docker.ContainerVolumeArray(each(s.Mounts, func(m plan.Mount) docker.ContainerVolumeInput {
+			v := docker.ContainerVolumeArgs{ContainerPath: pulumi.String(m.Path), ReadOnly: unlessZero(m.ReadOnly, pulumi.BoolPtr)}
+			if m.Volume != "" {
+				v.VolumeName = args.Volumes.Names[m.Volume].ToStringOutput().ToStringPtrOutput()
+			} else {
+				v.HostPath = pulumi.String(m.Host)
+			}
+			return v
+		})),
+		Uploads: docker.ContainerUploadArray(each(s.Files, func(f plan.File) docker.ContainerUploadInput {
+			upload := docker.ContainerUploadArgs{
+				File:    pulumi.String(f.Path),
+				Content: maybeSecret(f.Content, f.Secret).ToStringOutput().ToStringPtrOutput(),
+			}
+			if f.Private {
+				upload.Permissions = pulumi.String("0600")
+			}
+			return upload
+		})),
+		NetworksAdvanced: docker.ContainerNetworksAdvancedArray(each(s.Networks, func(a plan.Attachment) docker.ContainerNetworksAdvancedInput {
+			return docker.ContainerNetworksAdvancedArgs{
+				Name:        args.Networks.Names[a.Network],
+				Aliases:     pulumi.ToStringArray([]string{a.Alias}),
+				Ipv4Address: unlessZero(a.Address, pulumi.StringPtr),
+			}
+		})),
 	}
 	if len(s.Tmpfs) > 0 {
 		tmpfs := pulumi.StringMap{}
@@ -101,53 +139,36 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		}
 		c.Tmpfs = tmpfs
 	}
-	if interval := s.Probe.StartInterval; interval.Duration > 0 {
-		h := c.Healthcheck.(docker.ContainerHealthcheckArgs)
-		h.StartInterval = pulumi.String(interval.String())
-		c.Healthcheck = h
-	}
 	if len(s.Command) > 0 {
 		// An empty list is not set: the official plugin compares it with the image's own
 		// command, and each up would replace the container.
 		c.Command = pulumi.ToStringArray(s.Command)
 	}
-	if s.User != "" {
-		c.User = pulumi.String(s.User)
-	}
-	c.Labels = append(labels(s.Labels(args.Plan, i)),
-		docker.ContainerLabelArgs{Label: pulumi.String(plan.ImageLabel), Value: args.ImageID})
-	c.Envs = envs(s.Env)
-	c.Ports = ports(s.Ports)
-	c.Volumes = mounts(s.Mounts, args.Volumes)
-	c.Uploads = uploads(s.Files)
-	c.NetworksAdvanced = attachments(s.Networks, args.Networks)
 	return c
 }
 
-// capabilities adds the prefix with which the engine returns these names.
-func capabilities(names []string) pulumi.StringArray {
-	var out pulumi.StringArray
-	for _, name := range names {
-		out = append(out, pulumi.String("CAP_"+name))
+// unlessZero returns an optional argument, or none for the zero value: the plugin would compare that with the engine's answer.
+func unlessZero[T comparable, P any](value T, argument func(T) P) (none P) {
+	if value == *new(T) {
+		return none
+	}
+	return argument(value)
+}
+
+// each converts a list of the plan to one of the provider's arguments.
+func each[T, U any](all []T, convert func(T) U) []U {
+	var out []U
+	for _, one := range all {
+		out = append(out, convert(one))
 	}
 	return out
 }
 
-func labels(all []plan.Label) docker.ContainerLabelArray {
-	var out docker.ContainerLabelArray
-	for _, l := range all {
-		out = append(out, docker.ContainerLabelArgs{Label: pulumi.String(l.Name), Value: pulumi.String(l.Value)})
-	}
-	return out
-}
-
-// envs marks only secrets as such: one secret makes Pulumi hide the whole list in every diff.
-func envs(all []plan.Env) pulumi.StringArray {
-	var out pulumi.StringArray
-	for _, e := range all {
-		out = append(out, maybeSecret(e.Name+"="+e.Value, e.Secret))
-	}
-	return out
+// labels converts labels, in the order of their names, to the arguments of one kind of resource.
+func labels[T any](all map[string]string, convert func(docker.ContainerLabelArgs) T) []T {
+	return each(slices.Sorted(maps.Keys(all)), func(name string) T {
+		return convert(docker.ContainerLabelArgs{Label: pulumi.String(name), Value: pulumi.String(all[name])})
+	})
 }
 
 func maybeSecret(value string, secret bool) pulumi.StringInput {
@@ -155,61 +176,4 @@ func maybeSecret(value string, secret bool) pulumi.StringInput {
 		return pulumi.ToSecret(pulumi.String(value)).(pulumi.StringOutput)
 	}
 	return pulumi.String(value)
-}
-
-func ports(all []plan.Port) docker.ContainerPortArray {
-	var out docker.ContainerPortArray
-	for _, p := range all {
-		out = append(out, docker.ContainerPortArgs{
-			Ip: pulumi.String(p.Address), External: pulumi.Int(p.Host), Internal: pulumi.Int(p.Container),
-		})
-	}
-	return out
-}
-
-func mounts(all []plan.Mount, volumes *Volumes) docker.ContainerVolumeArray {
-	var out docker.ContainerVolumeArray
-	for _, m := range all {
-		v := docker.ContainerVolumeArgs{ContainerPath: pulumi.String(m.Path)}
-		if m.Volume != "" {
-			v.VolumeName = volumes.Names[m.Volume].ToStringOutput().ToStringPtrOutput()
-		} else {
-			v.HostPath = pulumi.String(m.Host)
-		}
-		if m.ReadOnly {
-			v.ReadOnly = pulumi.Bool(true)
-		}
-		out = append(out, v)
-	}
-	return out
-}
-
-func uploads(all []plan.File) docker.ContainerUploadArray {
-	var out docker.ContainerUploadArray
-	for _, f := range all {
-		upload := docker.ContainerUploadArgs{
-			File:    pulumi.String(f.Path),
-			Content: maybeSecret(f.Content, f.Secret).ToStringOutput().ToStringPtrOutput(),
-		}
-		if f.Private {
-			upload.Permissions = pulumi.String("0600")
-		}
-		out = append(out, upload)
-	}
-	return out
-}
-
-func attachments(all []plan.Attachment, networks *Networks) docker.ContainerNetworksAdvancedArray {
-	var out docker.ContainerNetworksAdvancedArray
-	for _, a := range all {
-		n := docker.ContainerNetworksAdvancedArgs{
-			Name:    networks.Names[a.Network],
-			Aliases: pulumi.ToStringArray([]string{a.Alias}),
-		}
-		if a.Address != "" {
-			n.Ipv4Address = pulumi.String(a.Address)
-		}
-		out = append(out, n)
-	}
-	return out
 }

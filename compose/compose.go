@@ -233,12 +233,7 @@ func duration(d plan.Duration) *types.Duration {
 }
 
 // own returns labels without those of Compose, which sets them itself.
-func own(all []plan.Label) types.Labels {
-	out := types.Labels{}
-	for _, l := range all {
-		if !strings.HasPrefix(l.Name, "com.docker.compose.") {
-			out[l.Name] = l.Value
-		}
-	}
-	return out
+func own(labels map[string]string) types.Labels {
+	maps.DeleteFunc(labels, func(name, _ string) bool { return strings.HasPrefix(name, "com.docker.compose.") })
+	return labels
 }

@@ -9,7 +9,6 @@ package infra
 import (
 	"bytes"
 	"embed"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"path"
@@ -72,25 +71,15 @@ func Files(folder string, v Values) (map[string]string, error) {
 
 // render reads one embedded file, and executes it if it is a template.
 func render(name string, v Values) (string, error) {
-	text, err := embedded.ReadFile(name)
-	if err != nil || !strings.HasSuffix(name, ".tmpl") {
+	if !strings.HasSuffix(name, ".tmpl") {
+		text, err := embedded.ReadFile(name)
 		return string(text), err
 	}
-	parsed, err := template.New(path.Base(name)).
-		Delims("[[", "]]").
-		Option("missingkey=error").
-		Funcs(template.FuncMap{"quote": quote}).
-		Parse(string(text))
+	parsed, err := template.New(path.Base(name)).Delims("[[", "]]").Option("missingkey=error").ParseFS(embedded, name)
 	if err != nil {
 		return "", err
 	}
 	var out bytes.Buffer
 	err = parsed.Execute(&out, v)
 	return out.String(), err
-}
-
-// quote encodes a string as JSON, which YAML reads as well.
-func quote(s string) (string, error) {
-	text, err := json.Marshal(s)
-	return string(text), err
 }

@@ -1,24 +1,19 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"trading-platform/catalog"
 )
 
-// contractPath is where the reference app reads what it must know about the service that it replaces.
-const contractPath = "/app/contract.json"
-
-// The roles of the reference app. An api only serves its health endpoint.
-const (
-	apiRole     = "api"
-	workerRole  = "worker"
-	consoleRole = "console"
-	loginRole   = "login"
-)
+// roles has the role of the reference app in place of an app. In place of every other it is an api, which only serves its
+// health endpoint, or a worker.
+var roles = map[string]string{"web_console_ng": "console", "auth_service": "login"}
 
 // contract tells the reference app about the service that it replaces. It is a file in
 // the container and not part of the image, so that a new service in the catalog needs
@@ -46,21 +41,17 @@ type overview struct {
 	Dependencies []string     `json:"dependencies"`
 }
 
-// contracts adds the contract to every service that runs the reference app.
-func (r *resolver) contracts(enabled []catalog.Service) {
-	entry := map[string]catalog.Service{}
-	for _, c := range enabled {
-		entry[c.Name] = c
-	}
-	var services []overview
+// contracts adds the contract to every service that runs the reference app. The services have the same order as those of the plan.
+func (r *resolver) contracts(services []catalog.Service) {
+	var overviews []overview
 	var queues []string
 	health := map[string]string{}
-	for _, s := range r.plan.Services {
+	for i, s := range r.plan.Services {
 		health[s.Name] = s.Health
 		if r.reference[s.Name] {
-			health[s.Name] = referenceHealth(entry[s.Name])
+			health[s.Name] = referenceHealth(services[i])
 		}
-		services = append(services, overview{Name: s.Name, Tier: s.Tier, Health: health[s.Name], Dependencies: append([]string{}, s.After...)})
+		overviews = append(overviews, overview{Name: s.Name, Tier: s.Tier, Health: health[s.Name], Dependencies: append([]string{}, s.After...)})
 		for _, queue := range strings.FieldsFunc(s.Value("RQ_QUEUES"), func(c rune) bool { return c == ',' }) {
 			if !slices.Contains(queues, queue) {
 				queues = append(queues, queue)
@@ -72,27 +63,34 @@ func (r *resolver) contracts(enabled []catalog.Service) {
 		if !r.reference[s.Name] {
 			continue
 		}
-		c := contractOf(entry[s.Name])
+		c := contractOf(services[i])
 		for _, name := range s.After {
 			c.Needs[name] = health[name]
 		}
 		switch c.Role {
-		case consoleRole:
-			c.Services, c.Links, c.Queues = services, r.links(), queues
-		case loginRole:
+		case "console":
+			c.Services, c.Links, c.Queues = overviews, r.plan.URLs(), queues
+			maps.DeleteFunc(c.Links, func(name, _ string) bool { return name != "grafana" && name != "prometheus" })
+		case "login":
 			// It writes the sessions that the console reads. In the Compose file only the console had this variable.
 			if console, ok := r.plan.Lookup("web_console_oauth2"); ok {
 				s.Env = append(s.Env, Env{Name: "REDIS_SESSION_DB", Value: console.Value("REDIS_SESSION_DB")})
 			}
 		}
 		text, _ := json.MarshalIndent(c, "", " ") // plain structs of strings encode without an error
-		s.Files = append(s.Files, File{Path: contractPath, Content: string(text) + "\n"})
+		s.Files = append(s.Files, File{Path: "/app/contract.json", Content: string(text) + "\n"})
 	}
 }
 
 // contractOf returns the part of a contract that follows from the catalog alone.
 func contractOf(s catalog.Service) contract {
-	c := contract{Name: s.Name, Role: referenceRole(s), Health: referenceHealth(s), Needs: map[string]string{}, Variables: map[string]string{}}
+	c := contract{
+		Name: s.Name, Role: cmp.Or(roles[s.App], "api"), Health: referenceHealth(s),
+		Needs: map[string]string{}, Variables: map[string]string{},
+	}
+	if s.Tier == catalog.Workers {
+		c.Role = "worker"
+	}
 	for _, v := range s.Env {
 		c.Variables[v.Name] = s.Fill(v.Value)
 		if v.Required {
@@ -107,39 +105,8 @@ func contractOf(s catalog.Service) contract {
 	return c
 }
 
-// links returns the URLs of the stack's tools that users open in a browser.
-func (r *resolver) links() map[string]string {
-	links := map[string]string{}
-	urls := r.plan.URLs()
-	for _, name := range []string{"grafana", "prometheus"} {
-		if url, ok := urls[name]; ok {
-			links[name] = url
-		}
-	}
-	return links
-}
-
-// referenceRole returns the role that the reference app has in place of a service.
-func referenceRole(s catalog.Service) string {
-	switch {
-	case s.Tier == catalog.Workers:
-		return workerRole
-	case s.App == "web_console_ng":
-		return consoleRole
-	case s.App == "auth_service":
-		return loginRole
-	}
-	return apiRole
-}
-
 // referenceHealth returns the URL of the health endpoint that the reference app serves in
 // place of a service. The platform's own service may have none.
 func referenceHealth(s catalog.Service) string {
-	switch {
-	case s.Port == 0:
-		return fmt.Sprintf("http://%s:9100/health", s.Name)
-	case s.Probe.Path == "":
-		return s.URL() + "/health"
-	}
-	return s.Health()
+	return fmt.Sprintf("http://%s:%d%s", s.Name, cmp.Or(s.Port, 9100), cmp.Or(s.Probe.Path, "/health"))
 }

@@ -1,8 +1,7 @@
 package plan
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"maps"
 	"strconv"
 	"strings"
 )
@@ -14,21 +13,14 @@ const (
 	VolumeLabel   = "trading-platform.volume" // a volume's name in the catalog
 )
 
-// Label is one label of a container, network or volume.
-type Label struct{ Name, Value string }
-
-// LabelMap returns labels in the form of the engine's API.
-func LabelMap(labels []Label) map[string]string {
-	values := map[string]string{}
-	for _, l := range labels {
-		values[l.Name] = l.Value
-	}
-	return values
-}
-
 // OwnLabels returns the labels of every object that the stack creates.
-func (p *Plan) OwnLabels() []Label {
-	return []Label{{IdentityLabel, p.Identity}, {StackLabel, p.Stack}}
+func (p *Plan) OwnLabels() map[string]string { return p.labels(nil) }
+
+// labels returns the labels of every object together with those of one.
+func (p *Plan) labels(more map[string]string) map[string]string {
+	all := map[string]string{IdentityLabel: p.Identity, StackLabel: p.Stack}
+	maps.Copy(all, more)
+	return all
 }
 
 // Owns reports whether an object with these labels was created by this stack. Earlier
@@ -40,39 +32,34 @@ func (p *Plan) Owns(labels map[string]string) bool {
 
 // Labels returns the labels of the i-th replica: those of Compose, by which its commands (`docker compose -p <prefix> ps`) and
 // Docker Desktop find the stack, and the stack's own.
-func (s Service) Labels(p *Plan, i int) []Label {
+func (s Service) Labels(p *Plan, i int) map[string]string {
 	var after []string
 	for _, name := range s.After {
 		after = append(after, name+":service_healthy:false")
 	}
-	return append([]Label{
-		{"com.docker.compose.config-hash", s.composeHash()},
-		{"com.docker.compose.container-number", strconv.Itoa(i + 1)},
-		{"com.docker.compose.depends_on", strings.Join(after, ",")}, // the order in which Compose stops and starts
-		{"com.docker.compose.oneoff", "False"},
-		{"com.docker.compose.project", p.NamePrefix},
-		{"com.docker.compose.project.config_files", "Pulumi." + p.Stack + ".yaml"},
-		{"com.docker.compose.service", s.Name},
-	}, p.OwnLabels()...)
+	// Compose lists only containers with a hash of the service's config. This one covers only what
+	// causes a replacement of the container anyway, and no secret.
+	hash := hexSHA256(s.Name + "\n" + s.Image.Key() + "\n" + strings.Join(s.Command, "\n"))
+	return p.labels(map[string]string{
+		"com.docker.compose.config-hash":          hash,
+		"com.docker.compose.container-number":     strconv.Itoa(i + 1),
+		"com.docker.compose.depends_on":           strings.Join(after, ","), // the order in which Compose stops and starts
+		"com.docker.compose.oneoff":               "False",
+		"com.docker.compose.project":              p.NamePrefix,
+		"com.docker.compose.project.config_files": "Pulumi." + p.Stack + ".yaml",
+		"com.docker.compose.service":              s.Name,
+	})
 }
 
 // NetworkLabels returns the labels of a network. By those of Compose, `docker compose down` removes it.
-func (p *Plan) NetworkLabels(n Network) []Label {
-	return append([]Label{{"com.docker.compose.network", n.Key}, {"com.docker.compose.project", p.NamePrefix}}, p.OwnLabels()...)
+func (p *Plan) NetworkLabels(n Network) map[string]string {
+	return p.labels(map[string]string{"com.docker.compose.network": n.Key, "com.docker.compose.project": p.NamePrefix})
 }
 
 // VolumeLabels returns the labels of a new volume. By those of Compose, `docker compose volumes` lists it; `docker compose
 // down` leaves it, unless the user adds -v.
-func (p *Plan) VolumeLabels(v Volume) []Label {
-	return append([]Label{{"com.docker.compose.project", p.NamePrefix}, {"com.docker.compose.volume", v.Key}, {VolumeLabel, v.Key}}, p.OwnLabels()...)
-}
-
-// composeHash is the value of the label in which Compose keeps a hash of the service's
-// config. Compose lists only containers with this label. The hash covers only what
-// causes a replacement of the container anyway, and no secret.
-func (s Service) composeHash() string {
-	sum := sha256.Sum256([]byte(s.Name + "\n" + s.Image.Key() + "\n" + strings.Join(s.Command, "\n")))
-	return hex.EncodeToString(sum[:])
+func (p *Plan) VolumeLabels(v Volume) map[string]string {
+	return p.labels(map[string]string{"com.docker.compose.project": p.NamePrefix, "com.docker.compose.volume": v.Key, VolumeLabel: v.Key})
 }
 
 // Key identifies an image, and is part of the name of its resource.

@@ -8,7 +8,6 @@ package plan
 import (
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -100,8 +99,9 @@ const FolderArg = "FOLDER"
 
 // Env is one variable of a container.
 type Env struct {
-	Name, Value string
-	Secret      bool
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Secret bool   `json:"secret,omitempty"`
 }
 
 // Port is one published port.
@@ -189,26 +189,33 @@ func (d *Duration) UnmarshalText(text []byte) (err error) {
 // Backwards calls stop for each service when the calls for all services that start after it have ended, also with an error. It
 // returns the first error.
 func (p *Plan) Backwards(stop func(Service) error) error {
-	dependents := map[string]*sync.WaitGroup{}
+	stopped := map[string]chan struct{}{}
 	for _, s := range p.Services {
-		dependents[s.Name] = &sync.WaitGroup{}
-		for _, needed := range s.After {
-			dependents[needed].Add(1)
-		}
+		stopped[s.Name] = make(chan struct{})
 	}
 	var all errgroup.Group
 	for _, s := range p.Services {
 		all.Go(func() error {
-			dependents[s.Name].Wait()
-			defer func() {
-				for _, needed := range s.After {
-					dependents[needed].Done()
+			defer close(stopped[s.Name])
+			for _, dependent := range p.Services {
+				if slices.Contains(dependent.After, s.Name) {
+					<-stopped[dependent.Name]
 				}
-			}()
+			}
 			return stop(s)
 		})
 	}
 	return all.Wait()
+}
+
+// Value returns the value of one of the service's variables, or "" if it has none of that name.
+func (s Service) Value(name string) string {
+	for _, e := range s.Env {
+		if e.Name == name {
+			return e.Value
+		}
+	}
+	return ""
 }
 
 // Lookup finds a service of the plan.
@@ -258,13 +265,8 @@ func (p *Plan) URLs() map[string]string {
 	return urls
 }
 
-// browsable returns the address at which this host reaches a port that is bound to address.
-func browsable(address netip.Addr) netip.Addr {
-	switch {
-	case address == netip.IPv4Unspecified():
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case address == netip.IPv6Unspecified():
-		return netip.IPv6Loopback()
-	}
-	return address
+// loopback has the address at which this host reaches a port that is published on all of its addresses.
+var loopback = map[netip.Addr]netip.Addr{
+	netip.IPv4Unspecified(): netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+	netip.IPv6Unspecified(): netip.IPv6Loopback(),
 }

@@ -17,15 +17,11 @@ import (
 
 // MarshalJSON writes a variable, without its value if that is a secret.
 func (e Env) MarshalJSON() ([]byte, error) {
-	value := e.Value
+	type tagged Env // without this method
 	if e.Secret {
-		value = settings.Hidden
+		e.Value = settings.Hidden
 	}
-	return json.Marshal(struct {
-		Name   string `json:"name"`
-		Value  string `json:"value"`
-		Secret bool   `json:"secret,omitempty"`
-	}{e.Name, value, e.Secret})
+	return json.Marshal(tagged(e))
 }
 
 // MarshalJSON writes a file's SHA-256 in place of its content; of a secret file, it writes neither.
@@ -42,8 +38,10 @@ func (f File) MarshalJSON() ([]byte, error) {
 }
 
 // SHA256 is the hash of the content, in hex.
-func (f File) SHA256() string {
-	sum := sha256.Sum256([]byte(f.Content))
+func (f File) SHA256() string { return hexSHA256(f.Content) }
+
+func hexSHA256(text string) string {
+	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
 

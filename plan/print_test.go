@@ -203,8 +203,8 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		assert.NotContains(t, printed(t, write), canary, name)
 	}
 	for _, s := range p.Services {
-		for _, l := range s.Labels(p, 0) {
-			assert.NotContains(t, l.Value, canary)
+		for _, value := range s.Labels(p, 0) {
+			assert.NotContains(t, value, canary)
 		}
 		assert.NotContains(t, strings.Join(append(s.Probe.Test, s.Command...), " "), canary)
 		for _, f := range s.Files {

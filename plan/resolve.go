@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,17 +20,24 @@ import (
 type resolver struct {
 	set    *settings.Settings
 	certs  map[string]string
-	facts  map[string]string
 	plan   *Plan
 	faults fault.List
-	// missing holds, by required variable without a value, the services that need it.
-	missing map[string][]string
+	facts  map[string]string
+	// password is that of the database, which is a part of the fact database_url.
+	password Env
 	// reference holds the services that run the reference app.
 	reference map[string]bool
-	// variables holds the variables of missing and localOnly, by name.
-	variables map[string]catalog.Variable
-	// localOnly holds, by variable, the services that would run with its public default.
-	localOnly map[string][]string
+	// reachable is why others can reach the stack; empty if they cannot.
+	reachable string
+	// lacks has the variables that must have another value.
+	lacks []*lack
+}
+
+// lack is a variable that some services must have another value of, because it has none or its public default.
+type lack struct {
+	catalog.Variable
+	public   bool
+	services []string
 }
 
 // Resolve returns the plan of the stack that settings describe. certs holds the files of
@@ -40,9 +48,7 @@ type resolver struct {
 // can check it as well. The error is a fault.List of everything that is wrong.
 func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	r := &resolver{
-		set: set, certs: certs,
-		missing: map[string][]string{}, reference: map[string]bool{}, localOnly: map[string][]string{},
-		variables: map[string]catalog.Variable{},
+		set: set, certs: certs, reference: map[string]bool{},
 		plan: &Plan{
 			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
 			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
@@ -50,36 +56,49 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	}
 	if err := catalog.Check(catalog.Services()); err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
-			where, what, inFile := strings.Cut(line, ": service ")
-			if what = "service " + what; !inFile {
-				where, what = "catalog", line
-			}
+			where, what, _ := strings.Cut(line, ": ") // the file, or that services wait for each other
 			r.faults.Add(where, "correct the entry, or declare what it names in catalog/catalog.go", "%s", what)
 		}
 	}
-	r.facts = r.resolveFacts()
+	secured := slices.IndexFunc(catalog.Profiles, func(p catalog.Profile) bool { return p.Secured && slices.Contains(set.Profiles, p.Name) })
+	switch {
+	case secured >= 0:
+		r.reachable = "profile " + catalog.Profiles[secured].Name + " is for stacks that others can reach"
+	case !set.BindAddress.IsLoopback():
+		r.reachable = "bindAddress " + set.BindAddress.String() + " opens the stack to others"
+	}
+	r.resolveFacts(secured >= 0)
 	r.networks()
 	r.volumes()
-	services := startOrder(r.enabled())
+	services, _ := catalog.StartOrder(r.enabled()) // Check has reported a cycle
 	for _, s := range services {
 		r.plan.Services = append(r.plan.Services, r.service(s))
 	}
 	r.capacity(services)
 	r.contracts(services)
 	r.files(services)
-	r.reportVariables()
+	r.reportLacks()
 	return r.plan, r.faults.Err()
 }
 
 // httpsPort is nginx's HTTPS port on the host, before portOffset is added.
 const httpsPort = 443
 
-// resolveFacts returns the values of catalog.Facts.
-func (r *resolver) resolveFacts() map[string]string {
-	address := func(service string) string { s, _ := catalog.Lookup(service); return s.Address() }
-	user, password, db := r.userValue("POSTGRES_USER"), r.userValue("POSTGRES_PASSWORD"), r.userValue("POSTGRES_DB")
-	database := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address("postgres"), Path: "/" + db}
-	redis := url.URL{Scheme: "redis", Host: address("redis"), Path: "/0"}
+// resolveFacts sets the values of catalog.Facts.
+func (r *resolver) resolveFacts(secured bool) {
+	postgres, _ := catalog.Lookup("postgres")
+	given := map[string]Env{}
+	for _, v := range postgres.Env {
+		value, secret := r.value(postgres, v)
+		given[v.Name] = r.variable(v.Name, value, secret)
+	}
+	r.password = given["POSTGRES_PASSWORD"]
+	database := url.URL{
+		Scheme: "postgresql", User: url.UserPassword(given["POSTGRES_USER"].Value, r.password.Value),
+		Host: postgres.Address(), Path: "/" + given["POSTGRES_DB"].Value,
+	}
+	server, _ := catalog.Lookup("redis")
+	redis := url.URL{Scheme: "redis", Host: server.Address(), Path: "/0"}
 	if password := r.set.Variables["REDIS_PASSWORD"].Text; password != "" {
 		redis.User = url.UserPassword("", password)
 	}
@@ -87,9 +106,9 @@ func (r *resolver) resolveFacts() map[string]string {
 	if https := httpsPort + r.set.PortOffset; https != httpsPort {
 		public += ":" + strconv.Itoa(https)
 	}
-	return map[string]string{
+	r.facts = map[string]string{
 		"stack":         r.set.Stack,
-		"secured":       strconv.FormatBool(r.securedProfile() != ""),
+		"secured":       strconv.FormatBool(secured),
 		"docker_root":   r.set.DockerRoot,
 		"database_url":  database.String(),
 		"redis_url":     redis.String(),
@@ -97,20 +116,6 @@ func (r *resolver) resolveFacts() map[string]string {
 		"nginx_subnet":  r.set.Subnet.String(),
 		"public_url":    public,
 	}
-}
-
-// userValue returns the user's value of a variable of postgres, or the catalog's default.
-func (r *resolver) userValue(name string) string {
-	if v, ok := r.set.Variables[name]; ok {
-		return v.Text
-	}
-	postgres, _ := catalog.Lookup("postgres")
-	for _, v := range postgres.Env {
-		if v.Name == name {
-			return v.Value
-		}
-	}
-	return ""
 }
 
 func (r *resolver) networks() {
@@ -124,12 +129,9 @@ func (r *resolver) networks() {
 }
 
 func (r *resolver) volumes() {
-	for _, v := range catalog.Volumes {
-		volume := Volume{Key: v.Name, Name: r.name(v.Name)}
-		if existing, ok := r.set.Volumes[v.Name]; ok {
-			volume.Name, volume.TakeOver = existing, true
-		}
-		r.plan.Volumes = append(r.plan.Volumes, volume)
+	for _, key := range catalog.Volumes {
+		existing := r.set.Volumes[key]
+		r.plan.Volumes = append(r.plan.Volumes, Volume{Key: key, Name: cmp.Or(existing, r.name(key)), TakeOver: existing != ""})
 	}
 	if !r.set.RetainVolumes {
 		r.plan.Notes = append(r.plan.Notes, "retainVolumes is off: `pulumi destroy` deletes the data of all volumes")
@@ -168,32 +170,6 @@ func (r *resolver) enabled() []catalog.Service {
 		}
 	}
 	return on
-}
-
-// startOrder sorts services so that each comes after those it waits for, and
-// otherwise keeps the catalog's order. catalog.Check has already ruled out cycles.
-func startOrder(services []catalog.Service) []catalog.Service {
-	byName := map[string]catalog.Service{}
-	for _, s := range services {
-		byName[s.Name] = s
-	}
-	var ordered []catalog.Service
-	done := map[string]bool{}
-	var visit func(s catalog.Service)
-	visit = func(s catalog.Service) {
-		if done[s.Name] {
-			return
-		}
-		done[s.Name] = true
-		for _, name := range s.After {
-			visit(byName[name])
-		}
-		ordered = append(ordered, s)
-	}
-	for _, s := range services {
-		visit(s)
-	}
-	return ordered
 }
 
 func (r *resolver) service(s catalog.Service) Service {
@@ -263,9 +239,9 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		}
 		address := r.set.BindAddress
 		switch {
-		case p.Login || !address.IsValid() || address.IsLoopback():
+		case p.Login || address.IsLoopback():
 		case !slices.Contains(r.set.Expose, s.Name):
-			address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			address = loopback[netip.IPv4Unspecified()]
 		case p.Guard == "":
 			r.plan.Open = append(r.plan.Open, fmt.Sprintf("%s is open without a login to whoever reaches %s", s.Name, address))
 		case value(p.Guard) == "":
@@ -283,7 +259,7 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 			}
 			port := Port{Address: address.String(), Host: host, Container: p.Container + i}
 			if p.URL != "" {
-				port.URL = p.URL + "://" + netip.AddrPortFrom(browsable(address), uint16(host)).String() //nolint:gosec // at most 65535
+				port.URL = p.URL + "://" + netip.AddrPortFrom(cmp.Or(loopback[address], address), uint16(host)).String() //nolint:gosec // at most 65535
 			}
 			ports = append(ports, port)
 		}
@@ -324,13 +300,11 @@ func (r *resolver) env(s catalog.Service) []Env {
 		if overridden {
 			value, given = override.Text, override.Secret
 		}
-		if v.Required && value == "" {
-			r.missing[v.Name] = append(r.missing[v.Name], s.Name)
-			r.variables[v.Name] = v
-		}
-		if catalog.IsLocalOnly(v.Name, value) {
-			r.localOnly[v.Name] = append(r.localOnly[v.Name], s.Name)
-			r.variables[v.Name] = v
+		switch {
+		case v.Required && value == "":
+			r.lack(s, v, false)
+		case r.reachable != "" && catalog.IsLocalOnly(v.Name, value):
+			r.lack(s, v, true)
 		}
 		env = append(env, r.variable(v.Name, value, given))
 	}
@@ -361,8 +335,7 @@ func (r *resolver) variable(name, value string, given bool) Env {
 	case catalog.IsLocalOnly(name, value):
 		secret = given
 	case value == r.facts["database_url"]:
-		password := r.set.Variables["POSTGRES_PASSWORD"]
-		secret = !catalog.IsLocalOnly("POSTGRES_PASSWORD", r.userValue("POSTGRES_PASSWORD")) || password.Secret
+		secret = r.password.Secret
 	}
 	return Env{Name: name, Value: value, Secret: secret}
 }
@@ -406,8 +379,9 @@ func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 		return infra.Nginx{}
 	}
 	n := infra.Nginx{
-		Upstreams: map[string]string{}, ClientCerts: catalog.ProfileOf(s).ClientCerts,
-		HTTPSPort: httpsPort + r.set.PortOffset, CSPReportOnly: out.Value("CSP_REPORT_ONLY") == "true",
+		Upstreams:   map[string]string{},
+		ClientCerts: slices.ContainsFunc(catalog.Profiles, func(p catalog.Profile) bool { return p.Name == s.Profile && p.ClientCerts }),
+		HTTPSPort:   httpsPort + r.set.PortOffset, CSPReportOnly: out.Value("CSP_REPORT_ONLY") == "true",
 		ServerNames: r.set.ServerNames(),
 		Gateway:     r.set.Subnet.Addr().Next(), // the engine's default
 	}
@@ -426,64 +400,36 @@ func (r *resolver) nginx(s catalog.Service, out *Service) infra.Nginx {
 	return n
 }
 
-// Value returns the value of one of the service's variables, or "" if it has none of that name.
-func (s Service) Value(name string) string {
-	for _, e := range s.Env {
-		if e.Name == name {
-			return e.Value
-		}
+// lack notes that a service must have another value of a variable.
+func (r *resolver) lack(s catalog.Service, v catalog.Variable, public bool) {
+	i := slices.IndexFunc(r.lacks, func(l *lack) bool { return l.Name == v.Name && l.public == public })
+	if i < 0 {
+		i, r.lacks = len(r.lacks), append(r.lacks, &lack{Variable: v, public: public})
 	}
-	return ""
+	r.lacks[i].services = append(r.lacks[i].services, s.Name)
 }
 
-// reportVariables adds one fault for each variable that services lack or have with its public default.
-func (r *resolver) reportVariables() {
-	init := "platform init -s " + r.set.Stack + " generates one, or: "
-	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
-		fix := settings.SetCommand(r.set.Stack, name, "<value>")
-		if catalog.IsSecret(name, "") {
-			fix = settings.SetSecretCommand(r.set.Stack, name)
+// reportLacks adds one fault for each variable and reason.
+func (r *resolver) reportLacks() {
+	slices.SortStableFunc(r.lacks, func(a, b *lack) int { return cmp.Compare(a.Name, b.Name) })
+	for _, l := range r.lacks {
+		services := strings.Join(l.services, ", ")
+		what := "required by " + services + ", but not set"
+		if l.public {
+			what = services + " would run with its public default, and " + r.reachable
 		}
-		if !r.variables[name].Ask {
-			fix = init + fix
+		fix := settings.SetCommand(r.set.Stack, l.Name, "<value>")
+		if catalog.IsSecret(l.Name, "") {
+			fix = settings.SetSecretCommand(r.set.Stack, l.Name)
 		}
-		r.plan.Unset = append(r.plan.Unset, r.variables[name])
-		r.faults.Add(settings.Project+":"+name, fix, "required by %s, but not set", strings.Join(r.missing[name], ", "))
-	}
-	why := r.whyReachable()
-	if why == "" {
-		return
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.localOnly)) {
-		services := r.localOnly[name]
-		fix := init + settings.SetSecretCommand(r.set.Stack, name)
-		if v := r.variables[name]; len(v.From) == 0 { // a fixed variable, as those of the dev console
-			fix = settings.SetCommand(r.set.Stack, "--secret --path serviceEnv."+services[0]+"."+name, "")
+		if len(l.From) == 0 { // a fixed variable, as those of the dev console
+			fix = settings.SetCommand(r.set.Stack, "--secret --path serviceEnv."+l.services[0]+"."+l.Name, "")
 		} else {
-			r.plan.Unset = append(r.plan.Unset, v)
+			r.plan.Unset = append(r.plan.Unset, l.Variable)
+			if !l.Ask {
+				fix = "platform init -s " + r.set.Stack + " generates one, or: " + fix
+			}
 		}
-		r.faults.Add(settings.Project+":"+name, fix,
-			"%s would run with its public default, and %s", strings.Join(services, ", "), why)
+		r.faults.Add(settings.Project+":"+l.Name, fix, "%s", what)
 	}
-}
-
-// securedProfile returns the name of the secured profile of the stack, or "" if it has none.
-func (r *resolver) securedProfile() string {
-	for _, p := range catalog.Profiles {
-		if p.Secured && slices.Contains(r.set.Profiles, p.Name) {
-			return p.Name
-		}
-	}
-	return ""
-}
-
-// whyReachable returns why others can reach this stack, or "" if they cannot.
-func (r *resolver) whyReachable() string {
-	if profile := r.securedProfile(); profile != "" {
-		return "profile " + profile + " is for stacks that others can reach"
-	}
-	if r.set.BindAddress.IsValid() && !r.set.BindAddress.IsLoopback() {
-		return "bindAddress " + r.set.BindAddress.String() + " opens the stack to others"
-	}
-	return ""
 }

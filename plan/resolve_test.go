@@ -447,11 +447,7 @@ func TestNamePrefixIsUsedEverywhere(t *testing.T) {
 		for _, a := range s.Networks {
 			assert.Equal(t, s.Name, a.Alias, "services find each other by their bare names")
 		}
-		for _, l := range s.Labels(p, 0) {
-			if l.Name == "com.docker.compose.project" {
-				assert.Equal(t, "Blue", l.Value)
-			}
-		}
+		assert.Equal(t, "Blue", s.Labels(p, 0)["com.docker.compose.project"])
 		if s.Image.Build != nil {
 			assert.Equal(t, "blue/reference:local", s.Image.Build.Name, "image names are lower case")
 		}
@@ -930,15 +926,8 @@ func TestDockerRoot(t *testing.T) {
 
 func TestLabels(t *testing.T) {
 	p := resolve(t, profiles("workers").with(config{"replicas": `{"alert_worker":2}`}))
-	byName := func(s plan.Service, i int) map[string]string {
-		out := map[string]string{}
-		for _, l := range s.Labels(p, i) {
-			out[l.Name] = l.Value
-		}
-		return out
-	}
 	s := service(t, p, "alert_worker")
-	first, second := byName(s, 0), byName(s, 1)
+	first, second := s.Labels(p, 0), s.Labels(p, 1)
 	hash := first["com.docker.compose.config-hash"]
 	assert.Regexp(t, "^[0-9a-f]{64}$", hash)
 	assert.Equal(t, map[string]string{
@@ -976,7 +965,7 @@ func TestResolveChangesNeitherSettingsNorCatalog(t *testing.T) {
 func TestAMountOfAnUndeclaredVolumeIsReported(t *testing.T) {
 	declared := catalog.Volumes
 	t.Cleanup(func() { catalog.Volumes = declared })
-	catalog.Volumes = slices.DeleteFunc(slices.Clone(declared), func(v catalog.Volume) bool { return v.Name == "redisdata" })
+	catalog.Volumes = slices.DeleteFunc(slices.Clone(declared), func(name string) bool { return name == "redisdata" })
 	set, err := settings.Load(settings.Source{Stack: "dev", Root: "/clone", Config: map[string]string{}})
 	require.NoError(t, err)
 	p, err := plan.Resolve(set, nil)

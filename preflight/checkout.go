@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/client"
 
 	engines "trading-platform/engine"
+	"trading-platform/fault"
 	"trading-platform/plan"
 )
 
@@ -26,13 +27,11 @@ import (
 // containers of another machine. It ignores paths outside of the checkout: if the engine runs in a virtual machine,
 // they are in that machine.
 func (c *check) folders() {
-	seen := map[string]bool{}
 	missing := func(path, use, fix string) {
-		if exists(path) || seen[path] {
-			return
+		reported := slices.ContainsFunc(c.faults, func(f fault.Fault) bool { return f.Where == path })
+		if !exists(path) && !reported {
+			c.faults.Add(path, fix, "does not exist, and %s", use)
 		}
-		seen[path] = true
-		c.faults.Add(path, fix, "does not exist, and %s", use)
 	}
 	for _, s := range c.plan.Services {
 		for _, m := range s.Mounts {
@@ -41,7 +40,7 @@ func (c *check) folders() {
 			case machine != "":
 				c.faults.Add(m.Host, "set images."+s.Name+" or disable it, or take sourceDir out: pulumi config rm -s "+c.plan.Stack+" sourceDir",
 					"is a folder of this machine, and %s, which mounts it, would run on %s", s.Name, machine)
-			case c.local() && !m.Create:
+			case local(c.here) && !m.Create:
 				missing(m.Host, s.Name+" mounts it", "mkdir -p "+m.Host+", or point sourceDir at a full checkout")
 			}
 		}
@@ -88,11 +87,9 @@ func makeFolder(path string, getenv func(string) string) error {
 			return err
 		}
 	}
-	if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // services that run as another user read it
+	err := os.Mkdir(path, 0o755) //nolint:gosec // services that run as another user read it
+	if err != nil || os.Geteuid() != 0 || getenv("SUDO_UID") == "" {
 		return err
-	}
-	if os.Geteuid() != 0 || getenv("SUDO_UID") == "" {
-		return nil // not under sudo
 	}
 	uid, err := strconv.Atoi(getenv("SUDO_UID"))
 	gid, err2 := strconv.Atoi(getenv("SUDO_GID"))
@@ -161,12 +158,11 @@ func baseImages(b *plan.Build) []string {
 	var env []string
 	for _, command := range metaArgs {
 		for _, arg := range command.Args {
-			if value, given := b.Args[arg.Key]; given {
-				env = append(env, arg.Key+"="+value)
-			} else if arg.Value != nil {
-				value, _, _ := lex.ProcessWord(*arg.Value, shell.EnvsFromSlice(env))
-				env = append(env, arg.Key+"="+value)
+			value, given := b.Args[arg.Key]
+			if !given {
+				value, _, _ = lex.ProcessWord(arg.ValueString(), shell.EnvsFromSlice(env))
 			}
+			env = append(env, arg.Key+"="+value)
 		}
 	}
 	var bases []string

@@ -2,7 +2,6 @@ package preflight
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -23,34 +22,32 @@ import (
 // data compares the version of the databases' data with the version of their images.
 // PostgreSQL cannot read the data of another major version, and Redis cannot read that of
 // a newer version.
-func (c *check) data(containers []container.Summary) {
-	if s, ok := c.plan.Lookup("postgres"); ok && !c.opened(s, containers) {
-		c.postgresData(s, containers)
+func (c *check) data() {
+	if s, ok := c.plan.Lookup("postgres"); ok && !c.opened(s) {
+		c.postgresData(s)
 	}
-	if s, ok := c.plan.Lookup("redis"); ok && !c.opened(s, containers) {
-		c.redisData(s, containers)
+	if s, ok := c.plan.Lookup("redis"); ok && !c.opened(s) {
+		c.redisData(s)
 	}
 }
 
 // opened reports whether the stack's own container already serves the data, from the image and with the
 // password of the plan. Then nothing would change, and reading files of the volume would take 0.2 s.
-func (c *check) opened(s plan.Service, containers []container.Summary) bool {
-	i := slices.IndexFunc(containers, func(o container.Summary) bool {
-		return c.plan.Owns(o.Labels) && strings.HasSuffix(o.Status, "(healthy)") && slices.Contains(o.Names, "/"+s.Containers[0])
-	})
-	if i < 0 {
+func (c *check) opened(s plan.Service) bool {
+	own, mine := c.find(s.Containers[0])
+	if !mine || !strings.HasSuffix(own.Status, "(healthy)") {
 		return false
 	}
 	for _, m := range s.Mounts {
-		if m.Volume != "" && !slices.ContainsFunc(containers[i].Mounts, func(o container.MountPoint) bool { return o.Name == c.plan.Volume(m.Volume).Name }) {
+		if m.Volume != "" && !slices.ContainsFunc(own.Mounts, func(o container.MountPoint) bool { return o.Name == c.plan.Volume(m.Volume).Name }) {
 			return false
 		}
 	}
 	image, err := c.engine.ImageInspect(c.ctx, s.Image.Reference)
-	if err != nil || image.ID != containers[i].ImageID {
+	if err != nil || image.ID != own.ImageID {
 		return false
 	}
-	found, err := c.engine.ContainerInspect(c.ctx, containers[i].ID, client.ContainerInspectOptions{})
+	found, err := c.engine.ContainerInspect(c.ctx, own.ID, client.ContainerInspectOptions{})
 	if err != nil || found.Container.Config == nil {
 		return false
 	}
@@ -62,11 +59,15 @@ func (c *check) opened(s plan.Service, containers []container.Summary) bool {
 	return true
 }
 
-func (c *check) postgresData(s plan.Service, containers []container.Summary) {
-	c.securedData(s, containers)
+func (c *check) postgresData(s plan.Service) {
+	if stack, volume := c.securedBy(s); stack != "" {
+		c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
+			"platform init -s "+c.plan.Stack+" generates one, or: "+settings.SetSecretCommand(c.plan.Stack, "POSTGRES_PASSWORD"),
+			"the secured stack %s has used the database in volume %s, and this stack would set its password to the public default", stack, volume)
+	}
 	image := c.imageVersion(s, "PG_MAJOR")
-	text, volume := c.readData(s, containers, "PG_VERSION")
-	have, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	text, volume := c.readData(s, "PG_VERSION")
+	have, err := strconv.Atoi(strings.TrimSpace(text))
 	want, err2 := strconv.Atoi(strings.Split(image, ".")[0])
 	if err != nil || err2 != nil || have == want {
 		return
@@ -79,39 +80,27 @@ func (c *check) postgresData(s plan.Service, containers []container.Summary) {
 		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was changed", have, s.Image, want)
 }
 
-// securedData adds a fault if the stack would set the public default password on a
-// database that a secured stack has used.
-func (c *check) securedData(s plan.Service, containers []container.Summary) {
+// securedBy returns the secured stack that has used the database in a volume, if this stack would set its password to the public default.
+func (c *check) securedBy(s plan.Service) (stack, volume string) {
 	if !catalog.IsLocalOnly("POSTGRES_PASSWORD", s.Value("POSTGRES_PASSWORD")) {
-		return
+		return "", ""
 	}
-	mark, volume := c.readData(s, containers, catalog.SecuredMark)
-	if len(mark) == 0 {
-		return
-	}
-	c.faults.Add(settings.Project+":POSTGRES_PASSWORD",
-		"platform init -s "+c.plan.Stack+" generates one, or: "+settings.SetSecretCommand(c.plan.Stack, "POSTGRES_PASSWORD"),
-		"the secured stack %s has used the database in volume %s, and this stack would set its password to the public default",
-		bytes.TrimSpace(mark), volume)
+	mark, volume := c.readData(s, catalog.SecuredMark)
+	return strings.TrimSpace(mark), volume
 }
 
-// SecuredDatabase reports whether a secured stack has used the database that the plan's
-// PostgreSQL would open. It returns false if the engine has no such database.
+// SecuredDatabase reports whether a plan would set the password of a database that a secured stack has used to the public default.
 func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan) (bool, error) {
 	s, ok := p.Lookup("postgres")
 	if !ok {
 		return false, nil
 	}
-	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		return false, fmt.Errorf("asking the engine for its containers: %w", err)
-	}
 	c := &check{ctx: ctx, engine: engine, plan: p}
-	if catalog.IsLocalOnly("POSTGRES_PASSWORD", s.Value("POSTGRES_PASSWORD")) && c.opened(s, containers.Items) {
-		return false, nil // its password is the public default
+	if err := c.list(); err != nil || c.opened(s) {
+		return false, err
 	}
-	mark, _ := c.readData(s, containers.Items, catalog.SecuredMark)
-	return len(mark) > 0, nil
+	stack, _ := c.securedBy(s)
+	return stack != "", nil
 }
 
 // redisBase finds the base file of the append-only file in its manifest. Each rewrite creates a new base file.
@@ -120,30 +109,29 @@ var redisBase = regexp.MustCompile(`file (\S+\.base\.rdb) `)
 // redisVersion finds the server's version in the header of an RDB file, where it is an auxiliary field.
 var redisVersion = regexp.MustCompile(`redis-ver.([0-9]+\.[0-9]+)\.[0-9]+`)
 
-func (c *check) redisData(s plan.Service, containers []container.Summary) {
+func (c *check) redisData(s plan.Service) {
 	image := c.imageVersion(s, "REDIS_VERSION")
-	manifest, _ := c.readData(s, containers, "appendonlydir/appendonly.aof.manifest")
-	base := redisBase.FindSubmatch(manifest)
+	manifest, _ := c.readData(s, "appendonlydir/appendonly.aof.manifest")
+	base := redisBase.FindStringSubmatch(manifest)
 	if base == nil {
 		return
 	}
-	header, volume := c.readData(s, containers, "appendonlydir/"+string(base[1]))
-	found := redisVersion.FindSubmatch(header)
-	if found == nil || image == "" {
+	header, volume := c.readData(s, "appendonlydir/"+base[1])
+	found := redisVersion.FindStringSubmatch(header)
+	if found == nil {
 		return
 	}
-	var have, want settings.Version
-	_, err := fmt.Sscanf(string(found[1]), "%d.%d", &have.Major, &have.Minor)
-	n, _ := fmt.Sscanf(image, "%d.%d", &want.Major, &want.Minor)
-	if n == 1 {
-		want.Minor = 99 // a tag such as 7-alpine means the newest 7.x
+	if !strings.Contains(image, ".") {
+		image += ".99" // a tag such as 7-alpine means the newest 7.x
 	}
-	if err != nil || n == 0 || want.AtLeast(have.Major, have.Minor) {
+	have, err := settings.ParseVersion(found[1])
+	want, err2 := settings.ParseVersion(image)
+	if err != nil || err2 != nil || want.AtLeast(have.Major, have.Minor) {
 		return
 	}
 	c.faults.Add("volume "+volume,
 		fmt.Sprintf("%s; or start with an empty volume: %s after docker volume create",
-			c.config("--path images.redis", "redis:"+string(found[1])+"-alpine"),
+			c.config("--path images.redis", "redis:"+found[1]+"-alpine"),
 			c.config("--path volumes.redisdata", c.plan.NamePrefix+"_redisdata_new")),
 		"holds data of Redis %s, newer than the image %s; nothing in it was changed", found[1], s.Image)
 }
@@ -154,9 +142,6 @@ var tagVersion = regexp.MustCompile(`:v?([0-9]+(\.[0-9]+)*)[^/]*$`)
 // imageVersion returns the version of the server in an image: from the variable that the
 // official images set, or else from the image's tag. It returns "" if neither has one.
 func (c *check) imageVersion(s plan.Service, variable string) string {
-	if s.Image.Reference == "" {
-		return ""
-	}
 	if image, err := c.engine.ImageInspect(c.ctx, s.Image.Reference); err == nil && image.Config != nil {
 		for _, e := range image.Config.Env {
 			if value, ok := strings.CutPrefix(e, variable+"="); ok {
@@ -173,20 +158,17 @@ func (c *check) imageVersion(s plan.Service, variable string) string {
 // readData reads the start of a file in a database's volume, through a container that
 // mounts the volume, or else through one that it creates and never starts. It returns
 // nothing if the volume, the file or the image does not exist.
-func (c *check) readData(s plan.Service, containers []container.Summary, file string) (content []byte, volume string) {
-	i := 0
-	for i < len(s.Mounts) && s.Mounts[i].Volume == "" {
-		i++
-	}
-	if i == len(s.Mounts) {
-		return nil, ""
+func (c *check) readData(s plan.Service, file string) (content, volume string) {
+	i := slices.IndexFunc(s.Mounts, func(m plan.Mount) bool { return m.Volume != "" })
+	if i < 0 {
+		return "", ""
 	}
 	mount := s.Mounts[i]
 	volume = c.plan.Volume(mount.Volume).Name
-	if _, err := c.engine.VolumeInspect(c.ctx, volume, client.VolumeInspectOptions{}); err != nil {
-		return nil, volume
+	if !c.hasVolume(volume) {
+		return "", volume
 	}
-	for _, o := range containers {
+	for _, o := range c.containers {
 		for _, m := range o.Mounts {
 			if m.Name == volume {
 				return c.readFile(o.ID, path.Join(m.Destination, file)), volume
@@ -194,11 +176,11 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 		}
 	}
 	made, err := c.engine.ContainerCreate(c.ctx, client.ContainerCreateOptions{
-		Config:     &container.Config{Image: s.Image.Reference, Labels: plan.LabelMap(c.plan.OwnLabels())},
+		Config:     &container.Config{Image: s.Image.Reference, Labels: c.plan.OwnLabels()},
 		HostConfig: &container.HostConfig{Binds: []string{volume + ":" + mount.Path + ":ro,nocopy"}},
 	})
 	if err != nil {
-		return nil, volume // the engine does not have the image yet
+		return "", volume // the engine does not have the image yet
 	}
 	defer func() {
 		// Remove it also after an interrupt. RemoveVolumes removes only the anonymous volumes
@@ -209,16 +191,16 @@ func (c *check) readData(s plan.Service, containers []container.Summary, file st
 }
 
 // readFile returns the first 64 KiB of a file in a container, which need not be running.
-func (c *check) readFile(id, file string) []byte {
+func (c *check) readFile(id, file string) string {
 	got, err := c.engine.CopyFromContainer(c.ctx, id, client.CopyFromContainerOptions{SourcePath: file})
 	if err != nil {
-		return nil
+		return ""
 	}
 	defer func() { _ = got.Content.Close() }()
 	archive := tar.NewReader(got.Content)
 	if _, err := archive.Next(); err != nil {
-		return nil
+		return ""
 	}
 	content, _ := io.ReadAll(io.LimitReader(archive, 64<<10))
-	return content
+	return string(content)
 }

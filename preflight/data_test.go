@@ -176,10 +176,6 @@ func TestDataThatTheStackItselfServes(t *testing.T) {
 	const password = "POSTGRES_PASSWORD"
 	p, _ := stackOf(t, with())
 	postgres, _ := p.Lookup("postgres")
-	labels := map[string]string{}
-	for _, l := range p.OwnLabels() {
-		labels[l.Name] = l.Value
-	}
 	for name, test := range map[string]struct {
 		config map[string]string
 		change func(c *container.Summary)
@@ -196,7 +192,7 @@ func TestDataThatTheStackItselfServes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := container.Summary{
 				ID: "c1", Names: []string{"/" + postgres.Containers[0]}, ImageID: "sha256:postgres:16", State: "running", Status: "Up 3 seconds (healthy)",
-				Labels: labels, Mounts: []container.MountPoint{{Name: pgVolume, Destination: postgres.Mounts[0].Path}},
+				Labels: p.OwnLabels(), Mounts: []container.MountPoint{{Name: pgVolume, Destination: postgres.Mounts[0].Path}},
 			}
 			test.change(&c)
 			e := &enginetest.Engine{

@@ -34,8 +34,8 @@ func TestTooManyNeighbors(t *testing.T) {
 		"another machine":                {"ssh://there", 300, nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &check{here: engines.Ref{Host: test.host}, plan: &plan.Plan{Stack: "test", Services: []plan.Service{{Containers: slices.Repeat([]string{"w"}, test.replicas)}}}}
-			c.neighbors(test.others)
+			c := &check{here: engines.Ref{Host: test.host}, containers: test.others, plan: &plan.Plan{Stack: "test", Services: []plan.Service{{Containers: slices.Repeat([]string{"w"}, test.replicas)}}}}
+			c.neighbors()
 			require.Len(t, c.faults, test.faults)
 			if test.faults > 0 {
 				assert.Equal(t, fault.Fault{

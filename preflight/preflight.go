@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 
 	engines "trading-platform/engine"
@@ -24,9 +26,6 @@ import (
 	"trading-platform/plan"
 	"trading-platform/settings"
 )
-
-// oldestAPI is the oldest engine API that the provider supports (Docker 19.03).
-var oldestAPI = settings.Version{Major: 1, Minor: 40}
 
 // Connect opens and identifies an engine: that of the stack's settings docker:host and docker:certPath, or, if they are
 // empty, the one that the docker command would use. Its error says how to start an engine.
@@ -76,6 +75,11 @@ type check struct {
 	set         *settings.Settings
 	lastVolumes map[string]string
 	faults      fault.List
+
+	// What the engine has, whoever made it.
+	containers []container.Summary
+	networks   []network.Summary
+	volumes    map[string]volume.Volume // by name
 }
 
 // Check returns everything that prevents a stack from running, as a fault.List. engine and here
@@ -86,24 +90,55 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	if !c.version() {
 		return c.faults.Err()
 	}
-	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its containers: %w", err)
-	}
-	c.names(containers.Items)
-	c.ports(containers.Items)
-	c.neighbors(containers.Items)
-	if err := c.networks(); err != nil {
+	if err := c.list(); err != nil {
 		return err
 	}
-	if err := c.volumes(); err != nil {
-		return err
-	}
+	c.names()
+	c.ports()
+	c.neighbors()
+	c.subnets()
+	c.oldData()
 	c.dockerRoot()
 	c.folders()
 	c.bases()
-	c.data(containers.Items)
+	c.data()
 	return c.faults.Err()
+}
+
+// list asks the engine for what it has.
+func (c *check) list() error {
+	containers, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its containers: %w", err)
+	}
+	networks, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its networks: %w", err)
+	}
+	volumes, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its volumes: %w", err)
+	}
+	c.containers, c.networks, c.volumes = containers.Items, networks.Items, map[string]volume.Volume{}
+	for _, v := range volumes.Items {
+		c.volumes[v.Name] = v
+	}
+	return nil
+}
+
+// hasVolume reports whether the engine has a volume of this name.
+func (c *check) hasVolume(name string) bool {
+	_, ok := c.volumes[name]
+	return ok
+}
+
+// find returns the container with a name, and whether it belongs to this stack. It returns nil if there is none.
+func (c *check) find(name string) (found *container.Summary, mine bool) {
+	i := slices.IndexFunc(c.containers, func(o container.Summary) bool { return slices.Contains(o.Names, "/"+name) })
+	if i < 0 {
+		return nil, false
+	}
+	return &c.containers[i], c.plan.Owns(c.containers[i].Labels)
 }
 
 func (c *check) config(key, value string) string {
@@ -117,13 +152,12 @@ func (c *check) version() bool {
 	if err != nil {
 		return true // the next request reports the error
 	}
-	var actual settings.Version
-	if _, err := fmt.Sscanf(ping.APIVersion, "%d.%d", &actual.Major, &actual.Minor); err != nil {
+	actual, err := settings.ParseVersion(ping.APIVersion)
+	if err != nil {
 		return true
 	}
-	if !actual.AtLeast(oldestAPI.Major, oldestAPI.Minor) {
-		c.faults.Add("Docker engine", "install Docker 19.03 or newer", "speaks API %s only; %d.%d is needed",
-			ping.APIVersion, oldestAPI.Major, oldestAPI.Minor)
+	if !actual.AtLeast(1, 40) { // the oldest that the provider supports
+		c.faults.Add("Docker engine", "install Docker 19.03 or newer", "speaks API %s only; 1.40 is needed", ping.APIVersion)
 		return false
 	}
 	if want := c.set.EngineAPI; !actual.AtLeast(want.Major, want.Minor) {
@@ -154,73 +188,52 @@ func (c *check) owner(labels map[string]string, remove string) (who, fix string)
 	return "something else", remove + "; or " + c.config("namePrefix", "<another>")
 }
 
-// names finds container names that are in use. It adds one fault for all containers of
-// one owner.
-func (c *check) names(containers []container.Summary) {
-	taken := map[fault.Fault][]string{}
-	var order []fault.Fault
-	for _, s := range c.plan.Services {
-		for _, name := range s.Containers {
-			i := slices.IndexFunc(containers, func(o container.Summary) bool { return slices.Contains(o.Names, "/"+name) })
-			if i < 0 || c.plan.Owns(containers[i].Labels) {
-				continue
-			}
-			who, fix := c.owner(containers[i].Labels, "docker rm -f "+name)
-			f := fault.Fault{What: who, Fix: fix}
-			if len(taken[f]) == 0 {
-				order = append(order, f)
-			}
-			taken[f] = append(taken[f], name)
-		}
+// taken records an object whose name another owner uses. It adds one fault for all objects of an owner.
+func (c *check) taken(object string, labels map[string]string, remove string) {
+	who, fix := c.owner(labels, remove)
+	if i := slices.IndexFunc(c.faults, func(f fault.Fault) bool { return f.What == "taken by "+who && f.Fix == fix }); i >= 0 {
+		c.faults[i].Where += ", " + object
+		return
 	}
-	for _, f := range order {
-		where := "container " + taken[f][0]
-		if len(taken[f]) > 1 {
-			where = "containers " + strings.Join(taken[f], ", ")
+	c.faults.Add(object, fix, "taken by %s", who)
+}
+
+// names finds container names that are in use.
+func (c *check) names() {
+	for _, name := range c.plan.Containers() {
+		if holder, mine := c.find(name); holder != nil && !mine {
+			c.taken("container "+name, holder.Labels, "docker rm -f "+name)
 		}
-		c.faults.Add(where, f.Fix, "taken by %s", f.What)
 	}
 }
 
 // ports finds host ports that are in use.
-func (c *check) ports(containers []container.Summary) {
+func (c *check) ports() {
 	for _, s := range c.plan.Services {
-		if c.restarting(s, containers) {
+		if own, mine := c.find(s.Containers[0]); mine && own.State == container.StateRestarting {
 			continue // between two starts the engine keeps the port, but no container shows it
 		}
 		for _, p := range s.Ports {
 			address := netip.AddrPortFrom(netip.MustParseAddr(p.Address), uint16(p.Host)) //nolint:gosec // the plan has none above 65535
-			holder, mine := c.holder(containers, address)
+			holder, mine := c.holder(address)
+			by, stop := "container "+holder, "docker stop "+holder
 			switch {
-			case mine, c.named(holder): // names has already reported a container with this name
+			case mine, slices.Contains(c.plan.Containers(), holder): // names has already reported a container with this name
+				continue
 			case holder != "":
-				c.portTaken(s.Name, address, "container "+holder, "docker stop "+holder)
-			case c.local() && inUse(address):
-				c.portTaken(s.Name, address, "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port()))
+			case local(c.here) && inUse(address):
+				by, stop = "a program on this host", fmt.Sprintf("stop it (sudo ss -ltnp 'sport = :%d' tells which)", address.Port())
+			default:
+				continue
 			}
+			c.faults.Add(fmt.Sprintf("port %s of %s", address, s.Name), stop+", or "+c.config("portOffset", "1000"), "taken by %s", by)
 		}
 	}
 }
 
-// named reports whether the plan has a container of this name.
-func (c *check) named(name string) bool {
-	return slices.ContainsFunc(c.plan.Services, func(s plan.Service) bool { return slices.Contains(s.Containers, name) })
-}
-
-// restarting reports whether the service's own container is in a restart loop.
-func (c *check) restarting(s plan.Service, containers []container.Summary) bool {
-	return slices.ContainsFunc(containers, func(o container.Summary) bool {
-		return o.State == container.StateRestarting && c.plan.Owns(o.Labels) && slices.Contains(o.Names, "/"+s.Containers[0])
-	})
-}
-
-func (c *check) portTaken(service string, address netip.AddrPort, by, stop string) {
-	c.faults.Add(fmt.Sprintf("port %s of %s", address, service), stop+", or "+c.config("portOffset", "1000"), "taken by %s", by)
-}
-
 // holder returns the name of the container that publishes an address, and whether it belongs to this stack.
-func (c *check) holder(containers []container.Summary, address netip.AddrPort) (name string, mine bool) {
-	for _, o := range containers {
+func (c *check) holder(address netip.AddrPort) (name string, mine bool) {
+	for _, o := range c.containers {
 		for _, p := range o.Ports {
 			same := p.PublicPort == address.Port() && p.Type == "tcp"
 			overlap := p.IP == address.Addr() || p.IP.IsUnspecified() || address.Addr().IsUnspecified()
@@ -239,14 +252,14 @@ var neighborLimit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
 const neighborsEach = 4
 
 // neighbors compares the number of containers with what this host's kernel allows. Above it, containers cannot reach each other.
-func (c *check) neighbors(containers []container.Summary) {
+func (c *check) neighbors() {
 	text, err := os.ReadFile(neighborLimit)
 	limit, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || !c.local() { // it is not Linux, or another machine
+	if err != nil || !local(c.here) { // it is not Linux, or another machine
 		return
 	}
 	count := len(c.plan.Containers())
-	for _, o := range containers {
+	for _, o := range c.containers {
 		if o.State == container.StateRunning && !c.plan.Owns(o.Labels) {
 			count++
 		}
@@ -274,8 +287,6 @@ func local(engine engines.Ref) bool {
 	return strings.HasPrefix(engine.Host, "unix://") || strings.HasPrefix(engine.Host, "npipe://")
 }
 
-func (c *check) local() bool { return local(c.here) }
-
 // inUse tries to listen on an address. A port that only root can open does not count, because the engine can.
 func inUse(address netip.AddrPort) bool {
 	l, err := net.Listen("tcp", address.String())
@@ -286,20 +297,15 @@ func inUse(address netip.AddrPort) bool {
 	return errors.Is(err, syscall.EADDRINUSE)
 }
 
-// networks finds network names and subnets that are in use.
-func (c *check) networks() error {
-	all, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its networks: %w", err)
-	}
+// subnets finds subnets, and names of networks, that are in use.
+func (c *check) subnets() {
 	for _, want := range c.plan.Networks {
-		for _, have := range all.Items {
+		for _, have := range c.networks {
 			if c.plan.Owns(have.Labels) {
 				continue // if its name or subnet differs, the next up replaces it
 			}
 			if have.Name == want.Name {
-				who, fix := c.owner(have.Labels, "docker network rm "+have.Name)
-				c.faults.Add("network "+want.Name, fix, "taken by %s", who)
+				c.taken("network "+want.Name, have.Labels, "docker network rm "+have.Name)
 				continue
 			}
 			if want.Subnet == "" {
@@ -314,5 +320,4 @@ func (c *check) networks() error {
 			}
 		}
 	}
-	return nil
 }

@@ -189,7 +189,7 @@ func TestContainerNames(t *testing.T) {
 			map[string]string{"profiles": `["workers"]`, "env": `{"ALERT_RECIPIENT_HASH_SECRET":"x"}`, "images": `{"reference":"ref:1"}`},
 			[]container.Summary{running("trading_platform_postgres", stack("dev")), running("trading_platform_redis", stack("dev"))},
 			fault.List{{
-				Where: "containers trading_platform_postgres, trading_platform_redis", What: "taken by stack dev",
+				Where: "container trading_platform_postgres, container trading_platform_redis", What: "taken by stack dev",
 				Fix: downDev + "; or have both in one: add workers to profiles in Pulumi.dev.yaml and make up STACK=dev; or, for a second stack beside it, " + anotherPrefix,
 			}},
 		},

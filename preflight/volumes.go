@@ -2,66 +2,53 @@ package preflight
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 
 	"trading-platform/plan"
 	"trading-platform/settings"
 )
 
-// volumes finds existing data that the stack would not use, because it would silently
+// oldData finds existing data that the stack would not use, because it would silently
 // start with an empty database: data of an old Compose stack, or its own under other names.
-func (c *check) volumes() error {
-	all, err := listVolumes(c.ctx, c.engine)
-	if err != nil {
-		return err
-	}
+func (c *check) oldData() {
 	for _, want := range c.plan.Volumes {
-		if want.TakeOver && all[want.Name] == nil {
+		if want.TakeOver && !c.hasVolume(want.Name) {
 			c.faults.Add(settings.Project+":volumes."+want.Key,
 				"name one that `docker volume ls` shows, or: pulumi config rm -s "+c.plan.Stack+" --path volumes."+want.Key,
 				"there is no volume %s to take over", want.Name)
 		}
 	}
-	c.renamed(all)
-	for _, old := range oldCompose(all, c.plan, c.set) {
-		c.faults.Add("volume "+c.plan.Volume("pgdata").Name, strings.Join(old.takeOver(c), " && ")+
+	c.renamed()
+	for _, old := range c.oldCompose() {
+		var takeOver []string
+		for _, v := range c.plan.Volumes {
+			if name := old.Volumes[v.Key]; name != "" {
+				takeOver = append(takeOver, c.config("--path volumes."+v.Key, name))
+			}
+		}
+		c.faults.Add("volume "+c.plan.Volume("pgdata").Name, strings.Join(takeOver, " && ")+
 			"; or, to ignore it: "+c.config("--path 'ignoreCompose[0]'", old.Project),
 			"does not exist yet, but the old Compose project %s left its data in %s: the stack would start with an empty database",
 			old.Project, old.Volumes["pgdata"])
 	}
-	return nil
-}
-
-func listVolumes(ctx context.Context, engine client.APIClient) (map[string]*volume.Volume, error) {
-	found, err := engine.VolumeList(ctx, client.VolumeListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("asking the engine for its volumes: %w", err)
-	}
-	all := map[string]*volume.Volume{}
-	for i, v := range found.Items {
-		all[v.Name] = &found.Items[i]
-	}
-	return all, nil
 }
 
 // renamed finds the stack's own data under names that it would no longer use, as after a
 // change of namePrefix. If a volume with the new name exists, the user has decided to use it.
-func (c *check) renamed(all map[string]*volume.Volume) {
+func (c *check) renamed() {
 	var names, keep, empty []string
 	for _, want := range c.plan.Volumes {
 		old := c.lastVolumes[want.Key]
-		for _, name := range slices.Sorted(maps.Keys(all)) {
-			if old == "" && all[name].Labels[plan.VolumeLabel] == want.Key && c.plan.Owns(all[name].Labels) {
+		for _, name := range slices.Sorted(maps.Keys(c.volumes)) {
+			if labels := c.volumes[name].Labels; old == "" && labels[plan.VolumeLabel] == want.Key && c.plan.Owns(labels) {
 				old = name
 			}
 		}
-		if old == "" || old == want.Name || all[old] == nil || all[want.Name] != nil || want.TakeOver {
+		if old == "" || old == want.Name || !c.hasVolume(old) || c.hasVolume(want.Name) || want.TakeOver {
 			continue
 		}
 		names = append(names, old)
@@ -85,22 +72,25 @@ type OldStack struct {
 // OldCompose finds old Compose stacks whose data a stack could take over. It returns none
 // if the stack already has a database, or if the settings take over or ignore the data.
 func OldCompose(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) ([]OldStack, error) {
-	all, err := listVolumes(ctx, engine)
-	return oldCompose(all, p, set), err
+	c := &check{ctx: ctx, engine: engine, plan: p, set: set}
+	if err := c.list(); err != nil {
+		return nil, err
+	}
+	return c.oldCompose(), nil
 }
 
 // oldVolumes is how many volumes with the names of our stack a Compose project must have,
 // including pgdata. A single one of these names is common.
 const oldVolumes = 3
 
-func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Settings) []OldStack {
-	if want := p.Volume("pgdata"); want.TakeOver || all[want.Name] != nil || slices.Contains(set.IgnoreCompose, "*") {
+func (c *check) oldCompose() []OldStack {
+	if want := c.plan.Volume("pgdata"); want.TakeOver || c.hasVolume(want.Name) || slices.Contains(c.set.IgnoreCompose, "*") {
 		return nil
 	}
 	projects := map[string]map[string]string{}
-	for _, v := range all {
+	for _, v := range c.volumes {
 		project, key := v.Labels["com.docker.compose.project"], v.Labels["com.docker.compose.volume"]
-		if project == "" || p.Volume(key) == nil || v.Labels[plan.StackLabel] != "" { // a stack of this program has Compose's labels too
+		if project == "" || c.plan.Volume(key) == nil || v.Labels[plan.StackLabel] != "" { // a stack of this program has Compose's labels too
 			continue
 		}
 		if projects[project] == nil {
@@ -110,20 +100,9 @@ func oldCompose(all map[string]*volume.Volume, p *plan.Plan, set *settings.Setti
 	}
 	var old []OldStack
 	for _, project := range slices.Sorted(maps.Keys(projects)) {
-		if volumes := projects[project]; len(volumes) >= oldVolumes && volumes["pgdata"] != "" && !slices.Contains(set.IgnoreCompose, project) {
+		if volumes := projects[project]; len(volumes) >= oldVolumes && volumes["pgdata"] != "" && !slices.Contains(c.set.IgnoreCompose, project) {
 			old = append(old, OldStack{project, volumes})
 		}
 	}
 	return old
-}
-
-// takeOver returns the commands that take over an old stack's volumes.
-func (o OldStack) takeOver(c *check) []string {
-	var take []string
-	for _, v := range c.plan.Volumes {
-		if name := o.Volumes[v.Key]; name != "" {
-			take = append(take, c.config("--path volumes."+v.Key, name))
-		}
-	}
-	return take
 }

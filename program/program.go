@@ -148,7 +148,7 @@ func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfo
 	if err != nil {
 		return err
 	}
-	for name, output := range platform.Outputs() {
+	for name, output := range platform.Outputs {
 		ctx.Export(name, output)
 	}
 	ctx.Export("provider", pulumi.String(p.Provider))

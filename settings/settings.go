@@ -4,9 +4,10 @@ package settings
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"trading-platform/catalog"
@@ -75,6 +76,12 @@ const MaxMemory = 1 << 20
 // Version is a Docker Engine API version. The zero value means that it is unknown.
 type Version struct{ Major, Minor int }
 
+// ParseVersion reads the first two numbers of a version such as 1.44.
+func ParseVersion(text string) (v Version, err error) {
+	_, err = fmt.Sscanf(text, "%d.%d", &v.Major, &v.Minor)
+	return v, err
+}
+
 // AtLeast reports whether v is known and not older than major.minor.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
@@ -82,38 +89,47 @@ func (v Version) AtLeast(major, minor int) bool {
 
 // Load validates a source. Its error is a fault.List of everything that is wrong.
 func Load(src Source) (*Settings, error) {
-	d := decoder{src: src}
+	d := &decoder{Source: src, known: []string{dockerHost, dockerCertPath}}
 	s := &Settings{
-		Stack:         src.Stack,
-		Profiles:      d.names("profiles", "profile", catalog.ProfileNames()),
-		NamePrefix:    d.text("namePrefix", "trading_platform"),
-		BindAddress:   d.address("bindAddress", "127.0.0.1"),
-		PortOffset:    d.integer("portOffset", 0),
-		Subnet:        d.prefix("subnet", "172.28.0.0/16"),
-		Images:        d.images("images"),
-		SourceDir:     d.folder("sourceDir"),
-		ServiceEnv:    d.serviceEnv("serviceEnv"),
-		Replicas:      d.numbers("replicas", "worker", scalable(), 1, 9999, " (to have none, name it in `disabled`)"),
-		Memory:        d.numbers("memory", "service", catalog.ServiceNames(), 64, MaxMemory, ""),
-		Volumes:       d.texts("volumes", "volume", catalog.VolumeNames()),
+		Stack:    src.Stack,
+		Profiles: d.names("profiles", "profile", catalog.ProfileNames()),
+		NamePrefix: value(d, "namePrefix", "trading_platform",
+			"a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)",
+			asIs, isPrefix),
+		BindAddress: value(d, "bindAddress", "127.0.0.1", "an IP address", netip.ParseAddr),
+		PortOffset:  value(d, "portOffset", "0", "a whole number from 0 to 50000", strconv.Atoi, between(0, 50000)),
+		Subnet: value(d, "subnet", "172.28.0.0/16",
+			"an IPv4 subnet of at least 16 addresses without host bits, such as 172.28.0.0/16", netip.ParsePrefix, isSubnet),
+		Images: entries(d, "images", "service", append(catalog.ServiceNames(), Reference),
+			"an image reference, such as registry.example/redis:7-alpine, with a repository in lower case", "<repository>:<tag>", parseImage),
+		SourceDir:  value(d, "sourceDir", "", "a folder (a relative path starts at "+src.Root+")", d.path, isFolder),
+		Variables:  d.variables(),
+		ServiceEnv: d.serviceEnv("serviceEnv"),
+		Replicas: entries(d, "replicas", "worker", catalog.Scalable(),
+			"a number from 1 to 9999 (to have none, name it in `disabled`)", "1", strconv.Atoi, between(1, 9999)),
+		Memory: entries(d, "memory", "service", catalog.ServiceNames(),
+			"a number from 64 to "+strconv.Itoa(MaxMemory), "64", strconv.Atoi, between(64, MaxMemory)),
+		Volumes:       entries(d, "volumes", "volume", catalog.Volumes, "a name", "<name>", asIs),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
 		Expose:        d.names("expose", "service", catalog.Exposable()),
-		RetainVolumes: d.boolean("retainVolumes", true),
-		EngineAPI:     d.version("engineApi"),
-		DockerRoot:    strings.TrimRight(d.text("dockerRoot", "/var/lib/docker"), "/"),
-		CertsDir:      d.path("certsDir"),
-		Provider:      d.choice("provider", Official, Offline),
+		RetainVolumes: value(d, "retainVolumes", "true", "true or false", strconv.ParseBool),
+		EngineAPI:     value(d, "engineApi", "", `an API version such as "1.44" (quote it)`, ParseVersion),
+		DockerRoot:    value(d, "dockerRoot", "/var/lib/docker", "the absolute path of a folder on the engine's host", withoutSlash, isEngineFolder),
+		CertsDir:      d.absolute(d.text("certsDir", "")),
+		Provider: value(d, "provider", Official, "one of "+Official+", "+Offline, asIs, func(name string) bool {
+			return name == Official || name == Offline
+		}),
 		Identity:      d.text("identity", ""),
-		Engine:        d.engine("engine"),
+		Engine:        value(d, "engine", "", "the id and host of an engine, as `platform init` writes them", parseEngine, isEngine),
 		Docker:        src.Docker(),
-		IgnoreCompose: d.list("ignoreCompose", "Compose projects", "my-trading"),
+		IgnoreCompose: d.list("ignoreCompose", "Compose project", "my-trading"),
 	}
-	s.NginxAddress = d.addressIn("nginxAddress", s.Subnet)
-	s.Variables = d.variables()
-	d.known = append(d.known, dockerHost, dockerCertPath)
+	s.NginxAddress = d.nginxAddress(s.Subnet)
+	d.conflicts(s.Profiles)
 	d.unknown()
-	d.check(s)
-	slices.SortStableFunc(d.faults, func(a, b fault.Fault) int { return cmp.Compare(a.Where, b.Where) })
+	slices.SortFunc(d.faults, func(a, b fault.Fault) int {
+		return cmp.Or(cmp.Compare(a.Where, b.Where), cmp.Compare(a.What, b.What))
+	})
 	return s, d.faults.Err()
 }
 
@@ -125,22 +141,10 @@ const PublicHost = "web-console.trading-platform.local"
 // certificate must cover them.
 func (s *Settings) ServerNames() []string {
 	names := []string{PublicHost, "localhost", "127.0.0.1"}
-	if s.BindAddress.IsValid() && !s.BindAddress.IsUnspecified() && s.BindAddress.String() != "127.0.0.1" {
+	if !s.BindAddress.IsUnspecified() && s.BindAddress.String() != "127.0.0.1" {
 		names = append(names, s.BindAddress.String())
 	}
 	return names
-}
-
-// Path makes a user's path absolute: a relative path starts at root, the project's
-// folder, and a leading ~ is the home folder.
-func Path(root, home, path string) string {
-	if rest, ok := strings.CutPrefix(path, "~/"); ok {
-		return filepath.Join(home, rest)
-	}
-	if path == "" || filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(root, path)
 }
 
 // SetCommand returns the `pulumi config set` command for a key, for use as a fix.

@@ -33,6 +33,9 @@ func TestDefaults(t *testing.T) {
 		BindAddress:   netip.MustParseAddr("127.0.0.1"),
 		Subnet:        netip.MustParsePrefix("172.28.0.0/16"),
 		NginxAddress:  netip.MustParseAddr("172.28.0.10"),
+		Images:        map[string]string{},
+		Volumes:       map[string]string{},
+		ServiceEnv:    map[string]map[string]settings.Value{},
 		Variables:     map[string]settings.Value{},
 		Replicas:      map[string]int{},
 		Memory:        map[string]int{},
@@ -124,30 +127,30 @@ func TestFaults(t *testing.T) {
 		"namePrefix, a start":    {"namePrefix", "_blue", "namePrefix", `"_blue" is not a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
 		"namePrefix, two dots":   {"namePrefix", "a..b", "namePrefix", `"a..b" is not a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)`, set + "namePrefix trading_platform"},
 		"bindAddress":            {"bindAddress", "localhost", "bindAddress", `"localhost" is not an IP address`, set + "bindAddress 127.0.0.1"},
-		"portOffset, no number":  {"portOffset", "ten", "portOffset", `"ten" is not a whole number`, set + "portOffset 0"},
-		"portOffset, a fraction": {"portOffset", "1.5", "portOffset", `"1.5" is not a whole number`, set + "portOffset 0"},
-		"portOffset, negative":   {"portOffset", "-1", "portOffset", `"-1" is not between 0 and 50000`, set + "portOffset 1000"},
-		"portOffset, too large":  {"portOffset", "50001", "portOffset", `"50001" is not between 0 and 50000`, set + "portOffset 1000"},
-		"subnet, none":           {"subnet", "172.28.0.0", "subnet", `"172.28.0.0" is not an IPv4 subnet of at least 16 addresses, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
-		"subnet, too small":      {"subnet", "172.28.0.0/29", "subnet", `"172.28.0.0/29" is not an IPv4 subnet of at least 16 addresses, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
-		"subnet, IPv6":           {"subnet", "fd00::/64", "subnet", `"fd00::/64" is not an IPv4 subnet of at least 16 addresses, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
-		"subnet, host bits":      {"subnet", "172.28.0.1/16", "subnet", "172.28.0.1/16 has host bits set", set + "subnet 172.28.0.0/16"},
-		"nginxAddress, none":     {"nginxAddress", "nginx", "nginxAddress", `"nginx" is not an IP address`, set + "nginxAddress 172.28.0.10"},
+		"portOffset, no number":  {"portOffset", "ten", "portOffset", `"ten" is not a whole number from 0 to 50000`, set + "portOffset 0"},
+		"portOffset, a fraction": {"portOffset", "1.5", "portOffset", `"1.5" is not a whole number from 0 to 50000`, set + "portOffset 0"},
+		"portOffset, negative":   {"portOffset", "-1", "portOffset", `"-1" is not a whole number from 0 to 50000`, set + "portOffset 0"},
+		"portOffset, too large":  {"portOffset", "50001", "portOffset", `"50001" is not a whole number from 0 to 50000`, set + "portOffset 0"},
+		"subnet, none":           {"subnet", "172.28.0.0", "subnet", `"172.28.0.0" is not an IPv4 subnet of at least 16 addresses without host bits, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
+		"subnet, too small":      {"subnet", "172.28.0.0/29", "subnet", `"172.28.0.0/29" is not an IPv4 subnet of at least 16 addresses without host bits, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
+		"subnet, IPv6":           {"subnet", "fd00::/64", "subnet", `"fd00::/64" is not an IPv4 subnet of at least 16 addresses without host bits, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
+		"subnet, host bits":      {"subnet", "172.28.0.1/16", "subnet", `"172.28.0.1/16" is not an IPv4 subnet of at least 16 addresses without host bits, such as 172.28.0.0/16`, set + "subnet 172.28.0.0/16"},
+		"nginxAddress, none":     {"nginxAddress", "nginx", "nginxAddress", `"nginx" is not an address that a container can have in the subnet 172.28.0.0/16 (its first is the gateway)`, set + "nginxAddress 172.28.0.10"},
 		"nginxAddress, outside": {"nginxAddress", "10.0.0.1", "nginxAddress",
-			"10.0.0.1 is not an address that a container can have in the subnet 172.28.0.0/16 (its first is the gateway)", set + "nginxAddress 172.28.0.10"},
+			`"10.0.0.1" is not an address that a container can have in the subnet 172.28.0.0/16 (its first is the gateway)`, set + "nginxAddress 172.28.0.10"},
 		"nginxAddress, the gateway's": {"nginxAddress", "172.28.0.1", "nginxAddress",
-			"172.28.0.1 is not an address that a container can have in the subnet 172.28.0.0/16 (its first is the gateway)", set + "nginxAddress 172.28.0.10"},
+			`"172.28.0.1" is not an address that a container can have in the subnet 172.28.0.0/16 (its first is the gateway)`, set + "nginxAddress 172.28.0.10"},
 		"images, no map":  {"images", "postgres:15", "images", `"postgres:15" is not a map`, "pulumi config rm -s dev images && " + set + "--path images.<name> <value>"},
 		"images, unknown": {"images", `{"postgress":"x"}`, "images", `no service "postgress"; did you mean postgres?`, ""},
 		"images, nested":  {"images", `{"postgres":{"tag":"15"}}`, "images.postgres", "is not a plain value", set + "--path images.postgres <value>"},
 		"images, upper case": {"images", `{"redis":"Redis:7"}`, "images.redis",
-			`"Redis:7" is not an image reference: invalid reference format: repository name (library/Redis) must be lowercase`, set + "--path images.redis <repository>:<tag>"},
-		"images, a blank": {"images", `{"redis":"redis: 7"}`, "images.redis", `"redis: 7" is not an image reference: invalid reference format`,
+			`"Redis:7" is not an image reference, such as registry.example/redis:7-alpine, with a repository in lower case`, set + "--path images.redis <repository>:<tag>"},
+		"images, a blank": {"images", `{"redis":"redis: 7"}`, "images.redis", `"redis: 7" is not an image reference, such as registry.example/redis:7-alpine, with a repository in lower case`,
 			set + "--path images.redis <repository>:<tag>"},
 		"images, a URL": {"images", `{"reference":"https://mirror/redis"}`, "images.reference",
-			`"https://mirror/redis" is not an image reference: invalid reference format`, set + "--path images.reference <repository>:<tag>"},
-		"sourceDir": {"sourceDir", "/no/such/checkout", "sourceDir", "/no/such/checkout is not a folder",
-			set + "sourceDir <folder>, or: pulumi config rm -s dev sourceDir"},
+			`"https://mirror/redis" is not an image reference, such as registry.example/redis:7-alpine, with a repository in lower case`, set + "--path images.reference <repository>:<tag>"},
+		"sourceDir": {"sourceDir", "/no/such/checkout", "sourceDir", `"/no/such/checkout" is not a folder (a relative path starts at /clone)`,
+			set + "sourceDir <value>, or: pulumi config rm -s dev sourceDir"},
 		"envFile": {"envFile", "/no/such/.env", "envFile", "file /no/such/.env does not exist",
 			"write it with one NAME=value per line, or: pulumi config rm -s dev envFile"},
 		"env, no map": {"env", `["LOG_LEVEL=DEBUG"]`, "env", `"[\"LOG_LEVEL=DEBUG\"]" is not a map`, "pulumi config rm -s dev env && " + set + "--path env.<name> <value>"},
@@ -159,9 +162,9 @@ func TestFaults(t *testing.T) {
 		"serviceEnv, no map": {"serviceEnv", `{"redis":"x"}`, "serviceEnv", `"{\"redis\":\"x\"}" is not a map of services to maps of variables`,
 			"pulumi config rm -s dev serviceEnv && " + set + "--path serviceEnv.<service>.<NAME> <value>"},
 		"serviceEnv, unknown": {"serviceEnv", `{"signals":{"A":"1"}}`, "serviceEnv", `no service "signals"`, ""},
-		"serviceEnv, no variable": {"serviceEnv", `{"redis":{"A-B":"1"}}`, "serviceEnv.redis.A-B", "is not a variable with a plain value",
-			set + "--path serviceEnv.redis.A-B <value>"},
-		"serviceEnv, nested": {"serviceEnv", `{"redis":{"A":{}}}`, "serviceEnv.redis.A", "is not a variable with a plain value",
+		"serviceEnv, no variable": {"serviceEnv", `{"redis":{"A-B":"1"}}`, "serviceEnv.redis.A-B", "is not the name of a variable",
+			"pulumi config rm -s dev --path serviceEnv.redis.A-B"},
+		"serviceEnv, nested": {"serviceEnv", `{"redis":{"A":{}}}`, "serviceEnv.redis.A", "is not a plain value",
 			set + "--path serviceEnv.redis.A <value>"},
 		"a variable with a NUL": {"POSTGRES_PASSWORD", "a\x00b", "POSTGRES_PASSWORD", "contains a NUL character, which a variable cannot", "pulumi config set -s dev --secret POSTGRES_PASSWORD"},
 		"a password of two lines": {"POSTGRES_PASSWORD", "a\nb", "POSTGRES_PASSWORD", "contains a line break, but must be a single line",
@@ -185,8 +188,8 @@ func TestFaults(t *testing.T) {
 		"disabled, unknown": {"disabled", `["graphana"]`, "disabled", `no service "graphana"; did you mean grafana?`, ""},
 		"expose, unknown":   {"expose", `["grafana"]`, "expose", `no service "grafana"`, "use one of " + strings.Join(catalog.Exposable(), ", ")},
 		"retainVolumes":     {"retainVolumes", "yes", "retainVolumes", `"yes" is not true or false`, set + "retainVolumes true"},
-		"engineApi":         {"engineApi", "twenty", "engineApi", `"twenty" is not an API version such as "1.44" (quote it)`, set + `engineApi '"1.44"'`},
-		"engineApi, a half": {"engineApi", "1", "engineApi", `"1" is not an API version such as "1.44" (quote it)`, set + `engineApi '"1.44"'`},
+		"engineApi":         {"engineApi", "twenty", "engineApi", `"twenty" is not an API version such as "1.44" (quote it)`, set + "engineApi <value>, or: pulumi config rm -s dev engineApi"},
+		"engineApi, a half": {"engineApi", "1", "engineApi", `"1" is not an API version such as "1.44" (quote it)`, set + "engineApi <value>, or: pulumi config rm -s dev engineApi"},
 		"provider":          {"provider", "terraform", "provider", `"terraform" is not one of official, offline`, set + "provider official"},
 		"unknown setting":   {"profile", "dev", "profile", "no such setting; did you mean profiles?", "pulumi config rm -s dev profile"},
 		"unknown variable":  {"POSTGRES_PASWORD", "x", "POSTGRES_PASWORD", "no such variable; did you mean POSTGRES_PASSWORD?", "pulumi config rm -s dev POSTGRES_PASWORD"},
@@ -218,7 +221,7 @@ func TestAllFaultsComeInOneErrorInTheOrderOfTheirKeys(t *testing.T) {
      Fix: pulumi config rm -s dev POSTGRES_PASWORD
   2. trading-platform:foo: no such setting
      Fix: pulumi config rm -s dev foo
-  3. trading-platform:portOffset: "many" is not a whole number
+  3. trading-platform:portOffset: "many" is not a whole number from 0 to 50000
      Fix: pulumi config set -s dev portOffset 0
   4. trading-platform:profiles: no profile "prod"
      Fix: use one of `+strings.Join(catalog.ProfileNames(), ", ")+`
@@ -323,6 +326,7 @@ func TestAnEnvFileThatCannotBeReadIsNotShown(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
+	t.Setenv("HOME", "/home/me")
 	for path, want := range map[string]string{
 		"":            "",
 		"certs":       "/clone/certs",
@@ -332,7 +336,9 @@ func TestPath(t *testing.T) {
 		"~other":      "/clone/~other",
 	} {
 		t.Run(path, func(t *testing.T) {
-			assert.Equal(t, want, settings.Path("/clone", "/home/me", path))
+			s, err := load(map[string]string{"certsDir": path})
+			require.NoError(t, err)
+			assert.Equal(t, want, s.CertsDir)
 		})
 	}
 }

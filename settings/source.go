@@ -1,12 +1,14 @@
 package settings
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -27,21 +29,16 @@ type Source struct {
 // misspelt key.
 func FromProgram(stack, root string, getenv func(string) string) (Source, error) {
 	src := Source{Stack: stack, Root: root, Config: map[string]string{}, Secret: map[string]bool{}}
-	all := map[string]string{}
-	if text := getenv("PULUMI_CONFIG"); text != "" {
-		if err := json.Unmarshal([]byte(text), &all); err != nil {
-			return src, fmt.Errorf("reading PULUMI_CONFIG: %w", err)
+	var config map[string]string
+	var secret []string
+	for variable, into := range map[string]any{"PULUMI_CONFIG": &config, "PULUMI_CONFIG_SECRET_KEYS": &secret} {
+		if err := json.Unmarshal([]byte(cmp.Or(getenv(variable), "null")), into); err != nil {
+			return src, fmt.Errorf("reading %s: %w", variable, err)
 		}
 	}
-	for key, value := range all {
+	for key, value := range config {
 		if name, ok := configKey(key); ok {
 			src.Config[name] = value
-		}
-	}
-	var secret []string
-	if text := getenv("PULUMI_CONFIG_SECRET_KEYS"); text != "" {
-		if err := json.Unmarshal([]byte(text), &secret); err != nil {
-			return src, fmt.Errorf("reading PULUMI_CONFIG_SECRET_KEYS: %w", err)
 		}
 	}
 	for _, key := range secret {
@@ -60,8 +57,19 @@ const dockerHost, dockerCertPath = "docker:host", "docker:certPath"
 
 // Docker returns the engine that the config names.
 func (s Source) Docker() Docker {
-	home, _ := os.UserHomeDir()
-	return Docker{s.Config[dockerHost], Path(s.Root, home, s.Config[dockerCertPath])}
+	return Docker{s.Config[dockerHost], s.absolute(s.Config[dockerCertPath])}
+}
+
+// absolute makes a user's path absolute: a relative path starts at the project's folder, and a leading ~ is the home folder.
+func (s Source) absolute(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		home, _ := os.UserHomeDir()
+		return filepath.Join(home, rest)
+	}
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(s.Root, path)
 }
 
 // configKey returns the key in Source.Config of a key of a stack's file, if it is one of this project.
@@ -119,42 +127,21 @@ func FromYAML(stack, root string, project, stackFile []byte) (Source, error) {
 	return src, nil
 }
 
+// encrypted matches an encrypted value of a stack's file, written as JSON.
+var encrypted = regexp.MustCompile(`\{"secure":"[^"]*"\}`)
+
+// set stores a value of a file as Pulumi passes it to a program, with Hidden in place of what is encrypted.
 func (s Source) set(key string, value any) error {
-	value, secret := hide(value)
-	s.Secret[key] = secret
-	switch text, ok := value.(string); {
-	case value == nil: // a key with nothing after its colon
-		s.Config[key] = ""
-		return nil
-	case ok:
-		s.Config[key] = text
-		return nil
-	}
 	text, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("config key %s: %w", key, err)
 	}
-	s.Config[key] = string(text)
-	return nil
-}
-
-// hide replaces each {secure: …} of a stack file by Hidden, and reports whether there was one.
-func hide(value any) (any, bool) {
-	found := false
-	switch v := value.(type) {
-	case map[string]any:
-		if _, ok := v["secure"]; ok && len(v) == 1 {
-			return Hidden, true
-		}
-		for key, inner := range v {
-			h, secret := hide(inner)
-			v[key], found = h, found || secret
-		}
-	case []any:
-		for i, inner := range v {
-			h, secret := hide(inner)
-			v[i], found = h, found || secret
-		}
+	shown := encrypted.ReplaceAllString(string(text), `"`+Hidden+`"`)
+	s.Secret[key] = shown != string(text)
+	var plain string // stays empty for a key with nothing after its colon
+	if json.Unmarshal([]byte(shown), &plain) == nil {
+		shown = plain
 	}
-	return value, found
+	s.Config[key] = shown
+	return nil
 }

@@ -21,7 +21,7 @@ func TestAnEntryOfTheCatalogIsTheOnlyEdit(t *testing.T) {
 		"apis.go": {"\t\t\tMetrics: Metrics{Component: \"orchestration\"},\n\t\t}),\n", `		api("risk_service", 8006, Service{
 			About:   "limits that orders are checked against",
 			After:   []string{"postgres", "signal_service"},
-			Env:     join(database, []Variable{fixed("SIGNAL_SERVICE_URL", "${url:signal_service}"), optional("RISK_API_TOKEN", "")}),
+			Env:     join(database, fixed("SIGNAL_SERVICE_URL=${url:signal_service}"), optional("RISK_API_TOKEN")),
 			Metrics: Metrics{Component: "risk"},
 		}),
 `},

@@ -2,6 +2,7 @@
 package catalogtest
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,9 +20,7 @@ func Required(own map[string]string) map[string]string {
 			}
 		}
 	}
-	for name, value := range own {
-		values[name] = value
-	}
+	maps.Copy(values, own)
 	return values
 }
 
