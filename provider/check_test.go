@@ -55,9 +55,11 @@ func TestCheckReportsFaults(t *testing.T) {
 			},
 		},
 		"a network's addresses": {
-			networkToken,
-			map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0", "gateway": "x"}, map[string]any{"subnet": "10.0.0.0"}}},
-			[]string{"ipamConfigs[0].gateway is not served", "ipamConfigs[1].subnet"},
+			networkToken, map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0"}}}, []string{"ipamConfigs[0].subnet"},
+		},
+		"a network's gateway": {
+			networkToken, map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0/8", "gateway": "10.0.0.1"}}},
+			[]string{"ipamConfigs[0].gateway is not served"},
 		},
 		"an image's name, and that it would be removed": {
 			remoteImageToken, map[string]any{"name": "UPPER:1"}, []string{`name "UPPER:1"`, "keepLocally must be true"},
