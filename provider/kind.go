@@ -28,6 +28,9 @@ type kind[A, S any] struct {
 	remove func(ctx context.Context, c call, id string, args A) error
 }
 
+// noOutputs is for a resource of which the state records only the inputs.
+type noOutputs struct{}
+
 // Annotate names the official provider's type.
 func (k *kind[A, S]) Annotate(a infer.Annotator) {
 	if k.name != "" { // infer also asks an empty value, for descriptions

@@ -23,16 +23,18 @@ type ipamConfig struct {
 	Subnet string `pulumi:"subnet"`
 }
 
-type networkState struct{}
-
 // networks are docker.Network. The ID is the engine's network ID.
-var networks = &kind[networkArgs, networkState]{
+var networks = &kind[networkArgs, noOutputs]{
 	module: "index/network", name: "Network",
 	check: func(_ context.Context, args *networkArgs) []string {
 		_, faults := subnets(*args)
 		return faults
 	},
-	create: createNetwork, read: readNetwork, remove: removeNetwork,
+	create: createNetwork, remove: removeNetwork,
+	read: func(ctx context.Context, c call, id string, _ networkArgs, _ noOutputs) (noOutputs, error) {
+		_, err := c.engine.NetworkInspect(ctx, id, client.NetworkInspectOptions{})
+		return noOutputs{}, err
+	},
 }
 
 // subnets parses the address settings.
@@ -53,7 +55,7 @@ func subnets(args networkArgs) (*network.IPAM, []string) {
 }
 
 // createNetwork creates the network, or adopts the one that this stack created before.
-func createNetwork(ctx context.Context, c call, args networkArgs) (string, networkState, error) {
+func createNetwork(ctx context.Context, c call, args networkArgs) (string, noOutputs, error) {
 	addresses, _ := subnets(args)
 	options := client.NetworkCreateOptions{Driver: args.Driver, IPAM: addresses, Labels: labelMap(args.Labels)}
 	hash := specHash(args.Name, options)
@@ -62,18 +64,18 @@ func createNetwork(ctx context.Context, c call, args networkArgs) (string, netwo
 	switch found := existing.Network; {
 	case cerrdefs.IsNotFound(err):
 	case err != nil:
-		return "", networkState{}, err
+		return "", noOutputs{}, err
 	case !isOurs(found.Labels, options.Labels):
-		return "", networkState{}, fmt.Errorf("network %s exists already and does not belong to this stack: "+
+		return "", noOutputs{}, fmt.Errorf("network %s exists already and does not belong to this stack: "+
 			"`docker network inspect %[1]s` shows who uses it, `docker network rm %[1]s` removes it, "+
 			"or give this stack another namePrefix", args.Name)
 	case found.Labels[hashLabel] == hash:
 		// An orphan: this stack created it, and its state does not know it.
 		c.takenOver.Store(found.ID, c.urn)
-		return found.ID, networkState{}, nil
+		return found.ID, noOutputs{}, nil
 	default:
 		if err := clearNetwork(ctx, c, args, found); err != nil && !cerrdefs.IsNotFound(err) {
-			return "", networkState{}, err
+			return "", noOutputs{}, err
 		}
 	}
 	options.Labels[hashLabel] = hash
@@ -81,7 +83,7 @@ func createNetwork(ctx context.Context, c call, args networkArgs) (string, netwo
 	if err != nil && strings.Contains(err.Error(), "overlap") {
 		err = fmt.Errorf("%w\nFix: give this stack another `subnet`, or remove the network that holds it (`docker network ls`)", err)
 	}
-	return made.ID, networkState{}, err
+	return made.ID, noOutputs{}, err
 }
 
 // clearNetwork removes an orphan that does not match the specification. This stack's containers
@@ -102,11 +104,6 @@ func clearNetwork(ctx context.Context, c call, args networkArgs, found network.I
 		}
 	}
 	return removeNetwork(ctx, c, found.ID, args)
-}
-
-func readNetwork(ctx context.Context, c call, id string, _ networkArgs, state networkState) (networkState, error) {
-	_, err := c.engine.NetworkInspect(ctx, id, client.NetworkInspectOptions{})
-	return state, err
 }
 
 // removeNetwork removes the network, or names the containers that still use it.

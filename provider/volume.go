@@ -13,24 +13,21 @@ type volumeArgs struct {
 	Labels []label `pulumi:"labels,optional" provider:"replaceOnChanges"`
 }
 
-type volumeState struct{}
-
 // volumes are docker.Volume. The ID is the volume's name.
-var volumes = &kind[volumeArgs, volumeState]{
+var volumes = &kind[volumeArgs, noOutputs]{
 	module: "index/volume", name: "Volume",
-	create: createVolume, read: readVolume, remove: removeVolume,
+	create: createVolume, remove: removeVolume,
+	// Labels are not compared, because an adopted volume keeps its own.
+	read: func(ctx context.Context, c call, id string, _ volumeArgs, _ noOutputs) (noOutputs, error) {
+		_, err := c.engine.VolumeInspect(ctx, id, client.VolumeInspectOptions{})
+		return noOutputs{}, err
+	},
 }
 
 // createVolume adopts a volume that exists, with its data, as the engine's own create does.
-func createVolume(ctx context.Context, c call, args volumeArgs) (string, volumeState, error) {
+func createVolume(ctx context.Context, c call, args volumeArgs) (string, noOutputs, error) {
 	made, err := c.engine.VolumeCreate(ctx, client.VolumeCreateOptions{Name: args.Name, Labels: labelMap(args.Labels)})
-	return made.Volume.Name, volumeState{}, err
-}
-
-// readVolume does not compare labels, because an adopted volume keeps its own.
-func readVolume(ctx context.Context, c call, id string, _ volumeArgs, state volumeState) (volumeState, error) {
-	_, err := c.engine.VolumeInspect(ctx, id, client.VolumeInspectOptions{})
-	return state, err
+	return made.Volume.Name, noOutputs{}, err
 }
 
 // removeVolume removes the volume, or names the containers that still use it.
