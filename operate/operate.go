@@ -93,24 +93,20 @@ func (s *Services) Stop(ctx context.Context) error {
 // each changes all containers at the same time, and can wait until they are healthy. It touches no container of another stack
 // that has such a name, and returns all errors.
 func (s *Services) each(ctx context.Context, wait bool, change func(id string, grace *int) error) error {
-	one := func(c Container) error {
-		id, err := s.id(ctx, c)
-		if err != nil {
-			return err
-		}
-		grace := int(c.service.Grace.Seconds())
-		if err := change(id, &grace); err != nil {
-			return fmt.Errorf("container %s: %w. Fix: make up STACK=%s repairs what it can", c.Name, err, s.Plan.Stack)
-		}
-		if !wait {
-			return nil
-		}
-		return s.healthy(ctx, c, id)
-	}
 	errs := make([]error, len(s.Containers))
 	var all sync.WaitGroup
 	for i, c := range s.Containers {
-		all.Go(func() { errs[i] = one(c) })
+		all.Go(func() {
+			id, err := s.id(ctx, c)
+			grace := int(c.service.Grace.Seconds())
+			if err != nil {
+				errs[i] = err
+			} else if err := change(id, &grace); err != nil {
+				errs[i] = fmt.Errorf("container %s: %w. Fix: make up STACK=%s repairs what it can", c.Name, err, s.Plan.Stack)
+			} else if wait {
+				errs[i] = s.healthy(ctx, c, id)
+			}
+		})
 	}
 	all.Wait()
 	return errors.Join(errs...)
@@ -129,10 +125,7 @@ func (s *Services) id(ctx context.Context, c Container) (string, error) {
 
 // healthy waits until a container is healthy.
 func (s *Services) healthy(ctx context.Context, c Container, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.service.Probe.WaitTimeout())
-	defer cancel()
-	unhealthy := fmt.Errorf("container %s is not healthy. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
-	for {
+	for deadline := time.Now().Add(c.service.Probe.WaitTimeout()); ; time.Sleep(200 * time.Millisecond) {
 		found, err := s.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil {
 			return fmt.Errorf("container %s: %w", c.Name, err)
@@ -145,13 +138,8 @@ func (s *Services) healthy(ctx context.Context, c Container, id string) error {
 		switch {
 		case state.Running && health == container.Healthy:
 			return nil
-		case !state.Running && !state.Restarting, health == container.Unhealthy:
-			return unhealthy
-		}
-		select {
-		case <-ctx.Done():
-			return unhealthy
-		case <-time.After(200 * time.Millisecond):
+		case !state.Running && !state.Restarting, health == container.Unhealthy, time.Now().After(deadline):
+			return fmt.Errorf("container %s is not healthy. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
 		}
 	}
 }
