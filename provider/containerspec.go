@@ -127,15 +127,12 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []string)
 		hostConfig.Binds = append(hostConfig.Binds, bind)
 	}
 	for _, p := range args.Ports {
-		internal, ok := network.PortFrom(uint16(p.Internal), network.TCP) //nolint:gosec // checked below
-		if !ok || p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
+		internal, _ := network.PortFrom(uint16(p.Internal), network.TCP) //nolint:gosec // checked below
+		if p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
 			fault("ports: %d → %d/tcp is not a valid port", p.External, p.Internal)
 			continue
 		}
-		binding := network.PortBinding{}
-		if p.External != 0 {
-			binding.HostPort = strconv.Itoa(p.External)
-		}
+		binding := network.PortBinding{HostPort: strconv.Itoa(p.External)} // 0 is a free one
 		if p.IP != "" {
 			address, err := netip.ParseAddr(p.IP)
 			if err != nil {

@@ -70,15 +70,15 @@ func (d *provider) changes(
 		if !after.HasComputed() && was == is {
 			continue
 		}
-		kind, replacing := p.Update, p.UpdateReplace
+		kind := p.Update
 		switch {
 		case before.IsNull():
-			kind, replacing = p.Add, p.AddReplace
+			kind = p.Add
 		case after.IsNull():
-			kind, replacing = p.Delete, p.DeleteReplace
+			kind = p.Delete
 		}
 		if replaces {
-			kind = replacing
+			kind += "&replace" // such as p.UpdateReplace
 		}
 		diff[path+name] = p.PropertyDiff{Kind: kind, InputDiff: true}
 	}
