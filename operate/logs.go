@@ -118,9 +118,10 @@ func (l *logs) follow(ctx context.Context, started client.EventsResult) {
 func (l *logs) history(ctx context.Context) {
 	read := make([][]line, len(l.Containers))
 	var readers sync.WaitGroup
+	wanted := client.ContainerLogsOptions{Since: l.options.Since, Tail: l.options.Tail}
 	for i, c := range l.Containers {
 		readers.Go(func() {
-			l.read(ctx, c, client.ContainerLogsOptions{Since: l.options.Since, Tail: l.options.Tail}, func(one line) { read[i] = append(read[i], one) })
+			l.read(ctx, c, wanted, func(one line) { read[i] = append(read[i], one) })
 		})
 	}
 	readers.Wait()

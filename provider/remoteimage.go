@@ -39,7 +39,7 @@ func checkRemoteImage(_ context.Context, args *remoteImageArgs) []string {
 		faults = append(faults, fmt.Sprintf("name %q: %v", args.Name, err))
 	}
 	if !args.KeepLocally {
-		faults = append(faults, "keepLocally must be true: the offline docker provider leaves images on the engine, where other stacks may use them")
+		faults = append(faults, "keepLocally must be true: other stacks may use an image, so the offline docker provider removes none")
 	}
 	return faults
 }

@@ -202,8 +202,8 @@ func (w *watch) failed(ctx context.Context, state *container.State, format strin
 	if probe := lastProbe(state); probe != nil {
 		text += "\nits last probe: " + w.printed(probe)
 	}
-	text += fmt.Sprintf("\n%s\nFix: the container stays for inspection (`docker logs %s`); remove the cause, and the next `pulumi up` replaces it",
-		w.logs(ctx), w.args.Name)
+	text += fmt.Sprintf("\n%s\nFix: the container stays for inspection (`docker logs %s`); "+
+		"remove the cause, and the next `pulumi up` replaces it", w.logs(ctx), w.args.Name)
 	return &initError{reason: text, summary: what}
 }
 
@@ -218,7 +218,8 @@ func (w *watch) unfinished(what string) error {
 // logs returns the last lines of the container's log, indented and without its secrets.
 func (w *watch) logs(ctx context.Context) string {
 	var log bytes.Buffer
-	stream, err := w.c.engine.ContainerLogs(ctx, w.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines)})
+	options := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines)}
+	stream, err := w.c.engine.ContainerLogs(ctx, w.id, options)
 	if err == nil {
 		defer func() { _ = stream.Close() }()
 		_, err = stdcopy.StdCopy(&log, &log, stream)
