@@ -3,9 +3,10 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -38,9 +39,6 @@ func (r Ref) String() string {
 	return fmt.Sprintf("%s (ID %s)", r.Host, r.ID)
 }
 
-// usualRoot is an engine's default data folder.
-const usualRoot = "/var/lib/docker"
-
 // Identify asks the engine at an address for its ID.
 func Identify(ctx context.Context, c client.APIClient, at Ref) (Ref, error) {
 	info, err := c.Info(ctx, client.InfoOptions{})
@@ -49,23 +47,20 @@ func Identify(ctx context.Context, c client.APIClient, at Ref) (Ref, error) {
 	}
 	ref := Ref{ID: info.Info.ID, Host: at.Host, Root: info.Info.DockerRootDir, Certs: at.Certs}
 	// Before Docker 23 the ID is stored in /etc/docker, and two engines on one host share it.
-	if ref.Root != "" && ref.Root != usualRoot {
+	if ref.Root != "" && ref.Root != "/var/lib/docker" {
 		ref.ID += " in " + ref.Root
 	}
 	return ref, nil
 }
 
-// Find returns the address of an engine, without asking it. host takes precedence over name, a docker context. If both are
-// empty, it looks where the docker command does, in the same order: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
-// default socket. The address is never empty, so that a provider that gets it does not look for one itself. certs is the
-// folder of the TLS files; if it is empty, it is that of the context, or DOCKER_CERT_PATH.
-func Find(host, name, certs string) (Ref, error) {
-	if host == "" && name == "" {
-		host, name = os.Getenv("DOCKER_HOST"), os.Getenv("DOCKER_CONTEXT")
-	}
-	ref := Ref{Host: host, Certs: certs}
-	if host == "" {
-		if err := ref.fromContext(name); err != nil {
+// Find returns the address of an engine, without asking it. An empty host stands for the engine that the docker command
+// uses: that of DOCKER_HOST, DOCKER_CONTEXT, the current context or the default socket, in this order. The address is never
+// empty, so that a provider that gets it does not look for one itself. certs is the folder of the TLS files; if it is empty,
+// it is that of the context, or DOCKER_CERT_PATH.
+func Find(host, certs string) (Ref, error) {
+	ref := Ref{Host: cmp.Or(host, os.Getenv("DOCKER_HOST")), Certs: certs}
+	if ref.Host == "" {
+		if err := ref.fromContext(); err != nil {
 			return ref, err
 		}
 	}
@@ -77,17 +72,15 @@ func Find(host, name, certs string) (Ref, error) {
 	return ref, nil
 }
 
-// fromContext takes the address and the TLS files from a docker context; "" is the current one.
-func (r *Ref) fromContext(name string) error {
-	if name == "" {
-		// Read each time, because the library fixes its own default when the process starts.
-		cli, err := config.Load(ConfigDir())
-		if err != nil {
-			return err
-		}
-		name = cli.CurrentContext
+// fromContext takes the address and the TLS files from the docker context in use.
+func (r *Ref) fromContext() error {
+	// Read each time, because the library fixes its own default when the process starts.
+	cli, err := config.Load(ConfigDir())
+	if err != nil {
+		return err
 	}
-	if name == "" || name == "default" {
+	name := cmp.Or(os.Getenv("DOCKER_CONTEXT"), cli.CurrentContext, "default")
+	if name == "default" {
 		r.Host = client.DefaultDockerHost
 		return nil
 	}
@@ -116,15 +109,15 @@ func (r *Ref) fromContext(name string) error {
 func (r Ref) Open() (*client.Client, error) {
 	options := []client.Opt{client.WithHost(r.Host)}
 	helper, err := connhelper.GetConnectionHelperWithSSHOpts(r.Host, SSHFlags())
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("docker engine %s: %w", r.Host, err)
-	case helper != nil:
+	if helper != nil {
 		options = []client.Opt{client.WithHost(helper.Host), client.WithDialContext(helper.Dialer)}
-	case r.Certs != "":
+	} else if r.Certs != "" {
 		options = append(options, client.WithTLSClientConfig(r.tlsFile("ca.pem"), r.tlsFile("cert.pem"), r.tlsFile("key.pem")))
 	}
-	c, err := client.New(options...)
+	var c *client.Client
+	if err == nil {
+		c, err = client.New(options...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("docker engine %s: %w", r.Host, err)
 	}
@@ -157,10 +150,7 @@ func SSHFlags() []string {
 // Machine returns the name or address of the machine that the engine runs on, or "" for this one.
 func (r Ref) Machine() string {
 	u, err := url.Parse(r.Host)
-	if err != nil || u.Hostname() == "localhost" {
-		return ""
-	}
-	if address, err := netip.ParseAddr(u.Hostname()); err == nil && address.IsLoopback() {
+	if err != nil || u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback() {
 		return ""
 	}
 	return u.Hostname()
@@ -168,12 +158,6 @@ func (r Ref) Machine() string {
 
 // ConfigDir is the folder of the docker command's config.json and contexts.
 func ConfigDir() string {
-	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
-		return dir
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(home, ".docker")
+	home, _ := os.UserHomeDir() // without one, the folder is looked for in the current one, as the docker command does
+	return cmp.Or(os.Getenv("DOCKER_CONFIG"), filepath.Join(home, ".docker"))
 }

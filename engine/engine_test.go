@@ -15,7 +15,6 @@ import (
 func TestFind(t *testing.T) {
 	cases := map[string]struct {
 		host    string
-		context string
 		env     map[string]string
 		current string
 		want    string
@@ -23,12 +22,11 @@ func TestFind(t *testing.T) {
 	}{
 		"nothing is set":                 {want: client.DefaultDockerHost},
 		"the provider's host":            {host: "tcp://a:1", env: map[string]string{"DOCKER_HOST": "tcp://b:1"}, want: "tcp://a:1"},
-		"the provider's context":         {context: "far", env: map[string]string{"DOCKER_HOST": "tcp://b:1"}, want: "tcp://far:2375"},
 		"DOCKER_HOST":                    {env: map[string]string{"DOCKER_HOST": "tcp://b:1", "DOCKER_CONTEXT": "far"}, want: "tcp://b:1"},
 		"DOCKER_CONTEXT":                 {env: map[string]string{"DOCKER_CONTEXT": "far"}, current: "none", want: "tcp://far:2375"},
 		"the CLI's current context":      {current: "far", want: "tcp://far:2375"},
 		"the CLI's default context":      {current: "default", want: client.DefaultDockerHost},
-		"a context that is not there":    {context: "none", err: "docker context ls"},
+		"a context that is not there":    {env: map[string]string{"DOCKER_CONTEXT": "none"}, err: "docker context ls"},
 		"an unknown context of the CLIs": {current: "none", err: `docker context "none"`},
 	}
 	for name, c := range cases {
@@ -46,7 +44,7 @@ func TestFind(t *testing.T) {
 				t.Setenv(name, c.env[name])
 			}
 			t.Setenv("DOCKER_CONFIG", directory)
-			got, err := Find(c.host, c.context, "")
+			got, err := Find(c.host, "")
 			if c.err != "" {
 				require.ErrorContains(t, err, c.err)
 				return
@@ -59,7 +57,7 @@ func TestFind(t *testing.T) {
 
 func TestAnEngineOverSSH(t *testing.T) {
 	t.Parallel()
-	ref, err := Find("ssh://far", "", "")
+	ref, err := Find("ssh://far", "")
 	require.NoError(t, err)
 	assert.Equal(t, "far", ref.Machine())
 	c, err := ref.Open()
@@ -90,9 +88,10 @@ func TestTLSFiles(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
-	certs := func(host, name, given string) string {
+	certs := func(host, context, given string) string {
 		t.Helper()
-		ref, err := Find(host, name, given)
+		t.Setenv("DOCKER_CONTEXT", context)
+		ref, err := Find(host, given)
 		require.NoError(t, err)
 		return ref.Certs
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"regexp"
+	"strings"
 
 	"github.com/distribution/reference"
 )
@@ -15,29 +16,28 @@ func Registry(image string) string {
 	return reference.Domain(named)
 }
 
+// pullFixes are what to do about an image that could not be pulled from a registry, by the engine's error message.
+var pullFixes = []struct {
+	message *regexp.Regexp
+	fix     string
+}{
+	{regexp.MustCompile(`no basic auth credentials|unauthorized|denied`),
+		"docker login $registry, or correct the image's name (`images.<service>` in the stack's settings)"},
+	{regexp.MustCompile(`manifest unknown|not found`),
+		"name an image that $registry has (`images.<service>` in the stack's settings)"},
+	{regexp.MustCompile(`no matching manifest`),
+		"name an image that is built for the engine's architecture (`images.<service>` in the stack's settings)"},
+	{regexp.MustCompile(`connection refused|no such host|timeout|no route to host|context deadline exceeded`),
+		"check the engine's connection to $registry, or, if no registry can be reached, build the images here with `platform init`"},
+}
+
 // PullFix returns what to do about an image that could not be pulled, given the engine's error message. It is the same
 // for two images if one remedy is enough for both.
 func PullFix(image, message string) string {
-	registry := Registry(image)
-	for _, known := range []struct {
-		message *regexp.Regexp
-		fix     string
-	}{
-		{wantsLogin, "docker login " + registry + ", or correct the image's name (`images.<service>` in the stack's settings)"},
-		{unknownImage, "name an image that " + registry + " has (`images.<service>` in the stack's settings)"},
-		{otherPlatform, "name an image that is built for the engine's architecture (`images.<service>` in the stack's settings)"},
-		{unreachable, "check the engine's connection to " + registry + ", or, if no registry can be reached, build the images here with `platform init`"},
-	} {
+	for _, known := range pullFixes {
 		if known.message.MatchString(message) {
-			return known.fix
+			return strings.ReplaceAll(known.fix, "$registry", Registry(image))
 		}
 	}
 	return "docker pull " + image + " shows the cause; an image that is on the engine is not pulled again"
 }
-
-var (
-	wantsLogin    = regexp.MustCompile(`no basic auth credentials|unauthorized|denied`)
-	unknownImage  = regexp.MustCompile(`manifest unknown|not found`)
-	otherPlatform = regexp.MustCompile(`no matching manifest`)
-	unreachable   = regexp.MustCompile(`connection refused|no such host|timeout|no route to host|context deadline exceeded`)
-)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/container"
@@ -36,13 +35,7 @@ type Findings struct {
 	// Containers and Networks have the stack's labels but are not in the state: a run that
 	// was killed left them behind, or the state was lost.
 	Containers []container.Summary
-	Networks   []Network
-}
-
-// Network is a network on the engine.
-type Network struct {
-	ID, Name string
-	Created  time.Time
+	Networks   []network.Summary
 }
 
 // Name returns a container's name without Docker's leading slash.
@@ -72,31 +65,33 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 	if f.MovedImages, err = moved(ctx, engine, state.Images); err != nil {
 		return nil, err
 	}
-	for _, r := range state.Containers {
-		i := slices.IndexFunc(containers.Items, func(c container.Summary) bool { return c.ID == r.ID })
-		switch {
-		case i < 0:
-			f.Missing = append(f.Missing, r.Name)
-		case r.Failed || r.Drifted: // the next up replaces or starts it
-		case containers.Items[i].State == container.StatePaused:
-			f.Paused = append(f.Paused, containers.Items[i])
-		case !running(containers.Items[i]):
-			f.Stopped = append(f.Stopped, containers.Items[i])
-		}
-	}
+	here := map[string]container.Summary{} // by ID
 	for _, c := range containers.Items {
+		here[c.ID] = c
 		if p.Owns(c.Labels) && !known(state.Containers, c.ID) {
 			f.Containers = append(f.Containers, c)
+		}
+	}
+	for _, r := range state.Containers {
+		c, exists := here[r.ID]
+		switch {
+		case !exists:
+			f.Missing = append(f.Missing, r.Name)
+		case r.Faulty: // the next up replaces or starts it
+		case c.State == container.StatePaused:
+			f.Paused = append(f.Paused, c)
+		case c.State != container.StateRunning && c.State != container.StateRestarting:
+			f.Stopped = append(f.Stopped, c)
+		}
+	}
+	for _, n := range networks.Items {
+		if p.Owns(n.Labels) && !known(state.Networks, n.ID) {
+			f.Networks = append(f.Networks, n)
 		}
 	}
 	for _, r := range state.Networks {
 		if !slices.ContainsFunc(networks.Items, func(n network.Summary) bool { return n.ID == r.ID }) {
 			f.Missing = append(f.Missing, r.Name)
-		}
-	}
-	for _, n := range networks.Items {
-		if p.Owns(n.Labels) && !known(state.Networks, n.ID) {
-			f.Networks = append(f.Networks, Network{n.ID, n.Name, n.Created})
 		}
 	}
 	for _, r := range state.Volumes {
@@ -151,10 +146,6 @@ func All(ctx context.Context, engine client.APIClient, stack string, names []str
 		have[Name(c)] = true
 	}
 	return !slices.ContainsFunc(names, func(name string) bool { return !have[name] }), nil
-}
-
-func running(c container.Summary) bool {
-	return c.State == container.StateRunning || c.State == container.StateRestarting
 }
 
 func known(resources []Resource, id string) bool {

@@ -8,15 +8,14 @@ import (
 	"fmt"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 )
 
 // Resource is a docker resource of a stack's state.
 type Resource struct {
 	ID, Name string
-	// Failed resources did not become healthy. The next up replaces them.
-	Failed bool
-	// Drifted resources differed from the state in a refresh. The next up corrects them.
-	Drifted bool
+	// Faulty resources did not become healthy, or differed from the state in a refresh. The next up corrects them.
+	Faulty bool
 	// Image is the ID of the image that the Name of an image stood for.
 	Image string
 }
@@ -32,20 +31,29 @@ type State struct {
 	Pending bool
 }
 
+// read decodes what `pulumi stack export` prints, and the deployment in it, of which an empty stack has none.
+func read(export []byte, deployment any) (apitype.UntypedDeployment, error) {
+	var untyped apitype.UntypedDeployment
+	err := json.Unmarshal(export, &untyped)
+	if err == nil && len(untyped.Deployment) > 0 {
+		err = json.Unmarshal(untyped.Deployment, deployment)
+	}
+	if err != nil {
+		err = fmt.Errorf("reading the stack's state: %w", err)
+	}
+	return untyped, err
+}
+
 // WithoutPending returns an export without the pending operations of a run that was
 // interrupted. Pulumi warns about them in each run and never removes them itself. Compare
 // finds their results by the stack's labels.
 func WithoutPending(export []byte) ([]byte, error) {
-	var untyped apitype.UntypedDeployment
 	deployment := map[string]any{}
-	if err := json.Unmarshal(export, &untyped); err != nil {
-		return nil, fmt.Errorf("reading the stack's state: %w", err)
-	}
-	if err := json.Unmarshal(untyped.Deployment, &deployment); err != nil {
-		return nil, fmt.Errorf("reading the stack's state: %w", err)
+	untyped, err := read(export, &deployment)
+	if err != nil {
+		return nil, err
 	}
 	delete(deployment, "pending_operations")
-	var err error
 	if untyped.Deployment, err = json.Marshal(deployment); err != nil {
 		return nil, err
 	}
@@ -54,37 +62,30 @@ func WithoutPending(export []byte) ([]byte, error) {
 
 // ReadState reads what `pulumi stack export` prints.
 func ReadState(export []byte) (*State, error) {
-	var untyped apitype.UntypedDeployment
 	var deployment apitype.DeploymentV3
-	if err := json.Unmarshal(export, &untyped); err != nil {
-		return nil, fmt.Errorf("reading the stack's state: %w", err)
-	}
-	if len(untyped.Deployment) > 0 {
-		if err := json.Unmarshal(untyped.Deployment, &deployment); err != nil {
-			return nil, fmt.Errorf("reading the stack's state: %w", err)
-		}
+	if _, err := read(export, &deployment); err != nil {
+		return nil, err
 	}
 	s := &State{Pending: len(deployment.PendingOperations) > 0}
+	lists := map[tokens.Type]*[]Resource{
+		"docker:index/container:Container":     &s.Containers,
+		"docker:index/network:Network":         &s.Networks,
+		"docker:index/volume:Volume":           &s.Volumes,
+		"docker:index/remoteImage:RemoteImage": &s.Images,
+	}
 	for _, r := range deployment.Resources {
 		if r.Type == "pulumi:pulumi:Stack" {
 			s.Outputs = r.Outputs
 		}
-		list := map[string]*[]Resource{
-			"docker:index/container:Container":     &s.Containers,
-			"docker:index/network:Network":         &s.Networks,
-			"docker:index/volume:Volume":           &s.Volumes,
-			"docker:index/remoteImage:RemoteImage": &s.Images,
-		}[string(r.Type)]
+		list := lists[r.Type]
 		if list == nil || r.External {
 			continue
 		}
 		name, _ := r.Inputs["name"].(string)
+		image, _ := r.Outputs["imageId"].(string)
 		_, drifted := r.Outputs["drift"]
 		_, failed := r.Outputs["failed"]
-		image, _ := r.Outputs["imageId"].(string)
-		*list = append(*list, Resource{
-			ID: string(r.ID), Name: name, Drifted: drifted, Failed: failed || len(r.InitErrors) > 0, Image: image,
-		})
+		*list = append(*list, Resource{ID: string(r.ID), Name: name, Image: image, Faulty: drifted || failed || len(r.InitErrors) > 0})
 	}
 	return s, nil
 }

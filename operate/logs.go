@@ -42,8 +42,7 @@ type logs struct {
 	*Services
 	options LogOptions
 	out     io.Writer
-	width   int                                 // of the longest name
-	colours map[string]func(text string) string // by name
+	labels  map[string]string // by name, what a line begins with
 
 	mu   sync.Mutex
 	last map[string]time.Time // by name, the latest line that was printed
@@ -54,12 +53,14 @@ type logs struct {
 func (s *Services) Logs(ctx context.Context, options LogOptions, out io.Writer) error {
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	l := &logs{Services: s, options: options, out: out, colours: map[string]func(string) string{}, last: map[string]time.Time{}, stop: stop}
+	l := &logs{Services: s, options: options, out: out, labels: map[string]string{}, last: map[string]time.Time{}, stop: stop}
+	width := 0
+	for _, c := range s.Containers {
+		width = max(width, len(c.Replica))
+	}
 	output := termenv.NewOutput(out) // without colours unless it is a terminal
 	for i, c := range s.Containers {
-		l.width = max(l.width, len(c.Replica))
-		colour := termenv.ANSIColor(1 + i%6)
-		l.colours[c.Replica] = func(text string) string { return output.String(text).Foreground(colour).String() }
+		l.labels[c.Replica] = output.String(fmt.Sprintf("%-*s |", width, c.Replica)).Foreground(termenv.ANSIColor(1 + i%6)).String()
 	}
 	// What starts from now on is followed, whatever happens while the first lines are read.
 	var started client.EventsResult
@@ -115,19 +116,16 @@ func (l *logs) follow(ctx context.Context, started client.EventsResult) {
 
 // history prints the lines that the containers have so far.
 func (l *logs) history(ctx context.Context) {
-	var mu sync.Mutex
-	var all []line
+	read := make([][]line, len(l.Containers))
 	var readers sync.WaitGroup
-	for _, c := range l.Containers {
+	wanted := client.ContainerLogsOptions{Since: l.options.Since, Tail: l.options.Tail}
+	for i, c := range l.Containers {
 		readers.Go(func() {
-			l.read(ctx, c, client.ContainerLogsOptions{Since: l.options.Since, Tail: l.options.Tail}, func(one line) {
-				mu.Lock()
-				defer mu.Unlock()
-				all = append(all, one)
-			})
+			l.read(ctx, c, wanted, func(one line) { read[i] = append(read[i], one) })
 		})
 	}
 	readers.Wait()
+	all := slices.Concat(read...)
 	slices.SortStableFunc(all, func(a, b line) int { return a.Time.Compare(b.Time) })
 	for _, one := range all {
 		l.print(one)
@@ -183,7 +181,7 @@ func (l *logs) print(one line) {
 	if l.options.JSON {
 		err = json.NewEncoder(l.out).Encode(one)
 	} else {
-		_, err = fmt.Fprintln(l.out, l.colours[one.Service](fmt.Sprintf("%-*s |", l.width, one.Service)), one.Text)
+		_, err = fmt.Fprintln(l.out, l.labels[one.Service], one.Text)
 	}
 	if err != nil {
 		l.stop(fmt.Errorf("printing the log of %s: %w", one.Service, err))

@@ -68,45 +68,44 @@ func Select(engine client.APIClient, p *plan.Plan, names []string) (*Services, e
 
 // Restart restarts the services, and returns when they are healthy again.
 func (s *Services) Restart(ctx context.Context) error {
-	return s.each(ctx, func(id string, grace *int) error {
+	return s.each(ctx, true, func(id string, grace *int) error {
 		_, err := s.Engine.ContainerRestart(ctx, id, client.ContainerRestartOptions{Timeout: grace})
 		return err
-	}, s.healthy)
+	})
 }
 
 // Start starts services that are stopped, and returns when they are healthy.
 func (s *Services) Start(ctx context.Context) error {
-	return s.each(ctx, func(id string, _ *int) error {
+	return s.each(ctx, true, func(id string, _ *int) error {
 		_, err := s.Engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 		return err
-	}, s.healthy)
+	})
 }
 
 // Stop stops the services, each within its grace period.
 func (s *Services) Stop(ctx context.Context) error {
-	return s.each(ctx, func(id string, grace *int) error {
+	return s.each(ctx, false, func(id string, grace *int) error {
 		_, err := s.Engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: grace})
 		return err
-	}, func(context.Context, Container, string) error { return nil })
+	})
 }
 
-// each calls the functions for every container, all containers at the same time. It touches no container of another stack that
-// has such a name, and returns all errors.
-func (s *Services) each(ctx context.Context, do func(id string, grace *int) error, then func(ctx context.Context, c Container, id string) error) error {
+// each changes all containers at the same time, and can wait until they are healthy. It touches no container of another stack
+// that has such a name, and returns all errors.
+func (s *Services) each(ctx context.Context, wait bool, change func(id string, grace *int) error) error {
 	errs := make([]error, len(s.Containers))
 	var all sync.WaitGroup
 	for i, c := range s.Containers {
 		all.Go(func() {
 			id, err := s.id(ctx, c)
-			if err == nil {
-				grace := int(c.service.Grace.Seconds())
-				if err = do(id, &grace); err == nil {
-					err = then(ctx, c, id)
-				} else {
-					err = fmt.Errorf("container %s: %w. Fix: make up STACK=%s repairs what it can", c.Name, err, s.Plan.Stack)
-				}
+			grace := int(c.service.Grace.Seconds())
+			if err != nil {
+				errs[i] = err
+			} else if err := change(id, &grace); err != nil {
+				errs[i] = fmt.Errorf("container %s: %w. Fix: make up STACK=%s repairs what it can", c.Name, err, s.Plan.Stack)
+			} else if wait {
+				errs[i] = s.healthy(ctx, c, id)
 			}
-			errs[i] = err
 		})
 	}
 	all.Wait()
@@ -126,24 +125,21 @@ func (s *Services) id(ctx context.Context, c Container) (string, error) {
 
 // healthy waits until a container is healthy.
 func (s *Services) healthy(ctx context.Context, c Container, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.service.Probe.WaitTimeout())
-	defer cancel()
-	for {
+	for deadline := time.Now().Add(c.service.Probe.WaitTimeout()); ; time.Sleep(200 * time.Millisecond) {
 		found, err := s.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil {
 			return fmt.Errorf("container %s: %w", c.Name, err)
 		}
 		state := found.Container.State
-		if state.Health == nil && state.Running || state.Health != nil && state.Health.Status == container.Healthy {
+		health := container.Healthy // of a container without a healthcheck
+		if state.Health != nil {
+			health = state.Health.Status
+		}
+		switch {
+		case state.Running && health == container.Healthy:
 			return nil
-		}
-		if !state.Running && !state.Restarting || state.Health != nil && state.Health.Status == container.Unhealthy {
+		case !state.Running && !state.Restarting, health == container.Unhealthy, time.Now().After(deadline):
 			return fmt.Errorf("container %s is not healthy. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("container %s is not healthy yet. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

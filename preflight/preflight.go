@@ -30,7 +30,7 @@ import (
 // Connect opens and identifies an engine: that of the stack's settings docker:host and docker:certPath, or, if they are
 // empty, the one that the docker command would use. Its error says how to start an engine.
 func Connect(ctx context.Context, set settings.Docker) (*client.Client, engines.Ref, error) {
-	ref, err := engines.Find(set.Host, "", set.CertPath)
+	ref, err := engines.Find(set.Host, set.CertPath)
 	if err == nil {
 		var engine *client.Client
 		if engine, err = ref.Open(); err == nil {

@@ -95,7 +95,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 			return errors.Join(faults.Err(), err)
 		}
 	} else if home.Host == "" {
-		if home, err = engines.Find(set.Docker.Host, "", set.Docker.CertPath); err != nil {
+		if home, err = engines.Find(set.Docker.Host, set.Docker.CertPath); err != nil {
 			return err
 		}
 	}

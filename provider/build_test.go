@@ -18,7 +18,7 @@ import (
 
 func newLog() *buildLog {
 	inputs := properties(map[string]any{"build": map[string]any{"args": secret(map[string]any{"TOKEN": "hunter2secret"})}})
-	return &buildLog{c: call{provider: &provider{}, inputs: inputs, log: p.GetLogger(context.Background())}, image: "app:dev", names: map[digest.Digest]string{}, lines: map[digest.Digest][]string{}}
+	return &buildLog{c: call{provider: &provider{}, inputs: inputs, log: p.GetLogger(context.Background())}, image: "app:dev", names: map[digest.Digest]string{}, logs: map[digest.Digest][]byte{}}
 }
 
 func TestFailedBuildShowsItsStep(t *testing.T) {
@@ -48,7 +48,7 @@ func TestFailedBuildShowsItsStep(t *testing.T) {
 	assert.Contains(t, text, "[2/2] RUN make [secret]\nexit code: 2")
 	assert.Contains(t, text, "undefined: foo [secret]")
 	assert.NotContains(t, text, "copying")
-	assert.Equal(t, buildLogLines-1, strings.Count(text, "    line\n"))
+	assert.Equal(t, logLines-1, strings.Count(text, "    line\n"))
 }
 
 func TestFailedBaseImageSaysWhatToDo(t *testing.T) {
@@ -68,7 +68,7 @@ func TestCancelledBuildDoesNotHideTheCause(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(time.Millisecond, cancel)
 	_, err := serve(t, ctx, &fakeEngine{}).Create(p.CreateRequest{Urn: urnOf(imageType), Properties: properties(map[string]any{
-		"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": root},
+		"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": root, "dockerfile": filepath.Join(root, "Dockerfile")},
 	})})
 	require.EqualError(t, err, "image app:dev: its build was cancelled with the run")
 }

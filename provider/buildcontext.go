@@ -2,45 +2,42 @@ package provider
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
-	"time"
 
 	"github.com/moby/patternmatcher/ignorefile"
+	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 )
 
-// buildContext is a folder that an image is built from.
-type buildContext struct {
-	root       string
-	dockerfile string
-	ignored    []string
+// contextHash changes when the result of the build could change. Many services are built from one checkout, which is
+// read once in a run.
+func (d *provider) contextHash(ctx context.Context, build imageBuild) (string, error) {
+	ignored, err := ignoredFiles(build)
+	if err != nil {
+		return "", err
+	}
+	// The Dockerfile can lie outside of the context, or be ignored there.
+	dockerfile, err := os.ReadFile(build.Dockerfile)
+	if err != nil {
+		return "", err
+	}
+	read := sync.OnceValues(func() (digest.Digest, error) { return folderHash(ctx, build.Context, ignored) })
+	known, _ := d.contexts.LoadOrStore(strings.Join(append(ignored, build.Context), "\n"), read)
+	files, err := known.(func() (digest.Digest, error))()
+	return digest.FromString(files.String() + string(dockerfile)).String(), err
 }
 
-// openContext reads the ignore file: <Dockerfile>.dockerignore if there is one, else
-// .dockerignore in the context's root, as the engine's own tools do.
-func openContext(root, dockerfile string) (*buildContext, error) {
-	if root == "" {
-		root = "."
-	}
-	if dockerfile == "" {
-		dockerfile = filepath.Join(root, "Dockerfile")
-	}
-	if info, err := os.Stat(root); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("build.context %s is not a folder: check `sourceDir`", root)
-	}
-	if _, err := os.Stat(dockerfile); err != nil {
-		return nil, fmt.Errorf("build.dockerfile: %w: check `sourceDir`", err)
-	}
-	var patterns []string
-	for _, name := range []string{dockerfile + ".dockerignore", filepath.Join(root, ".dockerignore")} {
+// ignoredFiles returns the patterns of <Dockerfile>.dockerignore if it exists, else those of .dockerignore in the
+// context's root, as the engine's own tools do.
+func ignoredFiles(build imageBuild) ([]string, error) {
+	for _, name := range []string{build.Dockerfile + ".dockerignore", filepath.Join(build.Context, ".dockerignore")} {
 		file, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -48,81 +45,47 @@ func openContext(root, dockerfile string) (*buildContext, error) {
 		if err != nil {
 			return nil, err
 		}
-		patterns, err = ignorefile.ReadAll(file)
-		_ = file.Close()
+		defer file.Close()
+		patterns, err := ignorefile.ReadAll(file)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		break
+		return patterns, nil
 	}
-	return &buildContext{root: root, dockerfile: dockerfile, ignored: patterns}, nil
+	return nil, nil
 }
 
-// hash changes when the result of the build could change: it covers names, kinds, executable
-// bits, links and contents, but not owners and times.
-func (b *buildContext) hash(ctx context.Context) (string, error) {
-	sum := sha256.New()
-	add := func(name, path string, stat func(string) (fs.FileInfo, error)) error {
-		info, err := stat(path)
+// folderHash covers names, kinds, executable bits, links and contents, but not owners and times.
+func folderHash(ctx context.Context, root string, ignored []string) (digest.Digest, error) {
+	sum := digest.Canonical.Digester()
+	add := func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		var link, content string
-		switch {
-		case info.Mode()&fs.ModeSymlink != 0:
-			link, err = os.Readlink(path)
-		case info.Mode().IsRegular():
-			content, err = fileSum(path, info)
-		case !info.IsDir():
-			return nil // sockets, pipes and devices are not part of a build
+		path := filepath.Join(root, name)
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
 		}
-		_, _ = fmt.Fprintf(sum, "%q %v %t %q %s\n", name, info.Mode().Type(), info.Mode()&0o100 != 0, link, content)
-		return err
-	}
-	// The Dockerfile can lie outside of the context, or be ignored there.
-	err := add(".offline-docker-provider.Dockerfile", b.dockerfile, os.Stat)
-	if err == nil {
-		err = fsutil.WalkDir(ctx, b.root, &fsutil.FilterOpt{ExcludePatterns: b.ignored}, func(name string, _ fs.DirEntry, err error) error {
+		mode := info.Mode()
+		_, _ = fmt.Fprintf(sum.Hash(), "%q %v %t\n", filepath.ToSlash(name), mode.Type(), mode&0o100 != 0)
+		switch {
+		case mode.IsRegular():
+			file, err := os.Open(path)
 			if err != nil {
 				return err
 			}
-			return add(filepath.ToSlash(name), filepath.Join(b.root, name), os.Lstat)
-		})
+			defer file.Close()
+			size, err := io.Copy(sum.Hash(), file)
+			_, _ = fmt.Fprintln(sum.Hash(), size)
+			return err
+		case mode.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			_, _ = fmt.Fprintf(sum.Hash(), "%q\n", target)
+			return err
+		}
+		return nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("build context %s: %w", b.root, err)
-	}
-	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// sums caches the hashes of files during a run, because many services are built from one checkout.
-var sums sync.Map
-
-type sumKey struct {
-	path string
-	size int64
-	time time.Time
-}
-
-func fileSum(path string, info fs.FileInfo) (string, error) {
-	absolute, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	key := sumKey{absolute, info.Size(), info.ModTime()}
-	if sum, ok := sums.Load(key); ok {
-		return sum.(string), nil
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = file.Close() }()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, file); err != nil {
-		return "", err
-	}
-	sum := hex.EncodeToString(hash.Sum(nil))
-	sums.Store(key, sum)
-	return sum, nil
+	err := fsutil.WalkDir(ctx, root, &fsutil.FilterOpt{ExcludePatterns: ignored}, add)
+	return sum.Digest(), err
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,11 +31,13 @@ var contextFiles = map[string]string{
 
 func hashOf(t *testing.T, root, dockerfile string) string {
 	t.Helper()
-	b, err := openContext(root, dockerfile)
+	resp, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf(imageType), Inputs: properties(map[string]any{
+		"imageName": "app:dev", "skipPush": true, "buildOnPreview": false,
+		"build": map[string]any{"context": root, "dockerfile": cmp.Or(dockerfile, filepath.Join(root, "Dockerfile"))},
+	})})
 	require.NoError(t, err)
-	hash, err := b.hash(t.Context())
-	require.NoError(t, err)
-	return hash
+	require.Empty(t, resp.Failures)
+	return resp.Inputs.Get(contextHashKey).AsString()
 }
 
 func TestContextHashChangesWithTheBuild(t *testing.T) {
@@ -104,15 +107,4 @@ func merge(a, b map[string]string) map[string]string {
 		}
 	}
 	return all
-}
-
-func TestCheckAddsTheContextHash(t *testing.T) {
-	t.Parallel()
-	root := checkout(t, contextFiles)
-	resp, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf(imageType), Inputs: properties(map[string]any{
-		"imageName": "app:dev", "skipPush": true, "buildOnPreview": false, "build": map[string]any{"context": root},
-	})})
-	require.NoError(t, err)
-	require.Empty(t, resp.Failures)
-	assert.Equal(t, hashOf(t, root, ""), resp.Inputs.Get(contextHashKey).AsString())
 }

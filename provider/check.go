@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -9,25 +8,10 @@ import (
 	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
-	"github.com/pulumi/pulumi-go-provider/infer"
 	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
-
-// check reports every fault of a resource's inputs at once: those against the schema,
-// and those that validate finds. validate gets only the inputs that match the schema, and is not
-// called while some input is unknown. No fault contains a value, since a value can be a secret.
-func check[A any](ctx context.Context, req infer.CheckRequest, validate func(A) []string) (infer.CheckResponse[A], error) {
-	c := callOf(ctx)
-	spec := c.resources[c.urn.Type()]
-	faults, sound := c.objectFaults("", req.NewInputs, spec.InputProperties, spec.RequiredInputs)
-	args, _, err := infer.DefaultCheck[A](ctx, sound)
-	if !property.New(req.NewInputs).HasComputed() {
-		faults = append(faults, validate(args)...)
-	}
-	return infer.CheckResponse[A]{Inputs: args, Failures: failures(faults)}, err
-}
 
 // failures does not name a property, because Pulumi prints the value of a property that is named.
 func failures(faults []string) []p.CheckFailure {

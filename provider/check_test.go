@@ -16,58 +16,57 @@ func TestCheckReportsFaults(t *testing.T) {
 		inputs map[string]any
 		want   []string
 	}{
-		"everything missing": {containerToken, map[string]any{}, []string{"name is required", "image is required"}},
+		"everything missing": {containerToken, map[string]any{"wait": true}, []string{"name is required", "image is required"}},
 		"what the subset does not serve, all of it": {
 			containerToken,
-			map[string]any{"name": "a", "image": "b", "privileged": true, "dns": []any{"1.1.1.1"}, "restart": "sometimes"},
+			map[string]any{"name": "a", "image": "b", "wait": true, "privileged": true, "dns": []any{"1.1.1.1"}, "restart": "sometimes"},
 			[]string{"privileged is not served", "dns is not served", `restart "sometimes" must be`},
 		},
 		"nested names": {
 			containerToken,
-			map[string]any{"name": "a", "image": "b", "healthcheck": map[string]any{"interval": "1s", "tries": 3}},
+			map[string]any{"name": "a", "image": "b", "wait": true, "healthcheck": map[string]any{"interval": "1s", "tries": 3}},
 			[]string{"healthcheck.tests is required", "healthcheck.tries is not served"},
 		},
 		"names in lists": {
 			containerToken,
-			map[string]any{"name": "a", "image": "b", "ports": []any{map[string]any{"internal": 80, "range": 2}}},
+			map[string]any{"name": "a", "image": "b", "wait": true, "ports": []any{map[string]any{"internal": 80, "range": 2}}},
 			[]string{"ports[0].range is not served"},
 		},
 		"a wrong type, without its value": {
-			containerToken, map[string]any{"name": "a", "image": "b", "memory": secret("hunter2")}, []string{"memory must be a whole number"},
+			containerToken, map[string]any{"name": "a", "image": "b", "wait": true, "memory": secret("hunter2")}, []string{"memory must be a whole number"},
 		},
 		"a duration": {
 			containerToken,
-			map[string]any{"name": "a", "image": "b", "healthcheck": map[string]any{"tests": []any{"NONE"}, "interval": "90"}},
+			map[string]any{"name": "a", "image": "b", "wait": true, "healthcheck": map[string]any{"tests": []any{"NONE"}, "interval": "90"}},
 			[]string{"healthcheck.interval must be a duration such as 30s"},
 		},
 		"ports, volumes, addresses": {
 			containerToken,
 			map[string]any{
-				"name": "a", "image": "b", "rm": true,
+				"name": "a", "image": "b",
 				"ports":            []any{map[string]any{"internal": 70000}, map[string]any{"internal": 80, "ip": "localhost"}},
 				"volumes":          []any{map[string]any{"containerPath": "/data"}},
 				"networksAdvanced": []any{map[string]any{"name": "n", "ipv4Address": "10.0.0"}},
-				"uploads":          []any{map[string]any{"file": "/f", "contentBase64": "?", "permissions": "rw"}},
+				"uploads":          []any{map[string]any{"file": "/f", "permissions": "rw"}},
 			},
 			[]string{
 				"70000/tcp is not a valid port", "ports: ParseAddr", "/data takes either volumeName or hostPath",
-				"networksAdvanced: n:", "rm must be false", "/f: contentBase64 is not base64", `permissions "rw" must be octal`,
+				"networksAdvanced: n:", "wait must be true", `permissions "rw" must be octal`,
 			},
 		},
 		"a network's addresses": {
-			networkToken,
-			map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0", "gateway": "x", "ipRange": "y"}}},
-			[]string{"ipamConfigs[0].subnet", "ipamConfigs[0].gateway", "ipamConfigs[0].ipRange"},
+			networkToken, map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0"}}}, []string{"ipamConfigs[0].subnet"},
 		},
-		"an image's name and platform": {
-			remoteImageToken, map[string]any{"name": "UPPER:1"}, []string{`name "UPPER:1"`},
+		"a network's gateway": {
+			networkToken, map[string]any{"name": "n", "ipamConfigs": []any{map[string]any{"subnet": "10.0.0.0/8", "gateway": "10.0.0.1"}}},
+			[]string{"ipamConfigs[0].gateway is not served"},
 		},
-		"a platform": {
-			remoteImageToken, map[string]any{"name": "a", "platform": "amd64"}, []string{"must be os/architecture[/variant]"},
+		"an image's name, and that it would be removed": {
+			remoteImageToken, map[string]any{"name": "UPPER:1"}, []string{`name "UPPER:1"`, "keepLocally must be true"},
 		},
 		"pushes and builds in previews": {
 			imageType,
-			map[string]any{"imageName": "a", "buildOnPreview": true, "build": map[string]any{"context": "/does/not/exist"}},
+			map[string]any{"imageName": "a", "buildOnPreview": true, "build": map[string]any{"context": "/does/not/exist", "dockerfile": "Dockerfile"}},
 			[]string{"skipPush must be true", "buildOnPreview must be false", "/does/not/exist is not a folder"},
 		},
 	}

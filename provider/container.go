@@ -1,10 +1,10 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -16,102 +16,109 @@ import (
 	"github.com/pulumi/pulumi-go-provider/infer"
 )
 
-// orTrue returns the value of a flag whose default is true.
-func orTrue(flag *bool) bool { return flag == nil || *flag }
-
 const megabyte = 1 << 20
 
 const (
 	// failedKey is the output that says why a container was created and then failed to start.
 	// The next up replaces such a container.
 	failedKey = "failed"
-	// driftKey is the output that lists the differences that a read found, each with a short description.
+	// driftKey is the output that lists what a read found wrong, each with a short description. The next up starts the
+	// container and waits until it is healthy. An engine cannot change the other properties of a container.
 	driftKey = "drift"
 )
 
-// ContainerState is what the state records of a container.
-type ContainerState struct {
-	ContainerArgs
-	// ImageID is the id of the image that the container was made from.
-	ImageID string            `pulumi:"imageId,optional"`
-	Failed  *string           `pulumi:"failed,optional"`
-	Drift   map[string]string `pulumi:"drift,optional"`
+// containerState is what the state records of a container besides its inputs.
+type containerState struct {
+	Failed *string           `pulumi:"failed,optional"`
+	Drift  map[string]string `pulumi:"drift,optional"`
 }
 
-// note records an initError.
-func (s *ContainerState) note(err error) {
+// initError says that the container exists but failed to start.
+type initError struct {
+	reason string
+	// summary is recorded in the state; unlike reason it contains nothing that a container printed.
+	summary string
+	// resumable failures, such as a cancelled wait, are continued and cause no replacement.
+	resumable bool
+}
+
+func (e *initError) Error() string { return e.reason }
+
+// Unwrap makes infer record the resource.
+func (e *initError) Unwrap() error { return infer.ResourceInitFailedError{Reasons: []string{e.reason}} }
+
+// outcome is the state after a create or an update.
+func outcome(err error) containerState {
 	var failed *initError
 	switch {
 	case !errors.As(err, &failed):
+		return containerState{}
 	case failed.resumable:
-		s.Drift = map[string]string{"health": failed.summary}
-	default:
-		s.Failed = &failed.summary
+		return containerState{Drift: map[string]string{"health": failed.summary}}
 	}
+	return containerState{Failed: &failed.summary}
 }
 
-// Container implements docker.Container. Its id is the engine's container id.
-type Container struct{}
-
-// Annotate names the official provider's type.
-func (*Container) Annotate(a infer.Annotator) { a.SetToken("index/container", "Container") }
-
-// Check reports what the engine would refuse.
-func (*Container) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[ContainerArgs], error) {
-	return check(ctx, req, containerFaults)
+// containers are docker.Container. The ID is the engine's container ID.
+var containers = &kind[containerArgs, containerState]{
+	module: "index/container", name: "Container",
+	check: checkContainer,
+	create: func(ctx context.Context, c call, args containerArgs) (string, containerState, error) {
+		id, err := createContainer(ctx, c, args)
+		return id, outcome(err), err
+	},
+	read: readContainer,
+	update: func(ctx context.Context, c call, id string, args containerArgs, recorded containerState) (containerState, error) {
+		_, pending := recorded.Drift["health"]
+		err := updateContainer(ctx, c, id, args, pending)
+		if cerrdefs.IsNotFound(err) {
+			err = fmt.Errorf("%w\nFix: `pulumi refresh`, then `pulumi up` creates it again", err)
+		}
+		return outcome(err), err
+	},
+	remove: removeContainer,
 }
 
-func containerFaults(args ContainerArgs) []string {
-	_, faults := containerSpec(args)
-	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
-	if args.Rm {
-		fault("rm must be false: a container that removes itself leaves nothing to manage")
+func checkContainer(_ context.Context, args *containerArgs) []string {
+	_, faults := containerSpec(*args)
+	if !args.Wait {
+		faults = append(faults, "wait must be true: the offline docker provider waits until a container is healthy")
 	}
 	for _, u := range args.Uploads {
-		if _, err := u.bytes(); err != nil {
-			fault("uploads: %s: contentBase64 is not base64", u.File)
-		}
 		if _, err := u.mode(); err != nil {
-			fault("uploads: %s: %v", u.File, err)
+			faults = append(faults, fmt.Sprintf("uploads: %s: %v", u.File, err))
 		}
 	}
-	switch args.Restart {
-	case "", "no", "on-failure", "always", "unless-stopped":
-	default:
-		fault("restart %q must be no, on-failure, always or unless-stopped", args.Restart)
+	if !slices.Contains([]string{"", "no", "on-failure", "always", "unless-stopped"}, args.Restart) {
+		faults = append(faults, fmt.Sprintf("restart %q must be no, on-failure, always or unless-stopped", args.Restart))
 	}
 	return faults
 }
 
-// Create creates the container, uploads its files, connects it to its networks and starts it. If wait is
-// set, Create waits until it is healthy. A container that fails before it has run is removed; one that ran
-// and failed is kept for inspection, and the state records it.
-func (*Container) Create(
-	ctx context.Context, req infer.CreateRequest[ContainerArgs],
-) (infer.CreateResponse[ContainerState], error) {
-	state := ContainerState{ContainerArgs: req.Inputs}
-	id, err := createContainer(ctx, callOf(ctx), &state)
-	state.note(err)
-	return infer.CreateResponse[ContainerState]{ID: id, Output: state}, err
-}
-
-func createContainer(ctx context.Context, c call, state *ContainerState) (string, error) {
-	args := state.ContainerArgs
-	spec, _ := containerSpec(args)
-	if err := checkStartInterval(c, args); err != nil {
-		return "", err
+// createContainer creates the container, uploads its files, connects it to its networks, starts it, and waits until it
+// is healthy. A container that fails before it has run is removed; one that ran and failed is kept for inspection, and
+// the state records it.
+func createContainer(ctx context.Context, c call, args containerArgs) (string, error) {
+	if h := args.Healthcheck; h != nil && h.StartInterval.value() != 0 {
+		// Older engines would silently ignore it. The client agreed on a version with the engine at its first request.
+		if version := c.engine.ClientVersion(); versions.LessThan(version, "1.44") {
+			return "", fmt.Errorf("healthcheck.startInterval needs Docker Engine 25 (API 1.44), this engine speaks API %s: "+
+				"leave it out, or run `platform init` again so that the stack knows its engine", version)
+		}
 	}
-	spec.Config.Labels = withHash(args.Labels, spec, args.NetworksAdvanced, args.Uploads)
+	spec, _ := containerSpec(args)
+	hash := specHash(spec, args.NetworksAdvanced, args.Uploads)
+	spec.Config.Labels[hashLabel] = hash
 	made, err := c.engine.ContainerCreate(ctx, spec)
 	if cerrdefs.IsConflict(err) {
-		id, takeErr := takeOver(ctx, c, state, spec.Config.Labels[hashLabel])
+		id, takeErr := takeOver(ctx, c, args, hash)
 		if id != "" || takeErr != nil {
 			return id, takeErr
 		}
 		made, err = c.engine.ContainerCreate(ctx, spec)
 	}
 	if err != nil {
-		return "", createError(err, args)
+		return "", createError(err, args.Name)
 	}
 	id := made.ID
 	abandon := func(err error) (string, error) {
@@ -120,18 +127,13 @@ func createContainer(ctx context.Context, c call, state *ContainerState) (string
 		if removeErr != nil && !cerrdefs.IsNotFound(removeErr) {
 			err = errors.Join(err, fmt.Errorf("its container remains until the next `pulumi up`: %w", removeErr))
 		}
-		return "", fmt.Errorf("container %s: %w", args.Name, err)
+		return "", err
 	}
-	found, err := prepare(ctx, c, args, id)
-	if err != nil {
+	if err := prepare(ctx, c, args, id); err != nil {
 		return abandon(err)
 	}
-	state.ImageID = found.Image
-	if !orTrue(args.Start) {
-		return id, nil
-	}
 	watch := newWatch(ctx, c, args, id)
-	defer watch.close()
+	defer watch.stop()
 	if _, err := c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		// The container is removed by force only if the engine says that it never ran:
 		// otherwise a database may be writing its first files.
@@ -148,62 +150,48 @@ func createContainer(ctx context.Context, c call, state *ContainerState) (string
 // stack created and its state does not know, because a run was killed or the state was
 // lost. An orphan that matches the specification exactly is started, and its id is returned; any other
 // is removed, and the id is empty.
-func takeOver(ctx context.Context, c call, state *ContainerState, hash string) (string, error) {
-	args := state.ContainerArgs
+func takeOver(ctx context.Context, c call, args containerArgs, hash string) (string, error) {
 	result, err := c.engine.ContainerInspect(ctx, args.Name, client.ContainerInspectOptions{})
 	if cerrdefs.IsNotFound(err) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("container %s: %w", args.Name, err)
+		return "", err
 	}
 	found := result.Container
-	if !isOurs(found.Config.Labels, args.Labels) {
-		return "", createError(cerrdefs.ErrConflict, args)
+	if !isOurs(found.Config.Labels, labelMap(args.Labels)) {
+		return "", createError(cerrdefs.ErrConflict, args.Name)
 	}
 	image, err := c.engine.ImageInspect(ctx, args.Image)
 	if err != nil {
-		return "", createError(err, args)
+		return "", createError(err, args.Name)
 	}
 	detached := func(a attachment) bool { return found.NetworkSettings.Networks[a.Name] == nil }
 	if found.Config.Labels[hashLabel] == hash && found.Image == image.ID &&
 		found.State.Status != container.StateCreated && // the run may have been killed before the uploads
 		!unhealthy(found.State) &&
 		!slices.ContainsFunc(args.NetworksAdvanced, detached) {
-		orphan := ContainerState{Drift: map[string]string{"health": "taken over"}}
-		err := updateContainer(ctx, c, found.ID, orphan, args)
+		err := updateContainer(ctx, c, found.ID, args, true)
 		if err == nil || errors.As(err, new(*initError)) {
-			state.ImageID = found.Image
 			c.takenOver.Store(found.ID, c.urn)
 			return found.ID, err
 		}
 	}
-	return "", removeContainer(ctx, c, found.ID, args)
+	if err := removeContainer(ctx, c, found.ID, args); !cerrdefs.IsNotFound(err) {
+		return "", err
+	}
+	return "", nil
 }
 
-// checkStartInterval refuses the setting on older engines, which would silently ignore it.
-func checkStartInterval(c call, args ContainerArgs) error {
-	if args.Healthcheck == nil || args.Healthcheck.StartInterval.value() == 0 {
-		return nil
-	}
-	// The client agreed on a version with the engine at its first request, which was begin's.
-	if version := c.engine.ClientVersion(); versions.LessThan(version, "1.44") {
-		return fmt.Errorf("container %s: healthcheck.startInterval needs Docker Engine 25 (API 1.44), this engine speaks API %s: "+
-			"leave it out, or run `platform init` again so that the stack knows its engine", args.Name, version)
-	}
-	return nil
-}
-
-func createError(err error, args ContainerArgs) error {
+func createError(err error, name string) error {
 	switch {
 	case cerrdefs.IsConflict(err):
 		return fmt.Errorf("container %s: the name is used by a container that does not belong to this stack\n"+
-			"Fix: `docker rm -f %[1]s` removes it (volumes stay), or give this stack another namePrefix", args.Name)
+			"Fix: `docker rm -f %[1]s` removes it (volumes stay), or give this stack another namePrefix", name)
 	case cerrdefs.IsNotFound(err):
-		return fmt.Errorf("container %s: %w\nFix: `pulumi refresh` finds images that were removed from the engine, "+
-			"then `pulumi up` gets them again", args.Name, err)
+		return fmt.Errorf("%w\nFix: `pulumi refresh` finds images that were removed from the engine, then `pulumi up` gets them again", err)
 	}
-	return fmt.Errorf("container %s: %w", args.Name, err)
+	return err
 }
 
 func startError(err error) error {
@@ -217,86 +205,78 @@ func startError(err error) error {
 	return err
 }
 
-// prepare does what must be done before the first start, and inspects the result.
-func prepare(
-	ctx context.Context, c call, args ContainerArgs, id string,
-) (container.InspectResponse, error) {
-	for i, a := range args.NetworksAdvanced {
-		if i == 0 {
-			continue
-		}
+// prepare does what must be done before the first start.
+func prepare(ctx context.Context, c call, args containerArgs, id string) error {
+	for _, a := range args.NetworksAdvanced[min(1, len(args.NetworksAdvanced)):] {
 		settings, _ := a.settings()
-		if _, err := c.engine.NetworkConnect(ctx, a.Name, client.NetworkConnectOptions{
-			Container: id, EndpointConfig: settings,
-		}); err != nil {
-			return container.InspectResponse{}, fmt.Errorf("network %s: %w", a.Name, err)
+		options := client.NetworkConnectOptions{Container: id, EndpointConfig: settings}
+		if _, err := c.engine.NetworkConnect(ctx, a.Name, options); err != nil {
+			return fmt.Errorf("network %s: %w", a.Name, err)
 		}
 	}
 	if err := uploadFiles(ctx, c.engine, id, args.Uploads); err != nil {
-		return container.InspectResponse{}, err
+		return err
 	}
 	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
-		return container.InspectResponse{}, err
+		return err
 	}
 	// The image may have a healthcheck of its own, so this is known only here.
 	probe := found.Container.Config.Healthcheck
-	if args.Wait && (probe == nil || len(probe.Test) == 0 || probe.Test[0] == "NONE") {
-		return container.InspectResponse{}, errors.New("wait is set, but neither the service nor its image has a healthcheck")
+	if probe == nil || len(probe.Test) == 0 || probe.Test[0] == "NONE" {
+		return errors.New("wait is set, but neither the service nor its image has a healthcheck")
 	}
-	return found.Container, nil
+	return nil
 }
 
-// Read records how the container differs from what was created.
-func (*Container) Read(
-	ctx context.Context, req infer.ReadRequest[ContainerArgs, ContainerState],
-) (infer.ReadResponse[ContainerArgs, ContainerState], error) {
-	found, err := callOf(ctx).engine.ContainerInspect(ctx, req.ID, client.ContainerInspectOptions{})
-	if err != nil {
-		return infer.ReadResponse[ContainerArgs, ContainerState]{}, unlessGone(err, "container", req.State.Name)
-	}
-	req.State.Drift = containerDrift(req.State, req.Inputs, found.Container)
-	return infer.ReadResponse[ContainerArgs, ContainerState](req), nil
-}
-
-// Update changes the settings that a running container allows to change, starts the container if it has
-// stopped, and continues a wait that was cancelled.
-func (*Container) Update(
-	ctx context.Context, req infer.UpdateRequest[ContainerArgs, ContainerState],
-) (infer.UpdateResponse[ContainerState], error) {
-	state := ContainerState{ContainerArgs: req.Inputs, ImageID: req.State.ImageID}
-	err := updateContainer(ctx, callOf(ctx), req.ID, req.State, req.Inputs)
-	state.note(err)
-	return infer.UpdateResponse[ContainerState]{Output: state}, err
-}
-
-func updateContainer(ctx context.Context, c call, id string, old ContainerState, args ContainerArgs) error {
-	resources := args.resources()
-	if old.Restart != args.Restart || !reflect.DeepEqual(old.resources(), resources) {
-		policy := args.Restart
-		if policy == "" {
-			policy = string(container.RestartPolicyDisabled)
-		}
-		_, err := c.engine.ContainerUpdate(ctx, id, client.ContainerUpdateOptions{
-			Resources:     &resources,
-			RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyMode(policy)},
-		})
-		if err != nil {
-			return fmt.Errorf("container %s: %w", args.Name, goneHint(err))
-		}
-	}
+// readContainer finds out whether the container runs, and whether one that a cancelled run waited for is healthy now.
+func readContainer(ctx context.Context, c call, id string, _ containerArgs, state containerState) (containerState, error) {
 	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
-		return fmt.Errorf("container %s: %w", args.Name, goneHint(err))
+		return state, err
+	}
+	drift := map[string]string{}
+	now := found.Container.State
+	switch {
+	case now.Paused:
+		drift["running"] = "paused"
+	case !now.Running && !now.Restarting:
+		drift["running"] = fmt.Sprintf("%s, exit code %d", now.Status, now.ExitCode)
+	}
+	if pending, ok := state.Drift["health"]; ok && (now.Health == nil || now.Health.Status != container.Healthy) {
+		drift["health"] = pending
+	}
+	if len(drift) == 0 {
+		drift = nil // or the state would contain an empty map
+	}
+	return containerState{Failed: state.Failed, Drift: drift}, nil
+}
+
+// updateContainer changes the settings that a running container allows to change, starts the container if it has
+// stopped, and waits until it is healthy if that is pending.
+func updateContainer(ctx context.Context, c call, id string, args containerArgs, pending bool) error {
+	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return err
+	}
+	policy := container.RestartPolicyMode(cmp.Or(args.Restart, string(container.RestartPolicyDisabled)))
+	wanted, has := args.resources(), found.Container.HostConfig
+	if has.RestartPolicy.Name != policy ||
+		has.Memory != wanted.Memory || has.MemorySwap != wanted.MemorySwap || has.CPUShares != wanted.CPUShares {
+		_, err := c.engine.ContainerUpdate(ctx, id, client.ContainerUpdateOptions{
+			Resources: &wanted, RestartPolicy: &container.RestartPolicy{Name: policy},
+		})
+		if err != nil {
+			return err
+		}
 	}
 	state := found.Container.State
 	running := state.Running || state.Restarting
-	_, pending := old.Drift["health"]
-	if !orTrue(args.Start) || (running && !state.Paused && !pending) || (!running && !orTrue(args.MustRun)) {
+	if running && !state.Paused && !pending {
 		return nil
 	}
 	watch := newWatch(ctx, c, args, id)
-	defer watch.close()
+	defer watch.stop()
 	switch {
 	case state.Paused:
 		_, err = c.engine.ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{})
@@ -304,60 +284,42 @@ func updateContainer(ctx context.Context, c call, id string, old ContainerState,
 		_, err = c.engine.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	}
 	if err != nil {
-		return fmt.Errorf("container %s: %w", args.Name, startError(err))
+		return startError(err)
 	}
 	return watch.wait(ctx)
-}
-
-func goneHint(err error) error {
-	if cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("%w\nFix: `pulumi refresh`, then `pulumi up` creates it again", err)
-	}
-	return err
-}
-
-// Delete stops the container with its grace time and removes it.
-func (*Container) Delete(ctx context.Context, req infer.DeleteRequest[ContainerState]) (infer.DeleteResponse, error) {
-	return infer.DeleteResponse{}, removeContainer(ctx, callOf(ctx), req.ID, req.State.ContainerArgs)
-}
-
-func removeContainer(ctx context.Context, c call, id string, args ContainerArgs) error {
-	grace := "its own stop timeout"
-	if args.DestroyGraceSeconds != nil {
-		grace = fmt.Sprintf("up to %ds", *args.DestroyGraceSeconds)
-	}
-	c.status("stopping %s, %s", args.Name, grace)
-	_, err := c.engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: args.DestroyGraceSeconds})
-	if err != nil && !cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("container %s: stopping it: %w", args.Name, err)
-	}
-	_, err = c.engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{
-		Force: true, RemoveVolumes: orTrue(args.RemoveVolumes),
-	})
-	switch {
-	case err == nil || cerrdefs.IsNotFound(err):
-		return nil
-	case cerrdefs.IsConflict(err):
-		return awaitRemoval(ctx, c, id, args, err)
-	}
-	return fmt.Errorf("container %s: removing it: %w", args.Name, err)
 }
 
 // removalLimit is how long the removal of the container by another client may take.
 const removalLimit = 30 * time.Second
 
-// awaitRemoval waits while another client removes the container.
-func awaitRemoval(ctx context.Context, c call, id string, args ContainerArgs, cause error) error {
-	ctx, cancel := context.WithTimeout(ctx, removalLimit)
-	defer cancel()
-	for {
-		if _, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); cerrdefs.IsNotFound(err) {
-			return nil
-		}
+// removeContainer stops the container with its grace time and removes it.
+func removeContainer(ctx context.Context, c call, id string, args containerArgs) error {
+	grace := "its own stop timeout"
+	if args.DestroyGraceSeconds != nil {
+		grace = fmt.Sprintf("up to %ds", *args.DestroyGraceSeconds)
+	}
+	c.log.InfoStatusf("stopping %s, %s", args.Name, grace)
+	if _, err := c.engine.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: args.DestroyGraceSeconds}); err != nil {
+		return fmt.Errorf("stopping it: %w", err)
+	}
+	_, err := c.engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{
+		Force: true, RemoveVolumes: args.RemoveVolumes == nil || *args.RemoveVolumes,
+	})
+	if cerrdefs.IsConflict(err) { // another client removes it
+		ctx, cancel := context.WithTimeout(ctx, removalLimit)
+		defer cancel()
+		removal := c.engine.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
 		select {
-		case <-ctx.Done():
-			return fmt.Errorf("container %s: removing it: %w", args.Name, cause)
-		case <-time.After(pollEvery):
+		case <-removal.Result:
+			return nil
+		case waitErr := <-removal.Error:
+			if cerrdefs.IsNotFound(waitErr) {
+				return nil
+			}
 		}
 	}
+	if err != nil {
+		return fmt.Errorf("removing it: %w", err)
+	}
+	return nil
 }

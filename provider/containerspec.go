@@ -11,15 +11,12 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// ContainerArgs are docker.Container's inputs.
-type ContainerArgs struct {
+type containerArgs struct {
 	Name             string            `pulumi:"name" provider:"replaceOnChanges"`
 	Image            string            `pulumi:"image" provider:"replaceOnChanges"`
 	Command          []string          `pulumi:"command,optional" provider:"replaceOnChanges"`
-	Entrypoints      []string          `pulumi:"entrypoints,optional" provider:"replaceOnChanges"`
 	Envs             []string          `pulumi:"envs,optional" provider:"replaceOnChanges"`
 	User             string            `pulumi:"user,optional" provider:"replaceOnChanges"`
-	WorkingDir       string            `pulumi:"workingDir,optional" provider:"replaceOnChanges"`
 	Healthcheck      *healthcheck      `pulumi:"healthcheck,optional" provider:"replaceOnChanges"`
 	NetworksAdvanced []attachment      `pulumi:"networksAdvanced,optional" provider:"replaceOnChanges"`
 	Ports            []port            `pulumi:"ports,optional" provider:"replaceOnChanges"`
@@ -28,17 +25,11 @@ type ContainerArgs struct {
 	Labels           []label           `pulumi:"labels,optional" provider:"replaceOnChanges"`
 	LogDriver        string            `pulumi:"logDriver,optional" provider:"replaceOnChanges"`
 	LogOpts          map[string]string `pulumi:"logOpts,optional" provider:"replaceOnChanges"`
-	StopTimeout      *int              `pulumi:"stopTimeout,optional" provider:"replaceOnChanges"`
-	StopSignal       string            `pulumi:"stopSignal,optional" provider:"replaceOnChanges"`
-	ShmSize          int64             `pulumi:"shmSize,optional" provider:"replaceOnChanges"`
 	Tmpfs            map[string]string `pulumi:"tmpfs,optional" provider:"replaceOnChanges"`
 	Init             *bool             `pulumi:"init,optional" provider:"replaceOnChanges"`
-	Hosts            []hostEntry       `pulumi:"hosts,optional" provider:"replaceOnChanges"`
-	GroupAdds        []string          `pulumi:"groupAdds,optional" provider:"replaceOnChanges"`
 	Capabilities     *capabilities     `pulumi:"capabilities,optional" provider:"replaceOnChanges"`
 	ReadOnly         bool              `pulumi:"readOnly,optional" provider:"replaceOnChanges"`
 	SecurityOpts     []string          `pulumi:"securityOpts,optional" provider:"replaceOnChanges"`
-	Ulimits          []ulimit          `pulumi:"ulimits,optional" provider:"replaceOnChanges"`
 
 	// The engine can change these on a running container.
 	Restart string `pulumi:"restart,optional"`
@@ -47,14 +38,11 @@ type ContainerArgs struct {
 	MemorySwap int64 `pulumi:"memorySwap,optional"`
 	CPUShares  int64 `pulumi:"cpuShares,optional"`
 
-	// Only this provider reads these.
-	Start               *bool `pulumi:"start,optional"`
-	MustRun             *bool `pulumi:"mustRun,optional"`
+	// Only this provider reads these. Wait must be true.
 	Wait                bool  `pulumi:"wait,optional"`
 	WaitTimeout         int   `pulumi:"waitTimeout,optional"`
 	DestroyGraceSeconds *int  `pulumi:"destroyGraceSeconds,optional"`
 	RemoveVolumes       *bool `pulumi:"removeVolumes,optional"`
-	Rm                  bool  `pulumi:"rm,optional"`
 }
 
 // duration is a Go duration as text ("1m30s").
@@ -86,7 +74,6 @@ type port struct {
 	Internal int    `pulumi:"internal"`
 	External int    `pulumi:"external,optional"`
 	IP       string `pulumi:"ip,optional"`
-	Protocol string `pulumi:"protocol,optional"`
 }
 
 type volumeMount struct {
@@ -96,17 +83,6 @@ type volumeMount struct {
 	ReadOnly      bool   `pulumi:"readOnly,optional"`
 }
 
-type hostEntry struct {
-	Host string `pulumi:"host"`
-	IP   string `pulumi:"ip"`
-}
-
-type ulimit struct {
-	Name string `pulumi:"name"`
-	Soft int64  `pulumi:"soft"`
-	Hard int64  `pulumi:"hard"`
-}
-
 type capabilities struct {
 	Adds  []string `pulumi:"adds,optional"`
 	Drops []string `pulumi:"drops,optional"`
@@ -114,13 +90,12 @@ type capabilities struct {
 
 // containerSpec is the container in the form of the engine's API. It has only the first of the
 // networks, because engines before API 1.44 accept only one at creation.
-func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string) {
+func containerSpec(args containerArgs) (client.ContainerCreateOptions, []string) {
 	var faults []string
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	config := &container.Config{
-		Image: args.Image, Cmd: args.Command, Entrypoint: args.Entrypoints, Env: args.Envs,
-		User: args.User, WorkingDir: args.WorkingDir, Labels: labelMap(args.Labels),
-		StopSignal: args.StopSignal, StopTimeout: args.StopTimeout,
+		Image: args.Image, Cmd: args.Command, Env: args.Envs, User: args.User, Labels: labelMap(args.Labels),
+		ExposedPorts: network.PortSet{},
 	}
 	if h := args.Healthcheck; h != nil {
 		config.Healthcheck = &container.HealthConfig{
@@ -131,57 +106,39 @@ func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string)
 	hostConfig := &container.HostConfig{
 		LogConfig:      container.LogConfig{Type: args.LogDriver, Config: args.LogOpts},
 		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyMode(args.Restart)},
-		GroupAdd:       args.GroupAdds,
 		ReadonlyRootfs: args.ReadOnly,
 		SecurityOpt:    args.SecurityOpts,
-		ShmSize:        args.ShmSize * megabyte,
 		Tmpfs:          args.Tmpfs,
 		Init:           args.Init,
 		Resources:      args.resources(),
+		PortBindings:   network.PortMap{},
 	}
 	if args.Capabilities != nil {
 		hostConfig.CapAdd, hostConfig.CapDrop = args.Capabilities.Adds, args.Capabilities.Drops
 	}
-	for _, u := range args.Ulimits {
-		hostConfig.Ulimits = append(hostConfig.Ulimits, &container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
-	}
-	for _, h := range args.Hosts {
-		hostConfig.ExtraHosts = append(hostConfig.ExtraHosts, h.Host+":"+h.IP)
-	}
 	for _, v := range args.Volumes {
-		source := v.VolumeName + v.HostPath
 		if (v.VolumeName == "") == (v.HostPath == "") {
 			fault("volumes: %s takes either volumeName or hostPath", v.ContainerPath)
 		}
-		bind := source + ":" + v.ContainerPath
+		bind := v.VolumeName + v.HostPath + ":" + v.ContainerPath
 		if v.ReadOnly {
 			bind += ":ro"
 		}
 		hostConfig.Binds = append(hostConfig.Binds, bind)
 	}
 	for _, p := range args.Ports {
-		protocol := p.Protocol
-		if protocol == "" {
-			protocol = "tcp"
-		}
-		internal, ok := network.PortFrom(uint16(p.Internal), network.IPProtocol(protocol)) //nolint:gosec // checked below
-		if !ok || p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
-			fault("ports: %d → %d/%s is not a valid port", p.External, p.Internal, protocol)
+		internal, _ := network.PortFrom(uint16(p.Internal), network.TCP) //nolint:gosec // checked below
+		if p.Internal < 1 || p.Internal > 65535 || p.External < 0 || p.External > 65535 {
+			fault("ports: %d → %d/tcp is not a valid port", p.External, p.Internal)
 			continue
 		}
-		binding := network.PortBinding{}
-		if p.External != 0 {
-			binding.HostPort = strconv.Itoa(p.External)
-		}
+		binding := network.PortBinding{HostPort: strconv.Itoa(p.External)} // 0 is a free one
 		if p.IP != "" {
 			address, err := netip.ParseAddr(p.IP)
 			if err != nil {
 				fault("ports: %v", err)
 			}
 			binding.HostIP = address
-		}
-		if config.ExposedPorts == nil {
-			config.ExposedPorts, hostConfig.PortBindings = network.PortSet{}, network.PortMap{}
 		}
 		config.ExposedPorts[internal] = struct{}{}
 		hostConfig.PortBindings[internal] = append(hostConfig.PortBindings[internal], binding)
@@ -203,7 +160,7 @@ func containerSpec(args ContainerArgs) (client.ContainerCreateOptions, []string)
 }
 
 // resources are the limits that the engine can change on a running container.
-func (args ContainerArgs) resources() container.Resources {
+func (args containerArgs) resources() container.Resources {
 	return container.Resources{Memory: args.Memory * megabyte, MemorySwap: swapBytes(args.MemorySwap), CPUShares: args.CPUShares}
 }
 

@@ -1,12 +1,12 @@
 package provider
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
+	"fmt"
 	"maps"
-	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
@@ -18,11 +18,11 @@ import (
 // Facts about properties, by their names, that the schema cannot express.
 var (
 	// ordered are the lists whose order matters.
-	ordered = []string{"command", "entrypoints", "tests"}
+	ordered = []string{"command", "tests"}
 	// durations are texts that can be spelled differently and mean the same.
 	durations = []string{"interval", "timeout", "startPeriod", "startInterval"}
 	// optional are properties whose zero value differs in meaning from their absence.
-	optional = []string{"start", "mustRun", "removeVolumes", "init", "stopTimeout", "destroyGraceSeconds"}
+	optional = []string{"removeVolumes", "init", "destroyGraceSeconds"}
 	// limits can be set on a running container, but not removed.
 	limits = []string{"memory", "memorySwap", "cpuShares"}
 	// coexisting are the types of which an old resource and its replacement can exist at the same
@@ -43,11 +43,7 @@ func (d *provider) diff(_ context.Context, req p.DiffRequest) (p.DiffResponse, e
 	}
 	if drift := req.State.Get(driftKey); drift.IsMap() {
 		for key := range drift.AsMap().All {
-			kind := p.UpdateReplace
-			if slices.Contains(liveDrift, key) {
-				kind = p.Update
-			}
-			diff[driftKey+"."+key] = p.PropertyDiff{Kind: kind}
+			diff[driftKey+"."+key] = p.PropertyDiff{Kind: p.Update}
 		}
 	}
 	return p.DiffResponse{
@@ -65,76 +61,60 @@ func (d *provider) changes(
 	diff := map[string]p.PropertyDiff{}
 	for name, spec := range properties {
 		before, after := olds.Get(name), news.Get(name)
-		was, is := d.compared(name, spec.TypeSpec, before), d.compared(name, spec.TypeSpec, after)
-		unknown := after.HasComputed()
-		if !unknown && reflect.DeepEqual(was, is) {
-			continue
-		}
-		replaces := replace || spec.ReplaceOnChanges || is == nil && slices.Contains(limits, name)
-		if !unknown && spec.Ref != "" && before.IsMap() && after.IsMap() {
+		was, is := compared(name, before), compared(name, after)
+		replaces := replace || spec.ReplaceOnChanges || is == "" && slices.Contains(limits, name)
+		if spec.Ref != "" && before.IsMap() && after.IsMap() {
 			maps.Copy(diff, d.changes(path+name+".", d.object(spec.TypeSpec).Properties, before.AsMap(), after.AsMap(), replaces))
 			continue
 		}
-		kind, replacing := p.Update, p.UpdateReplace
+		if !after.HasComputed() && was == is {
+			continue
+		}
+		kind := p.Update
 		switch {
 		case before.IsNull():
-			kind, replacing = p.Add, p.AddReplace
+			kind = p.Add
 		case after.IsNull():
-			kind, replacing = p.Delete, p.DeleteReplace
+			kind = p.Delete
 		}
 		if replaces {
-			kind = replacing
+			kind += "&replace" // such as p.UpdateReplace
 		}
 		diff[path+name] = p.PropertyDiff{Kind: kind, InputDiff: true}
 	}
 	return diff
 }
 
-// compared is a value in the form in which it is compared: nil for an absent one.
-func (d *provider) compared(name string, t schema.TypeSpec, v property.Value) any {
+// compared is a value in the form in which it is compared: empty for an absent one.
+func compared(name string, v property.Value) string {
+	var parts []string
 	switch {
-	case v.IsMap() && t.Ref != "":
-		object := map[string]any{}
-		for key, spec := range d.object(t).Properties {
-			if value := d.compared(key, spec.TypeSpec, v.AsMap().Get(key)); value != nil {
-				object[key] = value
+	case v.IsMap():
+		for key, value := range v.AsMap().AllStable {
+			if text := compared(key, value); text != "" || value.IsString() { // the user's own keys may have empty values
+				parts = append(parts, fmt.Sprintf("%q: %s", key, text))
 			}
 		}
-		return object
-	case v.IsMap() && v.AsMap().Len() > 0:
-		entries := map[string]any{}
-		for key, value := range v.AsMap().All {
-			entries[key] = d.compared("", schema.TypeSpec{}, value)
-		}
-		return entries
-	case v.IsArray() && v.AsArray().Len() > 0:
-		var items schema.TypeSpec
-		if t.Items != nil {
-			items = *t.Items
-		}
-		var elements []any
+	case v.IsArray():
 		for _, value := range v.AsArray().All {
-			elements = append(elements, d.compared("", items, value))
+			parts = append(parts, compared("", value))
 		}
 		if !slices.Contains(ordered, name) {
-			slices.SortFunc(elements, func(a, b any) int { return cmp.Compare(spelled(a), spelled(b)) })
+			slices.Sort(parts)
 		}
-		return elements
 	case v.IsString() && slices.Contains(durations, name):
-		if length, err := time.ParseDuration(v.AsString()); err == nil && length != 0 {
-			return length
+		if length, _ := time.ParseDuration(v.AsString()); length != 0 { // check has refused a malformed one
+			return length.String()
 		}
 	case v.IsString() && v.AsString() != "":
-		return v.AsString()
+		return strconv.Quote(v.AsString())
 	case v.IsNumber() && (v.AsNumber() != 0 || slices.Contains(optional, name)):
-		return v.AsNumber()
+		return fmt.Sprint(v.AsNumber())
 	case v.IsBool() && (v.AsBool() || slices.Contains(optional, name)):
-		return v.AsBool()
+		return strconv.FormatBool(v.AsBool())
 	}
-	return nil
-}
-
-func spelled(v any) string {
-	text, _ := json.Marshal(v) // encoding texts, numbers, lists and maps cannot fail
-	return string(text)
+	if len(parts) == 0 {
+		return ""
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
 }

@@ -26,7 +26,7 @@ var containerInputs = map[string]any{
 	"labels":    []any{map[string]any{"label": "a", "value": "1"}, map[string]any{"label": "b", "value": "2"}},
 	"logDriver": "json-file", "logOpts": map[string]any{"max-size": "1m", "max-file": "2"},
 	"restart": "unless-stopped", "memory": 64, "memorySwap": 64, "wait": true, "waitTimeout": 30,
-	"destroyGraceSeconds": 60, "mustRun": true,
+	"destroyGraceSeconds": 60,
 }
 
 var ourState = map[string]any{markerKey: "1"}
@@ -52,7 +52,7 @@ func TestContainerDiff(t *testing.T) {
 			},
 		}},
 		"a secret of the same value":      {changes: map[string]any{"envs": secret([]any{"A=1", "B=2"})}},
-		"an absent property and its zero": {changes: map[string]any{"readOnly": false, "user": "", "hosts": []any{}}},
+		"an absent property and its zero": {changes: map[string]any{"readOnly": false, "user": "", "securityOpts": []any{}}},
 		"the order of a command": {
 			changes: map[string]any{"command": []any{"it", "run"}}, want: map[string]p.DiffKind{"command": replace},
 		},
@@ -67,11 +67,8 @@ func TestContainerDiff(t *testing.T) {
 			changes: map[string]any{"tmpfs": map[string]any{"/t": ""}, "init": true},
 			want:    map[string]p.DiffKind{"tmpfs": p.AddReplace, "init": p.AddReplace},
 		},
-		"security options and limits": {
-			changes: map[string]any{
-				"securityOpts": []any{"no-new-privileges:true"}, "ulimits": []any{map[string]any{"name": "nofile", "soft": 1, "hard": 2}},
-			},
-			want: map[string]p.DiffKind{"securityOpts": p.AddReplace, "ulimits": p.AddReplace},
+		"security options": {
+			changes: map[string]any{"securityOpts": []any{"no-new-privileges:true"}}, want: map[string]p.DiffKind{"securityOpts": p.AddReplace},
 		},
 		"an image that is built in this run": {
 			changes: map[string]any{"image": unknown}, want: map[string]p.DiffKind{"image": replace},
@@ -88,10 +85,9 @@ func TestContainerDiff(t *testing.T) {
 			want:    map[string]p.DiffKind{"memory": p.DeleteReplace, "memorySwap": p.DeleteReplace},
 		},
 		"what lives in the state only": {
-			changes: map[string]any{"wait": false, "waitTimeout": 10, "destroyGraceSeconds": 5, "mustRun": nil, "removeVolumes": false},
+			changes: map[string]any{"wait": false, "waitTimeout": 10, "destroyGraceSeconds": 5, "removeVolumes": false},
 			want: map[string]p.DiffKind{
-				"wait": update, "waitTimeout": update, "destroyGraceSeconds": update,
-				"mustRun": p.Delete, "removeVolumes": p.Add,
+				"wait": update, "waitTimeout": update, "destroyGraceSeconds": update, "removeVolumes": p.Add,
 			},
 		},
 		"a start that failed": {
@@ -104,10 +100,6 @@ func TestContainerDiff(t *testing.T) {
 		"a wait that was cancelled": {
 			state: map[string]any{driftKey: map[string]any{"health": "cancelled"}},
 			want:  map[string]p.DiffKind{"drift.health": update},
-		},
-		"an environment that drifted": {
-			state: map[string]any{driftKey: map[string]any{"envs": "differ: A"}},
-			want:  map[string]p.DiffKind{"drift.envs": replace},
 		},
 	}
 	for name, c := range cases {

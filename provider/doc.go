@@ -4,9 +4,8 @@
 // cannot download that plugin.
 //
 // It differs from the official provider in some ways. It waits on engine events, shows what it waits for, and
-// stops waiting as soon as a container has failed. It detects drift of environment, labels
-// and running state, and replaces a container that an update cannot change. Deleting
+// stops waiting as soon as a container has failed. It replaces a container that an update cannot change. Deleting
 // a resource that no longer exists is not an error, and a read changes nothing.
 //
-// Each resource has its own file; provider.go has what they share.
+// Each resource has its own file. provider.go and kind.go have what they share.
 package provider

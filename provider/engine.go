@@ -12,11 +12,8 @@ import (
 // EngineConfig is the provider resource's configuration.
 type EngineConfig struct {
 	// Host is the engine's address, such as unix:///var/run/docker.sock or tcp://10.0.0.5:2375.
-	// If neither it nor Context is set, DOCKER_HOST, DOCKER_CONTEXT or the docker CLI's current
-	// context names the engine.
+	// If it is not set, DOCKER_HOST, DOCKER_CONTEXT or the docker CLI's current context names the engine.
 	Host string `pulumi:"host,optional"`
-	// Context is the name of a docker CLI context. Host takes precedence over it.
-	Context string `pulumi:"context,optional"`
 	// CertPath is a folder with ca.pem, cert.pem and key.pem, for an engine that speaks TLS. By default it is that of
 	// the context, or DOCKER_CERT_PATH.
 	CertPath string `pulumi:"certPath,optional"`
@@ -30,7 +27,7 @@ type EngineConfig struct {
 // Configure prepares the client. It does not connect to the engine, so that a preview
 // needs none.
 func (c *EngineConfig) Configure(context.Context) error {
-	ref, err := engines.Find(c.Host, c.Context, c.CertPath)
+	ref, err := engines.Find(c.Host, c.CertPath)
 	if err == nil {
 		c.provider.engine, err = ref.Open()
 	}

@@ -63,13 +63,13 @@ type fakeEngine struct {
 	stopped   []client.ContainerStopOptions
 	updated   []client.ContainerUpdateOptions
 
-	networkRemoveErr, volumeRemoveErr, imageRemoveErr error
-	networkInspect                                    func(name string) (network.Inspect, error)
-	networkLabels                                     map[string]string
-	attached                                          []string
-	images                                            map[string]string
-	pulled                                            []string
-	pullErr                                           error
+	networkRemoveErr, volumeRemoveErr error
+	networkInspect                    func(name string) (network.Inspect, error)
+	networkLabels                     map[string]string
+	attached                          []string
+	images                            map[string]string
+	pulled                            []string
+	pullErr                           error
 }
 
 // happening is an event and how long after the one before it comes.
@@ -306,12 +306,6 @@ func (f *fakeEngine) ImagePull(
 	}
 	f.images[name] = "sha256:pulled"
 	return fakePull{}, nil
-}
-
-func (f *fakeEngine) ImageRemove(
-	context.Context, string, client.ImageRemoveOptions,
-) (client.ImageRemoveResult, error) {
-	return client.ImageRemoveResult{}, f.imageRemoveErr
 }
 
 type fakePull struct{}

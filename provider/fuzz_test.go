@@ -136,7 +136,7 @@ func FuzzText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		text = strings.ToValidUTF8(text, "\ufffd")
 		inputs := map[string]any{
-			"name": "a", "image": "b", "mustRun": false, "envs": []any{secret(text)}, "logOpts": map[string]any{"a": secret(text)},
+			"name": "a", "image": "b", "wait": true, "envs": []any{secret(text)}, "logOpts": map[string]any{"a": secret(text)},
 			"labels": []any{map[string]any{"label": "l", "value": secret(text)}},
 		}
 		faults := reasons(t, withEngine(t, nil), containerToken, inputs)
@@ -147,7 +147,7 @@ func FuzzText(f *testing.F) {
 			made := createdWith(t, inputs).created
 			assert.Equal(t, []string{text, text, text}, []string{made.Config.Env[0], made.HostConfig.LogConfig.Config["a"], made.Config.Labels["l"]})
 		}
-		e := createdWith(t, map[string]any{"name": "a", "image": "b", "mustRun": false, "uploads": []any{map[string]any{"file": "/f", "content": secret(text)}}})
+		e := createdWith(t, map[string]any{"name": "a", "image": "b", "wait": true, "uploads": []any{map[string]any{"file": "/f", "content": secret(text)}}})
 		files := tar.NewReader(bytes.NewReader(e.uploaded))
 		_, err := files.Next()
 		require.NoError(t, err)
@@ -160,7 +160,7 @@ func FuzzText(f *testing.F) {
 // createdWith is the engine after the creation of a container.
 func createdWith(t *testing.T, inputs map[string]any) *fakeEngine {
 	t.Helper()
-	e := &fakeEngine{inspect: []container.InspectResponse{created}}
+	e := &fakeEngine{inspect: []container.InspectResponse{healthy}}
 	_, err := withEngine(t, e).Create(p.CreateRequest{Urn: urnOf(containerToken), Properties: properties(inputs)})
 	require.NoError(t, err)
 	return e

@@ -3,16 +3,14 @@ package provider
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/distribution/reference"
-	"github.com/pulumi/pulumi-go-provider/infer"
-	"github.com/pulumi/pulumi/sdk/v3/go/property"
 )
 
-// ImageArgs are docker.Image's inputs.
-type ImageArgs struct {
-	ImageName string      `pulumi:"imageName" provider:"replaceOnChanges"`
-	Build     *imageBuild `pulumi:"build"`
+type imageArgs struct {
+	ImageName string     `pulumi:"imageName" provider:"replaceOnChanges"`
+	Build     imageBuild `pulumi:"build"`
 	// SkipPush must be true: images stay on the engine.
 	SkipPush       bool `pulumi:"skipPush,optional"`
 	BuildOnPreview bool `pulumi:"buildOnPreview,optional"`
@@ -21,11 +19,10 @@ type ImageArgs struct {
 }
 
 type imageBuild struct {
-	Context    string            `pulumi:"context,optional"`
-	Dockerfile string            `pulumi:"dockerfile,optional"`
+	Context    string            `pulumi:"context"`
+	Dockerfile string            `pulumi:"dockerfile"`
 	Args       map[string]string `pulumi:"args,optional"`
 	Platform   string            `pulumi:"platform,optional"`
-	Target     string            `pulumi:"target,optional"`
 }
 
 const (
@@ -33,47 +30,29 @@ const (
 	contextHashKey = "contextHash"
 )
 
-// ImageState is what the state records of a built image; RepoDigest is its id.
-type ImageState struct {
-	ImageArgs
-	BaseImageName  string `pulumi:"baseImageName,optional"`
-	RepoDigest     string `pulumi:"repoDigest,optional"`
-	Context        string `pulumi:"context,optional"`
-	Dockerfile     string `pulumi:"dockerfile,optional"`
-	RegistryServer string `pulumi:"registryServer,optional"`
+type imageState struct {
+	// RepoDigest is the image's ID, because the image is not pushed.
+	RepoDigest string `pulumi:"repoDigest,optional"`
 }
 
-func imageState(args ImageArgs, id string) ImageState {
-	state := ImageState{ImageArgs: args, BaseImageName: args.ImageName, RepoDigest: id}
-	if args.Build != nil {
-		state.Context, state.Dockerfile = args.Build.Context, args.Build.Dockerfile
-	}
-	return state
+// images are docker.Image, images that are built. The ID is the image's name. As with the official provider, an image
+// stays on the engine, where its layers speed up the next build and other containers may use it.
+var images = &kind[imageArgs, imageState]{
+	module: "index/image", name: "Image",
+	check: checkImage,
+	create: func(ctx context.Context, c call, args imageArgs) (string, imageState, error) {
+		state, err := buildImage(ctx, c, args)
+		return args.ImageName, state, err
+	},
+	read: readImage,
+	// The image is built again, which is fast with layers that the engine still has.
+	update: func(ctx context.Context, c call, _ string, args imageArgs, _ imageState) (imageState, error) {
+		return buildImage(ctx, c, args)
+	},
 }
 
-// Image implements docker.Image. Its id is the image's name. It has no Delete: as with the official
-// provider, the image stays on the engine, where its layers speed up the next build
-// and other containers may use it.
-type Image struct{}
-
-// Annotate names the official provider's type.
-func (*Image) Annotate(a infer.Annotator) { a.SetToken("index/image", "Image") }
-
-// Check adds the context's hash to the inputs.
-func (*Image) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[ImageArgs], error) {
-	resp, err := check(ctx, req, imageFaults)
-	if err != nil || len(resp.Failures) > 0 || property.New(req.NewInputs).HasComputed() {
-		return resp, err
-	}
-	files, err := openContext(resp.Inputs.Build.Context, resp.Inputs.Build.Dockerfile)
-	if err != nil {
-		return resp, err
-	}
-	resp.Inputs.ContextHash, err = files.hash(ctx)
-	return resp, err
-}
-
-func imageFaults(args ImageArgs) []string {
+// checkImage also adds the hash of the build context to the inputs.
+func checkImage(ctx context.Context, args *imageArgs) []string {
 	var faults []string
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	if _, err := reference.ParseNormalizedNamed(args.ImageName); err != nil && args.ImageName != "" {
@@ -85,40 +64,21 @@ func imageFaults(args ImageArgs) []string {
 	if args.BuildOnPreview {
 		fault("buildOnPreview must be false: a preview changes nothing")
 	}
-	if args.Build == nil {
+	if args.Build.Context == "" || args.Build.Dockerfile == "" {
 		return faults
 	}
-	if _, err := parsePlatform(args.Build.Platform); err != nil {
-		fault("build.%v", err)
-	}
-	if _, err := openContext(args.Build.Context, args.Build.Dockerfile); err != nil {
-		fault("%v", err)
+	if info, err := os.Stat(args.Build.Context); err != nil || !info.IsDir() {
+		fault("build.context %s is not a folder: check `sourceDir`", args.Build.Context)
+	} else if _, err := os.Stat(args.Build.Dockerfile); err != nil {
+		fault("build.dockerfile: %v: check `sourceDir`", err)
+	} else if args.ContextHash, err = callOf(ctx).contextHash(ctx, args.Build); err != nil {
+		fault("build.context %s: %v", args.Build.Context, err)
 	}
 	return faults
 }
 
-// Create builds the image.
-func (*Image) Create(ctx context.Context, req infer.CreateRequest[ImageArgs]) (infer.CreateResponse[ImageState], error) {
-	state, err := buildImage(ctx, callOf(ctx), req.Inputs)
-	return infer.CreateResponse[ImageState]{ID: req.Inputs.ImageName, Output: state}, err
-}
-
-// Update builds the image again, which is fast with layers that the engine still has.
-func (*Image) Update(
-	ctx context.Context, req infer.UpdateRequest[ImageArgs, ImageState],
-) (infer.UpdateResponse[ImageState], error) {
-	state, err := buildImage(ctx, callOf(ctx), req.Inputs)
-	return infer.UpdateResponse[ImageState]{Output: state}, err
-}
-
-// Read reports an image that was pruned as deleted, so that the next up builds it.
-func (*Image) Read(
-	ctx context.Context, req infer.ReadRequest[ImageArgs, ImageState],
-) (infer.ReadResponse[ImageArgs, ImageState], error) {
-	_, err := callOf(ctx).engine.ImageInspect(ctx, req.State.RepoDigest)
-	if err != nil {
-		return infer.ReadResponse[ImageArgs, ImageState]{}, unlessGone(err, "image", req.State.ImageName)
-	}
-	req.State = imageState(req.Inputs, req.State.RepoDigest)
-	return infer.ReadResponse[ImageArgs, ImageState](req), nil
+// readImage finds out whether the image was pruned.
+func readImage(ctx context.Context, c call, _ string, _ imageArgs, state imageState) (imageState, error) {
+	_, err := c.engine.ImageInspect(ctx, state.RepoDigest)
+	return state, err
 }

@@ -19,28 +19,22 @@ const (
 // containers can read their labels. It costs a few milliseconds a container.
 const hashRounds = 20_000
 
-// withHash returns the labels with a hash of them and of the parts that the object is created from.
-func withHash(labels []label, parts ...any) map[string]string {
-	all := map[string]string{}
-	for _, l := range labels {
-		all[l.Label] = l.Value
-	}
-	bytes, _ := json.Marshal(append(parts, all)) // encoding plain structs cannot fail
+// specHash returns a hash of the parts that an object is created from.
+func specHash(parts ...any) string {
+	bytes, _ := json.Marshal(parts) // encoding plain structs cannot fail
 	sum := sha256.Sum256(bytes)
 	for range hashRounds {
 		sum = sha256.Sum256(sum[:])
 	}
-	all[hashLabel] = hex.EncodeToString(sum[:])
-	return all
+	return hex.EncodeToString(sum[:])
 }
 
 // isOurs reports whether an existing object belongs to the stack of the wanted labels.
-// Older versions set no identity, so their objects are recognised by the stack's name.
-func isOurs(existing map[string]string, wanted []label) bool {
-	want := labelMap(wanted)
-	stack := want[stackLabel]
+func isOurs(existing, wanted map[string]string) bool {
+	stack := wanted[stackLabel]
 	identity, labelled := existing[identityLabel]
-	return stack != "" && existing[stackLabel] == stack && (!labelled || identity == want[identityLabel])
+	// Older versions set no identity, so their objects are recognised by the stack's name.
+	return stack != "" && existing[stackLabel] == stack && (!labelled || identity == wanted[identityLabel])
 }
 
 // label is one label, as the official provider spells it.
@@ -50,9 +44,6 @@ type label struct {
 }
 
 func labelMap(labels []label) map[string]string {
-	if len(labels) == 0 {
-		return nil
-	}
 	byName := map[string]string{}
 	for _, l := range labels {
 		byName[l.Label] = l.Value

@@ -30,10 +30,7 @@ func credentials(domain string) (registry.AuthConfig, error) {
 	if err != nil {
 		return registry.AuthConfig{}, fmt.Errorf("credentials of %s: %w\nFix: `docker login`, or correct %s", domain, err, file.GetFilename())
 	}
-	return registry.AuthConfig{
-		Username: found.Username, Password: found.Password, Auth: found.Auth, ServerAddress: found.ServerAddress,
-		IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
-	}, nil
+	return registry.AuthConfig(found), nil
 }
 
 // registryAuth returns the header with the credentials for a pull; an empty one makes the pull anonymous.
@@ -58,12 +55,8 @@ func (r registryLogin) Register(server *grpc.Server) { auth.RegisterAuthServer(s
 // Credentials of a registry; empty ones make the pull anonymous.
 func (registryLogin) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
 	found, err := credentials(strings.TrimPrefix(strings.TrimPrefix(req.GetHost(), "https://"), "http://"))
-	return loginResponse(found), err
-}
-
-func loginResponse(found registry.AuthConfig) *auth.CredentialsResponse {
 	if found.IdentityToken != "" {
-		return &auth.CredentialsResponse{Secret: found.IdentityToken}
+		return &auth.CredentialsResponse{Secret: found.IdentityToken}, nil
 	}
-	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}
+	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, err
 }

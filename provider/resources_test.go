@@ -29,15 +29,12 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 			map[string]any{"name": "data"}, []string{"volume data is still used by db", "docker rm -f db"},
 		},
 		"a volume that is gone": {volumeToken, &fakeEngine{volumeRemoveErr: cerrdefs.ErrNotFound}, map[string]any{"name": "data"}, nil},
-		"an image in use stays": {remoteImageToken, &fakeEngine{imageRemoveErr: cerrdefs.ErrConflict}, map[string]any{"name": "a"}, nil},
 		"a connection that broke off": {
 			volumeToken, &fakeEngine{volumeRemoveErr: io.ErrUnexpectedEOF}, map[string]any{"name": "data"},
 			[]string{"the connection to the Docker engine at unix:///fake.sock was cut: ", "unexpected EOF", "Fix: make sure that `docker info` works"},
 		},
-		"an image to keep": {remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a", "keepLocally": true}, nil},
-		"an image that cannot be removed": {
-			remoteImageToken, &fakeEngine{imageRemoveErr: errEngine}, map[string]any{"name": "a"}, []string{"image a: engine says no"},
-		},
+		"a volume that cannot be removed":        {volumeToken, &fakeEngine{volumeRemoveErr: errEngine}, map[string]any{"name": "data"}, []string{"volume data: engine says no"}},
+		"a pulled image, which others may use":   {remoteImageToken, &fakeEngine{}, map[string]any{"name": "a", "keepLocally": true}, nil},
 		"a built image stays for the next build": {imageType, &fakeEngine{}, map[string]any{"imageName": "a"}, nil},
 	}
 	for name, c := range cases {
@@ -100,7 +97,7 @@ func TestRemoteImage(t *testing.T) {
 
 func TestImageThatWasPrunedIsGone(t *testing.T) {
 	t.Parallel()
-	inputs := map[string]any{"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": "."}}
+	inputs := map[string]any{"imageName": "app:dev", "skipPush": true, "build": map[string]any{"context": ".", "dockerfile": "Dockerfile"}}
 	for name, images := range map[string]map[string]string{"there": {"sha256:built": "sha256:built"}, "pruned": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -18,8 +19,6 @@ import (
 const (
 	// defaultWaitTimeout is the official provider's, for containers that set none.
 	defaultWaitTimeout = 60 * time.Second
-	// settleTime is how long a container without wait has to keep running.
-	settleTime = time.Second
 	// maxRestarts: a container that exited this often during the wait has failed.
 	maxRestarts = 3
 	// pollEvery is the interval of progress messages and of inspections, which are needed because
@@ -29,16 +28,16 @@ const (
 	askLimit = 10 * time.Second
 	// silenceLimit is how long the engine may not answer at all, for example while it restarts.
 	silenceLimit = time.Minute
-	// logLines is how much of a failed container's log an error shows.
+	// logLines is how much of the log of a failed container or build an error shows.
 	logLines = 20
 )
 
 // watch follows one container from its start until it is up or has failed.
 type watch struct {
 	c       call
-	args    ContainerArgs
+	args    containerArgs
 	id      string
-	stop    context.CancelFunc
+	stop    context.CancelFunc // ends the subscription
 	events  client.EventsResult
 	started time.Time
 	limit   time.Duration
@@ -53,14 +52,11 @@ type watch struct {
 }
 
 // newWatch subscribes to events before the container starts, so that none is missed.
-func newWatch(ctx context.Context, c call, args ContainerArgs, id string) *watch {
+func newWatch(ctx context.Context, c call, args containerArgs, id string) *watch {
 	ctx, stop := context.WithCancel(ctx)
 	w := &watch{
 		c: c, args: args, id: id, stop: stop, started: time.Now(), answered: time.Now(), probes: map[time.Time]bool{},
-		limit: defaultWaitTimeout,
-	}
-	if args.WaitTimeout > 0 {
-		w.limit = time.Duration(args.WaitTimeout) * time.Second
+		limit: cmp.Or(time.Duration(args.WaitTimeout)*time.Second, defaultWaitTimeout),
 	}
 	w.events = c.engine.Events(ctx, client.EventsListOptions{Filters: client.Filters{}.
 		Add("type", string(events.ContainerEventType)).Add("container", id).
@@ -68,25 +64,19 @@ func newWatch(ctx context.Context, c call, args ContainerArgs, id string) *watch
 	return w
 }
 
-func (w *watch) close() { w.stop() }
-
-// wait returns nil once the container is up: healthy if wait is set, else still
-// running after settleTime. A container that need not run is not waited for.
+// wait returns nil once the container is healthy.
 func (w *watch) wait(ctx context.Context) error {
-	if !w.args.Wait && !orTrue(w.args.MustRun) {
-		return nil
-	}
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	messages, streamEnd := w.events.Messages, w.events.Err
 	for {
-		up, err := w.look(ctx)
-		if up || err != nil {
+		healthy, err := w.look(ctx)
+		if healthy || err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return w.cancelled()
+			return w.unfinished("was still starting when the run was cancelled")
 		case message := <-messages:
 			if message.Action == events.ActionDie {
 				w.lastExit = message.Actor.Attributes["exitCode"]
@@ -98,7 +88,8 @@ func (w *watch) wait(ctx context.Context) error {
 	}
 }
 
-func (w *watch) look(ctx context.Context) (up bool, err error) {
+// look inspects the container once. It reports whether the container is healthy; an error means that it will not be.
+func (w *watch) look(ctx context.Context) (healthy bool, err error) {
 	asking, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	result, err := w.c.engine.ContainerInspect(asking, w.id, client.ContainerInspectOptions{})
@@ -107,54 +98,49 @@ func (w *watch) look(ctx context.Context) (up bool, err error) {
 	case err == nil:
 		w.answered = time.Now()
 	case ctx.Err() != nil:
-		return false, w.cancelled()
+		return false, nil // wait ends
 	case cerrdefs.IsNotFound(err):
 		const what = "was removed while it started"
 		return false, &initError{
 			reason: fmt.Sprintf("container %s %s; the next `pulumi up` creates it again", w.args.Name, what), summary: what,
 		}
 	case age < w.limit && time.Since(w.answered) < silenceLimit:
-		w.c.status("%s: asking the engine again: %v", w.args.Name, err)
+		w.c.log.InfoStatusf("%s: asking the engine again: %v", w.args.Name, err)
 		return false, nil
 	default:
 		return false, w.unfinished(fmt.Sprintf("could not be inspected for %s: %v", seconds(time.Since(w.answered)), err))
 	}
 	found := result.Container
 	state := found.State
+	running := state.Running && !state.Restarting
 	down := !state.Running && !state.Restarting
-	if (down || state.Restarting) && w.lastExit == "" {
+	if !running && w.lastExit == "" {
 		w.lastExit = strconv.Itoa(state.ExitCode)
 	}
+	exit := exitText(w.lastExit, state)
 	switch {
-	case down && !orTrue(w.args.MustRun) && state.ExitCode == 0:
-		return true, nil
 	case down && (w.args.Restart == "always" || w.args.Restart == "unless-stopped"):
 		// The engine restarts a container that exits on its own. This one was stopped, or the engine shuts down.
-		return false, w.unfinished("was stopped while it started (" + exitText(w.lastExit, state) + ")")
+		return false, w.unfinished("was stopped while it started (" + exit + ")")
 	case down:
-		return false, w.failed(ctx, exitText(w.lastExit, state)+" "+seconds(age)+" after its start", state.Health)
+		return false, w.failed(ctx, state, "%s %s after its start", exit, seconds(age))
 	case found.RestartCount >= maxRestarts:
-		return false, w.failed(ctx, fmt.Sprintf("restarts over and over: %d times in %s, last %s",
-			found.RestartCount, seconds(age), exitText(w.lastExit, state)), state.Health)
+		return false, w.failed(ctx, state, "restarts over and over: %d times in %s, last %s", found.RestartCount, seconds(age), exit)
 	case (state.Restarting || found.RestartCount > 0) && !w.warned:
 		w.warned = true
-		w.c.warn("%s: %s %s after its start, the engine restarts it\n%s",
-			w.args.Name, exitText(w.lastExit, state), seconds(age), w.logs(ctx))
+		w.c.log.Warningf("%s: %s %s after its start, the engine restarts it\n%s", w.args.Name, exit, seconds(age), w.logs(ctx))
 	}
-	if !w.args.Wait {
-		return age >= settleTime && state.Running, nil
-	}
-	switch running := state.Running && !state.Restarting; {
+	probe := lastProbe(state)
+	switch {
 	case running && state.Health != nil && state.Health.Status == container.Healthy:
 		return true, nil
 	case unhealthy(state):
-		return false, w.failed(ctx, "is unhealthy", state.Health)
-	case running && state.Health != nil && len(state.Health.Log) > 0 && strings.Contains(state.Health.Log[len(state.Health.Log)-1].Output, "Fix: "):
+		return false, w.failed(ctx, state, "is unhealthy")
+	case running && probe != nil && strings.Contains(probe.Output, "Fix: "):
 		// A probe whose output names a fix has found a fault that waiting does not remove.
-		return false, w.failed(ctx, "cannot turn healthy", state.Health)
-	}
-	if age >= w.limit {
-		return false, w.failed(ctx, fmt.Sprintf("did not turn healthy within %s", seconds(w.limit)), state.Health)
+		return false, w.failed(ctx, state, "cannot turn healthy")
+	case age >= w.limit:
+		return false, w.failed(ctx, state, "did not turn healthy within %s", seconds(w.limit))
 	}
 	w.report(age, found)
 	return false, nil
@@ -173,23 +159,27 @@ func (w *watch) report(age time.Duration, found container.InspectResponse) {
 	if found.RestartCount > 0 {
 		text += fmt.Sprintf(", restart %d of %d", found.RestartCount, maxRestarts)
 	}
-	if health := found.State.Health; health != nil {
-		for _, probe := range health.Log {
+	if last := lastProbe(found.State); last != nil {
+		for _, probe := range found.State.Health.Log {
 			w.probes[probe.Start] = true
 		}
-		if n := len(health.Log); n > 0 {
-			text += fmt.Sprintf(", probe %d: %s", len(w.probes), w.probeText(health.Log[n-1], lastLine))
-		}
+		printed := w.printed(last)
+		text += fmt.Sprintf(", probe %d: %s", len(w.probes), printed[strings.LastIndex(printed, "\n")+1:])
 	}
-	w.c.status("%s", text)
+	w.c.log.InfoStatusf("%s", text)
 }
 
-// probeText returns what a probe printed, or else its exit code.
-func (w *watch) probeText(probe *container.HealthcheckResult, cut func(string) string) string {
-	if text := cut(probe.Output); text != "" {
-		return w.c.redact(text)
+// lastProbe returns the latest result of the healthcheck, or nil if there is none.
+func lastProbe(state *container.State) *container.HealthcheckResult {
+	if state.Health == nil || len(state.Health.Log) == 0 {
+		return nil
 	}
-	return fmt.Sprintf("exit code %d", probe.ExitCode)
+	return state.Health.Log[len(state.Health.Log)-1]
+}
+
+// printed returns what a probe printed, or else its exit code.
+func (w *watch) printed(probe *container.HealthcheckResult) string {
+	return cmp.Or(w.c.redact(strings.TrimSpace(probe.Output)), fmt.Sprintf("exit code %d", probe.ExitCode))
 }
 
 func exitText(code string, state *container.State) string {
@@ -205,25 +195,16 @@ func exitText(code string, state *container.State) string {
 
 func seconds(d time.Duration) string { return d.Round(time.Second).String() }
 
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
-}
-
 // failed says what happened, with the last probe and the last lines of the log.
-func (w *watch) failed(ctx context.Context, what string, health *container.Health) error {
+func (w *watch) failed(ctx context.Context, state *container.State, format string, a ...any) error {
+	what := fmt.Sprintf(format, a...)
 	text := fmt.Sprintf("container %s %s", w.args.Name, what)
-	if health != nil && len(health.Log) > 0 {
-		probe := health.Log[len(health.Log)-1]
-		text += fmt.Sprintf("\nits last probe: %s", w.probeText(probe, strings.TrimSpace))
+	if probe := lastProbe(state); probe != nil {
+		text += "\nits last probe: " + w.printed(probe)
 	}
-	text += fmt.Sprintf("\n%s\nFix: the container stays for inspection (`docker logs %s`); remove the cause, and the next `pulumi up` replaces it",
-		w.logs(ctx), w.args.Name)
+	text += fmt.Sprintf("\n%s\nFix: the container stays for inspection (`docker logs %s`); "+
+		"remove the cause, and the next `pulumi up` replaces it", w.logs(ctx), w.args.Name)
 	return &initError{reason: text, summary: what}
-}
-
-func (w *watch) cancelled() error {
-	return w.unfinished("was still starting when the run was cancelled")
 }
 
 // unfinished returns the error of a wait without a result: the container may be all right.
@@ -236,24 +217,25 @@ func (w *watch) unfinished(what string) error {
 
 // logs returns the last lines of the container's log, indented and without its secrets.
 func (w *watch) logs(ctx context.Context) string {
-	stream, err := w.c.engine.ContainerLogs(ctx, w.id, client.ContainerLogsOptions{
-		ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines),
-	})
-	if err != nil {
-		return "its log cannot be read: " + err.Error()
-	}
-	defer func() { _ = stream.Close() }()
 	var log bytes.Buffer
-	if _, err := stdcopy.StdCopy(&log, &log, stream); err != nil {
+	options := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines)}
+	stream, err := w.c.engine.ContainerLogs(ctx, w.id, options)
+	if err == nil {
+		defer func() { _ = stream.Close() }()
+		_, err = stdcopy.StdCopy(&log, &log, stream)
+	}
+	switch text := strings.TrimSpace(log.String()); {
+	case err != nil:
 		return "its log cannot be read: " + err.Error()
-	}
-	text := strings.TrimSpace(log.String())
-	if text == "" {
+	case text == "":
 		return "its log is empty"
+	default:
+		return "last lines of its log:" + lastLines(w.c.redact(text))
 	}
-	lines := strings.Split(w.c.redact(text), "\n")
-	if len(lines) > logLines {
-		lines = lines[len(lines)-logLines:]
-	}
-	return "last lines of its log:\n    " + strings.Join(lines, "\n    ")
+}
+
+// lastLines returns the end of a log, indented.
+func lastLines(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return "\n    " + strings.Join(lines[max(0, len(lines)-logLines):], "\n    ")
 }

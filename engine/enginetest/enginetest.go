@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +40,7 @@ type Engine struct {
 	Registry   bool                         // whether it can connect to a registry
 	Broken     []string                     // paths without the API version, such as /networks, that answer with an error
 
+	mux     *http.ServeMux
 	mu      sync.Mutex
 	created map[string]container.MountPoint // temporary containers that exist
 	made    int
@@ -49,7 +52,7 @@ func (e *Engine) Start(t *testing.T) string {
 	if e.API == "" {
 		e.API = "1.41"
 	}
-	e.created = map[string]container.MountPoint{}
+	e.mux, e.created = e.routes(), map[string]container.MountPoint{}
 	dir, err := os.MkdirTemp("", "engine") //nolint:usetesting // a socket's path must be short
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -85,63 +88,48 @@ func (e *Engine) Made() (made, left int) {
 	return e.made, len(e.created)
 }
 
+var version = regexp.MustCompile(`^/v[0-9.]+`)
+
 // ServeHTTP answers like the engine's API.
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	w.Header().Set("Api-Version", e.API)
 	w.Header().Set("Content-Type", "application/json")
-	path := r.URL.Path
-	if rest, ok := strings.CutPrefix(path, "/v"); ok {
-		_, rest, _ = strings.Cut(rest, "/")
-		path = "/" + rest
+	r.URL.Path = version.ReplaceAllString(r.URL.Path, "")
+	if slices.Contains(e.Broken, r.URL.Path) {
+		fail(w, http.StatusInternalServerError, "the engine is broken")
+		return
 	}
-	for _, broken := range e.Broken {
-		if path == broken {
-			fail(w, http.StatusInternalServerError, "the engine is broken")
-			return
-		}
-	}
-	switch kind, name := split(path); {
-	case path == "/info":
-		answer(w, map[string]any{"ID": e.ID, "DockerRootDir": e.Root})
-	case path == "/_ping":
-		_, _ = fmt.Fprint(w, "OK")
-	case path == "/version":
-		answer(w, map[string]string{"Arch": e.Arch})
-	case path == "/containers/json":
-		answer(w, append([]container.Summary{}, e.Containers...))
-	case path == "/networks":
-		answer(w, append([]network.Summary{}, e.Networks...))
-	case path == "/volumes":
-		answer(w, map[string]any{"Volumes": e.Volumes})
-	case kind == "volumes":
-		e.inspectVolume(w, name)
-	case path == "/images/json":
-		e.listImages(w)
-	case kind == "images":
-		e.inspectImage(w, strings.TrimSuffix(name, "/json"))
-	case kind == "distribution" && e.Registry:
-		answer(w, map[string]any{"Descriptor": map[string]any{}})
-	case path == "/containers/create":
-		e.create(w, r)
-	case kind == "containers" && r.Method == http.MethodDelete:
-		if r.URL.Query().Get("v") == "1" { // otherwise the image's anonymous volumes would remain
-			delete(e.created, name)
-		}
-		w.WriteHeader(http.StatusNoContent)
-	case kind == "containers" && strings.HasSuffix(name, "/archive"):
-		e.archive(w, strings.TrimSuffix(name, "/archive"), r.URL.Query().Get("path"))
-	case kind == "containers" && strings.HasSuffix(name, "/json"):
-		e.inspectContainer(w, strings.TrimSuffix(name, "/json"))
-	default:
-		fail(w, http.StatusNotImplemented, "the test's engine does not know "+r.Method+" "+path)
-	}
+	e.mux.ServeHTTP(w, r)
 }
 
-func split(path string) (kind, name string) {
-	kind, name, _ = strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return kind, name
+// routes returns the handlers of the API's paths, without the version.
+func (e *Engine) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	get := func(path string, value func() any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { answer(w, value()) })
+	}
+	get("/info", func() any { return map[string]any{"ID": e.ID, "DockerRootDir": e.Root} })
+	get("/version", func() any { return map[string]string{"Arch": e.Arch} })
+	get("/containers/json", func() any { return append([]container.Summary{}, e.Containers...) })
+	get("/networks", func() any { return append([]network.Summary{}, e.Networks...) })
+	get("/volumes", func() any { return map[string]any{"Volumes": e.Volumes} })
+	get("/images/json", e.listImages)
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "OK") })
+	mux.HandleFunc("GET /volumes/{name}", e.inspectVolume)
+	mux.HandleFunc("GET /images/{name...}", e.inspectImage)
+	mux.HandleFunc("GET /containers/{id}/json", e.inspectContainer)
+	mux.HandleFunc("GET /containers/{id}/archive", e.archive)
+	mux.HandleFunc("POST /containers/create", e.create)
+	mux.HandleFunc("DELETE /containers/{id}", e.remove)
+	if e.Registry {
+		get("/distribution/{name...}", func() any { return map[string]any{"Descriptor": map[string]any{}} })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotImplemented, "the test's engine does not know "+r.Method+" "+r.URL.Path)
+	})
+	return mux
 }
 
 func answer(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }
@@ -151,34 +139,34 @@ func fail(w http.ResponseWriter, code int, message string) {
 	answer(w, map[string]string{"message": message})
 }
 
-func (e *Engine) inspectVolume(w http.ResponseWriter, name string) {
-	for _, v := range e.Volumes {
-		if v.Name == name {
-			answer(w, v)
-			return
-		}
+func (e *Engine) inspectVolume(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if i := slices.IndexFunc(e.Volumes, func(v volume.Volume) bool { return v.Name == name }); i >= 0 {
+		answer(w, e.Volumes[i])
+	} else {
+		fail(w, http.StatusNotFound, "no such volume: "+name)
 	}
-	fail(w, http.StatusNotFound, "no such volume: "+name)
 }
 
-func (e *Engine) inspectImage(w http.ResponseWriter, reference string) {
-	env, ok := e.Images[reference]
-	if !ok {
+func (e *Engine) inspectImage(w http.ResponseWriter, r *http.Request) {
+	reference := strings.TrimSuffix(r.PathValue("name"), "/json")
+	if env, ok := e.Images[reference]; ok {
+		answer(w, map[string]any{"Id": "sha256:" + reference, "Config": map[string]any{"Env": env}})
+	} else {
 		fail(w, http.StatusNotFound, "No such image: "+reference)
-		return
 	}
-	answer(w, map[string]any{"Id": "sha256:" + reference, "Config": map[string]any{"Env": env}})
 }
 
-func (e *Engine) listImages(w http.ResponseWriter) {
+func (e *Engine) listImages() any {
 	list := []map[string]any{}
 	for reference := range e.Images {
 		list = append(list, map[string]any{"Id": "sha256:" + reference, "RepoTags": []string{reference}})
 	}
-	answer(w, list)
+	return list
 }
 
-func (e *Engine) inspectContainer(w http.ResponseWriter, id string) {
+func (e *Engine) inspectContainer(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
 	state := map[string]any{"Status": "running", "Running": true}
 	if health := e.Health[id]; health != "" {
 		state["Health"] = map[string]any{"Status": health}
@@ -210,11 +198,16 @@ func (e *Engine) create(w http.ResponseWriter, r *http.Request) {
 	answer(w, map[string]any{"Id": id})
 }
 
-func (e *Engine) archive(w http.ResponseWriter, id, path string) {
-	var mounts []container.MountPoint
-	if m, ok := e.created[id]; ok {
-		mounts = append(mounts, m)
+func (e *Engine) remove(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("v") == "1" { // otherwise the image's anonymous volumes would remain
+		delete(e.created, r.PathValue("id"))
 	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (e *Engine) archive(w http.ResponseWriter, r *http.Request) {
+	id, path := r.PathValue("id"), r.URL.Query().Get("path")
+	mounts := []container.MountPoint{e.created[id]}
 	for _, c := range e.Containers {
 		if c.ID == id {
 			mounts = append(mounts, c.Mounts...)
