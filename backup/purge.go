@@ -14,11 +14,6 @@ import (
 // those that the stack uses, in which case its containers must be gone. A volume that a
 // container uses is kept. The settings no longer name the ones that are gone.
 func (s *Stack) Purge(ctx context.Context, old bool, confirm func(volumes []string) error) error {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	names, err := s.purgeable(ctx, old)
 	if err != nil {
 		return err
@@ -27,10 +22,9 @@ func (s *Stack) Purge(ctx context.Context, old bool, confirm func(volumes []stri
 		s.Say("there is no volume to delete")
 		return nil
 	}
-	sizes := s.sizes(ctx, names)
 	var list []string
 	for _, name := range names {
-		list = append(list, name+" ("+sizes[name]+")")
+		list = append(list, s.sized(ctx, name))
 	}
 	if err := confirm(list); err != nil {
 		return err
