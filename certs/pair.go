@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,9 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -23,6 +22,8 @@ type pair struct {
 	name string
 	crt  *x509.Certificate
 	key  crypto.Signer
+
+	signed bool // the certificate was made by this run
 }
 
 // read reads a pair. When a file cannot be used, or the two do not belong together, the pair is nil and there is a fault.
@@ -50,15 +51,6 @@ func (i *inspection) read(name string) *pair {
 		return nil
 	}
 	return p
-}
-
-// readFile returns a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
-func (i *inspection) readFile(name string) []byte {
-	content, err := os.ReadFile(i.path(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		i.faults.Add(i.path(name), "make it readable for this user", "%v", err)
-	}
-	return content
 }
 
 func (p *pair) parseCrt(text []byte) (err error) {
@@ -89,8 +81,8 @@ func (p *pair) parseKey(text, crt []byte) error {
 	if err != nil {
 		return err
 	}
-	var ok bool
-	if p.key, ok = key.(crypto.Signer); !ok {
+	var signs bool
+	if p.key, signs = key.(crypto.Signer); !signs {
 		return fmt.Errorf("a %T cannot sign", key)
 	}
 	return nil
@@ -106,31 +98,22 @@ func (i *inspection) sign(p *pair, template *x509.Certificate, why string) {
 		i.faults.Add(i.path(crt.Name), "let the authority sign it, or make a local authority: "+i.redo("ca"), "it needs to be made (%s), and ca.key is not there to sign it", why)
 		return
 	}
-	err := i.needKey(p, why)
-	if err == nil {
-		err = p.signBy(i.ca, template, i.Now)
+	if p.key == nil {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		der, derErr := x509.MarshalPKCS8PrivateKey(key)
+		if err := errors.Join(err, derErr); err != nil {
+			i.faults.Add(i.path(p.name+".key"), i.redo("ca"), "it cannot be made: %v", err)
+			return
+		}
+		p.key = key
+		i.add(File{Name: p.name + ".key", Why: why, content: encode("PRIVATE KEY", der), mode: 0o600})
 	}
-	if err != nil {
+	if err := p.signBy(i.ca, template, i.Now); err != nil {
 		i.faults.Add(i.path(crt.Name), i.redo("ca"), "it cannot be signed: %v", err)
 		return
 	}
-	crt.content, crt.Expires = encode("CERTIFICATE", p.crt.Raw), p.crt.NotAfter
+	crt.content, crt.Expires, p.signed = encode("CERTIFICATE", p.crt.Raw), p.crt.NotAfter, true
 	i.add(crt)
-}
-
-// needKey generates a key for a pair that has none.
-func (i *inspection) needKey(p *pair, why string) error {
-	if p.key != nil {
-		return nil
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	p.key = key
-	i.add(File{Name: p.name + ".key", Why: why, content: encode("PRIVATE KEY", der), mode: 0o600})
-	return err
 }
 
 // signBy makes the pair's certificate from a template. It expires no later than the authority's.
@@ -155,32 +138,25 @@ func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-func subject(name string) pkix.Name {
-	return pkix.Name{Organization: []string{"trading-platform (local)"}, CommonName: name}
+// leafTemplate returns what a certificate for some uses says, before it is signed.
+func leafTemplate(name string, uses ...x509.ExtKeyUsage) *x509.Certificate {
+	return &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{"trading-platform (local)"}, CommonName: name},
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           uses,
+		BasicConstraintsValid: true,
+	}
 }
 
 func caTemplate() *x509.Certificate {
-	return &x509.Certificate{
-		Subject:               subject("trading-platform local CA"),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
+	template := leafTemplate("trading-platform local CA")
+	template.KeyUsage, template.IsCA, template.MaxPathLenZero = x509.KeyUsageCertSign|x509.KeyUsageCRLSign, true, true
+	return template
 }
 
-// leafTemplate returns a certificate for one use, with its first name as the common name. A server's names are listed in
-// it, because that is where clients look for them.
-func leafTemplate(use x509.ExtKeyUsage, names ...string) *x509.Certificate {
-	template := &x509.Certificate{
-		Subject:               subject(names[0]),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{use},
-		BasicConstraintsValid: true,
-	}
-	if use != x509.ExtKeyUsageServerAuth {
-		return template
-	}
+// serverTemplate returns a certificate that lists all names, because that is where clients look for them.
+func serverTemplate(names []string) *x509.Certificate {
+	template := leafTemplate(cmp.Or(names...), x509.ExtKeyUsageServerAuth)
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
