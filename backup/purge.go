@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"maps"
+	"sync"
 
 	"github.com/moby/moby/client"
 
@@ -22,10 +23,12 @@ func (s *Stack) Purge(ctx context.Context, old bool, confirm func(volumes []stri
 		s.Say("there is no volume to delete")
 		return nil
 	}
-	var list []string
-	for _, name := range names {
-		list = append(list, s.sized(ctx, name))
+	list := make([]string, len(names))
+	var sizes sync.WaitGroup
+	for i, name := range names {
+		sizes.Go(func() { list[i] = s.sized(ctx, name) })
 	}
+	sizes.Wait()
 	if err := confirm(list); err != nil {
 		return err
 	}
