@@ -100,14 +100,12 @@ func Ensure(dir string, o Options) (Report, error) {
 	if err := i.faults.Err(); err != nil {
 		return Report{}, err
 	}
-	report := Report{Dir: dir}
 	for _, f := range i.files {
 		if err := f.write(i.path(f.Name)); err != nil {
-			return report, fmt.Errorf("certs: %w", err)
+			return Report{}, fmt.Errorf("certs: %w", err)
 		}
-		report.Files = append(report.Files, f)
 	}
-	return report, nil
+	return Report{Dir: dir, Files: i.files}, nil
 }
 
 // Check finds what is wrong with the certificates in a folder for the server of a stack: missing, expired or not yet

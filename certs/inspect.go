@@ -118,16 +118,12 @@ var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]*$`)
 // asked for causes no fault.
 func (i *inspection) inspectClients() {
 	for _, name := range i.Clients {
-		if clientName.MatchString(name) {
-			i.inspectClient(name)
-		} else {
-			i.faults.Add("client certificates", "use letters, digits and . _ @ -", "%q is not a valid name for one", name)
-		}
+		i.inspectClient(name)
 	}
 	keys, _ := filepath.Glob(i.path("clients/*.key"))
 	for _, key := range keys {
 		name := strings.TrimSuffix(filepath.Base(key), ".key")
-		if slices.Contains(i.Clients, name) || !clientName.MatchString(name) {
+		if slices.Contains(i.Clients, name) {
 			continue
 		}
 		other := *i
@@ -141,6 +137,10 @@ func (i *inspection) inspectClients() {
 // inspectClient inspects a client's pair and its PKCS#12 file, which browsers import. The password of that file stays the
 // same through renewals.
 func (i *inspection) inspectClient(name string) {
+	if !clientName.MatchString(name) {
+		i.faults.Add("client certificates", "use letters, digits and . _ @ -", "%q is not a valid name for one", name)
+		return
+	}
 	base := "clients/" + name
 	client := i.inspectLeaf(base, leafTemplate(name, x509.ExtKeyUsageClientAuth))
 	if client == nil || client.key == nil || i.ca == nil {

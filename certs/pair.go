@@ -35,8 +35,9 @@ func (i *inspection) read(name string) *pair {
 	}
 	before := len(i.faults)
 	crt, key := i.readFile(name+".crt"), i.readFile(name+".key")
+	var err error
 	if crt != nil {
-		if err := p.parseCrt(crt); err != nil {
+		if p.crt, err = parse(crt, "CERTIFICATE", x509.ParseCertificate); err != nil {
 			i.faults.Add(i.path(name+".crt"), i.redo(name), "it holds no certificate: %v", err)
 		} else if i.Now.Before(p.crt.NotBefore) {
 			i.faults.Add(i.path(name+".crt"), "set this machine's clock, or: "+i.redo(name), "it is not valid before %s", p.crt.NotBefore.Format(time.RFC3339))
@@ -53,39 +54,34 @@ func (i *inspection) read(name string) *pair {
 	return p
 }
 
-func (p *pair) parseCrt(text []byte) (err error) {
+// parse decodes what a text in PEM format begins with.
+func parse[T any](text []byte, kind string, decode func(der []byte) (T, error)) (value T, err error) {
 	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return errors.New("it is not in PEM format")
+	if block == nil || block.Type != kind {
+		return value, errors.New("it is not in PEM format")
 	}
-	p.crt, err = x509.ParseCertificate(block.Bytes)
-	return err
+	return decode(block.Bytes)
 }
 
 // parseKey reads a key in any form that nginx reads too. A key without a certificate is left by an interrupted run, and is
 // in the form that sign writes.
 func (p *pair) parseKey(text, crt []byte) error {
-	if crt != nil {
-		both, err := tls.X509KeyPair(crt, text)
-		if err != nil {
-			return fmt.Errorf("it is not the key of %s.crt, or it has a password: %w", filepath.Base(p.name), err)
+	var key any
+	var err error
+	if crt == nil {
+		key, err = parse(text, "PRIVATE KEY", x509.ParsePKCS8PrivateKey)
+	} else {
+		var both tls.Certificate
+		if both, err = tls.X509KeyPair(crt, text); err != nil {
+			err = fmt.Errorf("it is not the key of %s.crt, or it has a password: %w", filepath.Base(p.name), err)
 		}
-		p.key, _ = both.PrivateKey.(crypto.Signer)
-		return nil
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return errors.New("it is not in PEM format")
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return err
+		key = both.PrivateKey
 	}
 	var signs bool
-	if p.key, signs = key.(crypto.Signer); !signs {
-		return fmt.Errorf("a %T cannot sign", key)
+	if p.key, signs = key.(crypto.Signer); err == nil && !signs {
+		err = fmt.Errorf("a %T cannot sign", key)
 	}
-	return nil
+	return err
 }
 
 // sign makes a pair's certificate, and its key when it has none. The authority signs itself.
