@@ -50,11 +50,14 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	}
 	for _, s := range services {
 		for _, c := range s.Changes {
-			if s.Kind != Changed {
-				continue
-			} else if s.Name == "postgres" && onlyOnEmpty[c.Field] != "" {
-				say(s.Name, "%s", onlyOnEmpty[c.Field])
-			} else if text := unreadable(s.Name, c.Before, c.After); c.Field == "image" && text != "" {
+			text := ""
+			switch {
+			case s.Kind == Changed && c.Field == "image":
+				text = unreadable(s.Name, c.Before, c.After)
+			case s.Kind == Changed && s.Name == "postgres":
+				text = onlyOnEmpty[c.Field]
+			}
+			if text != "" {
 				say(s.Name, "%s", text)
 			}
 		}
