@@ -21,7 +21,7 @@ import (
 	"trading-platform/plan"
 )
 
-// Stack is a stack, and what is needed to change its data. The other methods need its Lock.
+// Stack is a stack, and what is needed to change its data. Lock must be held while another method runs.
 type Stack struct {
 	Engine *client.Client
 	Plan   *plan.Plan

@@ -43,7 +43,7 @@ func inspect(dir string, o Options, renewal time.Duration) *inspection {
 	i.inspectLeaf("server", serverTemplate(i.Names))
 	const group = "dhparam.pem"
 	if text := i.readFile(group); text == nil || i.Force {
-		i.add(File{Name: group, Why: missing, content: []byte(DHParam), mode: 0o644})
+		i.add(File{Name: group, Why: missing, content: []byte(dhParam), mode: 0o644})
 	} else if block, _ := pem.Decode(text); block == nil || block.Type != "DH PARAMETERS" {
 		i.faults.Add(i.path(group), fmt.Sprintf("rm -f %q && %s", i.path(group), i.command), "it holds no Diffie-Hellman group")
 	}
