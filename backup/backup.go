@@ -21,13 +21,11 @@ import (
 	"trading-platform/plan"
 )
 
-// Stack is a stack, and what is needed to change its data.
+// Stack is a stack, and what is needed to change its data. Lock must be held while another method runs.
 type Stack struct {
 	Engine *client.Client
 	Plan   *plan.Plan
 	Say    func(string) // shows progress to the user
-	// Lock is a file whose lock keeps two of these operations from running on one stack at once.
-	Lock string
 	// SetVolumes writes the stack's setting `volumes`, by the volume's name in the
 	// catalog, in one atomic step.
 	SetVolumes func(map[string]string) error
@@ -42,14 +40,14 @@ func refuse(where, fix, what string, args ...any) error {
 	return faults.Err()
 }
 
-// lock excludes other operations on the stack's data until unlock is called. A killed
-// process loses its lock, so lock removes whatever such a process left on the engine.
-func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
-	lock := flock.New(s.Lock)
+// Lock excludes other operations on the stack's data, which use the same file, until unlock is called. A killed
+// process loses its lock, so Lock removes whatever such a process left on the engine.
+func (s *Stack) Lock(ctx context.Context, file string) (unlock func(), err error) {
+	lock := flock.New(file)
 	if locked, err := lock.TryLock(); err != nil {
 		return nil, err
 	} else if !locked {
-		return nil, refuse("stack "+s.Plan.Stack, "wait until it has ended", "a backup, restore, upgrade or purge of this stack is running (it holds %s)", s.Lock)
+		return nil, refuse("stack "+s.Plan.Stack, "wait until it has ended", "a backup, restore, upgrade or purge of this stack is running (it holds %s)", file)
 	}
 	unlock = func() { _ = lock.Unlock() }
 	if err := s.sweep(ctx); err != nil {
@@ -63,45 +61,39 @@ func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
 // produce snapshots; the containers that write to the other volumes are paused
 // while these are copied.
 func (s *Stack) Backup(ctx context.Context, path string) (err error) {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	servers, err := s.servers(ctx)
 	if err != nil {
 		return err
 	}
-	w, err := create(path)
+	images := map[string]string{}
+	for _, service := range s.Plan.Services {
+		images[service.Name] = service.Image.Key()
+	}
+	w, err := create(path, Manifest{
+		Format: format, Stack: s.Plan.Stack, NamePrefix: s.Plan.NamePrefix, Made: time.Now().UTC().Truncate(time.Second), Images: images,
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.discard()) }()
-	m := Manifest{
-		Format: format, Stack: s.Plan.Stack, NamePrefix: s.Plan.NamePrefix,
-		Made: time.Now().UTC().Truncate(time.Second), Images: map[string]string{},
-	}
-	for _, service := range s.Plan.Services {
-		m.Images[service.Name] = service.Image.Key()
-	}
 	if c, ok := servers["postgres"]; ok {
-		if m.Postgres, err = s.savePostgres(ctx, c, w); err != nil {
+		if w.manifest.Postgres, err = s.savePostgres(ctx, c, w); err != nil {
 			return fmt.Errorf("saving PostgreSQL: %w", err)
 		}
 	}
 	if c, ok := servers["redis"]; ok {
-		if m.Redis, err = s.saveRedis(ctx, c, w); err != nil {
+		if w.manifest.Redis, err = s.saveRedis(ctx, c, w); err != nil {
 			return fmt.Errorf("saving Redis: %w", err)
 		}
 	}
 	paused, err := s.saveVolumes(ctx, w)
-	if err == nil {
-		err = w.finish(m)
-	}
 	if err != nil {
 		return err
 	}
-	for _, e := range w.entries {
+	if err := w.finish(); err != nil {
+		return err
+	}
+	for _, e := range w.manifest.Entries {
 		s.Say(fmt.Sprintf("saved %s (%s)", e.Name, units.HumanSize(float64(e.Size))))
 	}
 	return s.await(ctx, paused)
@@ -160,18 +152,16 @@ func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.
 	defer s.remove(helper)
 	for _, v := range volumes {
 		err := w.add(Entry{Name: v.Key + ".tar", Volume: v.Key}, zip.Deflate, func(to io.Writer) error {
-			writers, resume, err := s.pause(ctx, v.Name)
-			if err != nil {
-				return err
-			}
-			defer resume()
+			writers, err := s.pausing(ctx, v.Name, func() error {
+				from, err := s.Engine.CopyFromContainer(ctx, helper, client.CopyFromContainerOptions{SourcePath: "/" + v.Key})
+				if err != nil {
+					return err
+				}
+				_, err = io.Copy(to, from.Content)
+				return errors.Join(err, from.Content.Close())
+			})
 			paused = append(paused, writers...)
-			from, err := s.Engine.CopyFromContainer(ctx, helper, client.CopyFromContainerOptions{SourcePath: "/" + v.Key})
-			if err != nil {
-				return err
-			}
-			_, err = io.Copy(to, from.Content)
-			return errors.Join(err, from.Content.Close())
+			return err
 		})
 		if err != nil {
 			return paused, fmt.Errorf("saving volume %s: %w", v.Name, err)
@@ -180,30 +170,27 @@ func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.
 	return paused, nil
 }
 
-// pause pauses the containers that can write to a volume, until resume is called.
-func (s *Stack) pause(ctx context.Context, volume string) (paused []container.Summary, resume func(), err error) {
+// pausing calls work while the containers that can write to a volume are paused. It returns these containers.
+func (s *Stack) pausing(ctx context.Context, volume string, work func() error) (paused []container.Summary, err error) {
 	users, err := s.users(ctx, volume)
 	if err != nil {
-		return nil, nil, err
-	}
-	resume = func() {
-		for _, c := range paused {
-			if _, err := s.Engine.ContainerUnpause(context.WithoutCancel(ctx), c.ID, client.ContainerUnpauseOptions{}); err != nil {
-				s.Say(fmt.Sprintf("container %s stays paused: %v. Fix: platform up -s %s", c.ID[:12], err, s.Plan.Stack))
-			}
-		}
+		return nil, err
 	}
 	for _, c := range users {
 		if c.State != container.StateRunning || !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.Name == volume && m.RW }) {
 			continue
 		}
 		if _, err := s.Engine.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{}); err != nil {
-			resume()
-			return nil, nil, err
+			return paused, err
 		}
 		paused = append(paused, c)
+		defer func() {
+			if _, err := s.Engine.ContainerUnpause(context.WithoutCancel(ctx), c.ID, client.ContainerUnpauseOptions{}); err != nil {
+				s.Say(fmt.Sprintf("container %s stays paused: %v. Fix: platform up -s %s", c.ID[:12], err, s.Plan.Stack))
+			}
+		}()
 	}
-	return paused, resume, nil
+	return paused, work()
 }
 
 // await waits until containers are healthy again: the engine reports a container that was

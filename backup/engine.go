@@ -1,13 +1,13 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +40,7 @@ func (s *Stack) create(ctx context.Context, config container.Config, host contai
 	maps.Copy(labels, config.Labels)
 	config.Labels = labels
 	config.Healthcheck = &container.HealthConfig{Test: []string{"NONE"}}
+	host.LogConfig.Type = plan.LogDriver // which log can read, whatever the engine's default is
 	if host.NetworkMode == "" {
 		host.NetworkMode = "none"
 	}
@@ -61,15 +62,6 @@ func (s *Stack) remove(id string) {
 	_, _ = s.Engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 }
 
-// removeVolume removes a volume, which may be gone already.
-func (s *Stack) removeVolume(ctx context.Context, name string) error {
-	_, err := s.Engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
 // users returns the containers that have a volume, running or not.
 func (s *Stack) users(ctx context.Context, volume string) ([]container.Summary, error) {
 	users, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", volume)})
@@ -85,17 +77,13 @@ func (s *Stack) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	used := map[string]bool{}
-	for _, v := range s.Plan.Volumes {
-		used[v.Name] = true
-	}
 	for _, c := range left.Items {
 		s.Say("removing what an interrupted run left: container " + c.ID[:12])
 		s.remove(c.ID)
 		_, staging := c.Labels[stagingLabel]
-		for _, m := range c.Mounts { // an anonymous one is gone with the container
-			if staging && !used[m.Name] {
-				if err := s.removeVolume(ctx, m.Name); err != nil {
+		for _, m := range c.Mounts { // an anonymous one is gone with the container, which Force permits
+			if staging && !slices.ContainsFunc(s.Plan.Volumes, func(v plan.Volume) bool { return v.Name == m.Name }) {
+				if _, err := s.Engine.VolumeRemove(ctx, m.Name, client.VolumeRemoveOptions{Force: true}); err != nil {
 					return err
 				}
 			}
@@ -166,7 +154,7 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 		_, err := io.Copy(attached.Conn, in)
 		return errors.Join(err, attached.CloseWrite())
 	})
-	var complaint bytes.Buffer
+	var complaint strings.Builder
 	if _, err := stdcopy.StdCopy(out, &complaint, attached.Reader); err != nil || ctx.Err() != nil {
 		return errors.Join(ctx.Err(), err)
 	}
@@ -176,7 +164,7 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 		ended, err = s.Engine.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
 	}
 	if err == nil && ended.ExitCode != 0 {
-		err = fmt.Errorf("%s ended with exit code %d: %s", command[0], ended.ExitCode, end(complaint.String()))
+		err = fmt.Errorf("%s ended with exit code %d: %s", command[0], ended.ExitCode, strings.TrimSpace(complaint.String()))
 	}
 	if err != nil {
 		return err
@@ -184,39 +172,25 @@ func (s *Stack) exec(ctx context.Context, id string, env []string, in io.Reader,
 	return sent.Wait()
 }
 
-// end returns the last lines of a text.
-func end(text string) string {
-	return strings.TrimSpace(text[max(0, len(text)-4<<10):])
-}
-
-// start starts a temporary container and waits until a command succeeds in it.
-func (s *Stack) start(ctx context.Context, id string, probe ...string) error {
-	if _, err := s.Engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	for {
-		_, err := s.ask(ctx, id, nil, probe...)
-		if err == nil {
-			return nil
-		}
-		if c, inspectErr := s.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); inspectErr != nil || !c.Container.State.Running {
-			return errors.Join(fmt.Errorf("the server does not start: %s", s.log(id)), inspectErr)
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
-}
-
-// serve runs a temporary server: it waits until probe succeeds in it, has work use it, and stops it.
+// serve runs a temporary server: it waits until a command succeeds in it, has work use it, and stops it.
 func (s *Stack) serve(ctx context.Context, config container.Config, host container.HostConfig, probe []string, work func(id string) error) error {
 	id, err := s.create(ctx, config, host)
 	if err != nil {
 		return err
 	}
 	defer s.remove(id)
-	if err := s.start(ctx, id, probe...); err != nil {
+	if _, err := s.Engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		return err
+	}
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		_, err := s.ask(ctx, id, nil, probe...)
+		if err == nil {
+			break
+		}
+		c, inspectErr := s.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if inspectErr != nil || !c.Container.State.Running || time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("the server does not start: %s", s.log(id, "10")), inspectErr)
+		}
 	}
 	if err := work(id); err != nil {
 		return err
@@ -233,50 +207,50 @@ func (s *Stack) stop(ctx context.Context, id string) error {
 	}
 	c, err := s.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err == nil && c.Container.State.ExitCode != 0 {
-		err = fmt.Errorf("the server ended with exit code %d: %s", c.Container.State.ExitCode, s.log(id))
+		err = fmt.Errorf("the server ended with exit code %d: %s", c.Container.State.ExitCode, s.log(id, "10"))
 	}
 	return err
 }
 
-// log returns the end of a container's log.
-func (s *Stack) log(id string) string {
-	logs, err := s.Engine.ContainerLogs(context.Background(), id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
+// log returns the last lines of a container's log.
+func (s *Stack) log(id, lines string) string {
+	logs, err := s.Engine.ContainerLogs(context.Background(), id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: lines})
 	if err != nil {
 		return err.Error()
 	}
 	defer func() { _ = logs.Close() }()
-	var text bytes.Buffer
+	var text strings.Builder
 	_, _ = stdcopy.StdCopy(&text, &text, logs)
-	return end(text.String())
+	return strings.TrimSpace(text.String())
 }
 
-// sizes returns the sizes of volumes in readable units, as far as they can be found out.
-// The engine's own count (docker system df) also goes through every image and container
-// before Docker 23, and refuses to run twice at once.
-func (s *Stack) sizes(ctx context.Context, volumes []string) map[string]string {
-	sizes := map[string]string{}
-	var host container.HostConfig
-	command := []string{"du", "-sk"}
-	for i, name := range volumes {
-		sizes[name] = "size unknown"
-		command = append(command, fmt.Sprintf("/%d", i))
-		host.Binds = append(host.Binds, fmt.Sprintf("%s:/%d:ro", name, i))
-	}
-	id, err := s.create(ctx, container.Config{Entrypoint: []string{"sleep", "3600"}}, host)
+// run runs a command in a new container that mounts a volume, and returns what it has written.
+func (s *Stack) run(ctx context.Context, image, bind string, command ...string) (string, error) {
+	id, err := s.create(ctx, container.Config{Image: image, User: "0", Entrypoint: command}, container.HostConfig{Binds: []string{bind}})
 	if err != nil {
-		return sizes
+		return "", err
 	}
 	defer s.remove(id)
-	if err := s.start(ctx, id, "true"); err != nil {
-		return sizes
+	if _, err := s.Engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		return "", err
 	}
-	out, _ := s.ask(ctx, id, nil, command...)
-	for line := range strings.Lines(out) {
-		var kib float64
-		var i int
-		if _, err := fmt.Sscanf(line, "%f\t/%d", &kib, &i); err == nil && i < len(volumes) {
-			sizes[volumes[i]] = units.HumanSize(kib * 1024)
-		}
+	ended := s.Engine.ContainerWait(ctx, id, client.ContainerWaitOptions{})
+	select {
+	case err := <-ended.Error:
+		return "", err
+	case <-ended.Result:
+		return s.log(id, "all"), nil
 	}
-	return sizes
+}
+
+// sized returns a volume's name with its size in a readable unit, if it can be found out.
+// The engine's own count (docker system df) also goes through every image and container
+// before Docker 23, and refuses to run twice at once.
+func (s *Stack) sized(ctx context.Context, volume string) string {
+	var kib float64
+	printed, _ := s.run(ctx, "", volume+":/volume:ro", "du", "-sk", "/volume")
+	if _, err := fmt.Sscan(printed, &kib); err != nil {
+		return volume + " (size unknown)"
+	}
+	return volume + " (" + units.HumanSize(kib*1024) + ")"
 }

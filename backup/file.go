@@ -52,13 +52,13 @@ type Entry struct {
 
 // writer writes a backup file. The file gets its final name only when it is complete.
 type writer struct {
-	path    string // its name when it is complete
-	file    *os.File
-	zip     *zip.Writer
-	entries []Entry
+	path     string // its name when it is complete
+	file     *os.File
+	zip      *zip.Writer
+	manifest Manifest
 }
 
-func create(path string) (*writer, error) {
+func create(path string, m Manifest) (*writer, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return nil, refuse(path, "name another file", "exists already")
 	}
@@ -68,7 +68,7 @@ func create(path string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &writer{path: path, file: file, zip: zip.NewWriter(file)}, nil
+	return &writer{path: path, file: file, zip: zip.NewWriter(file), manifest: m}, nil
 }
 
 // size counts the bytes that are written to it.
@@ -90,20 +90,19 @@ func (w *writer) add(e Entry, method uint16, fill func(io.Writer) error) error {
 		return err
 	}
 	e.SHA256 = hex.EncodeToString(sum.Sum(nil))
-	w.entries = append(w.entries, e)
+	w.manifest.Entries = append(w.manifest.Entries, e)
 	return nil
 }
 
 // finish adds the manifest and gives the file its final name.
-func (w *writer) finish(m Manifest) error {
-	m.Entries = w.entries
+func (w *writer) finish() error {
 	to, err := w.zip.Create(manifestName)
 	if err != nil {
 		return err
 	}
 	pretty := json.NewEncoder(to)
 	pretty.SetIndent("", "  ")
-	if err := errors.Join(pretty.Encode(m), w.zip.Close(), w.file.Sync(), w.file.Close()); err != nil {
+	if err := errors.Join(pretty.Encode(w.manifest), w.zip.Close(), w.file.Sync(), w.file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(w.file.Name(), w.path)
@@ -112,10 +111,7 @@ func (w *writer) finish(m Manifest) error {
 // discard removes the file unless it is finished.
 func (w *writer) discard() error {
 	_ = w.file.Close() // finish may have closed it
-	if err := os.Remove(w.file.Name()); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return os.RemoveAll(w.file.Name())
 }
 
 // File is a backup that has been verified to be complete.
@@ -126,17 +122,16 @@ type File struct {
 }
 
 // Open reads a whole backup and refuses one that is damaged, cut short or newer than this program.
-func Open(path string) (*File, error) {
+func Open(path string) (f *File, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	archive, err := zip.OpenReader(path)
-	if err != nil {
-		return nil, (&File{path: path}).damaged("%w", err)
+	f = &File{path: path}
+	if f.zip, err = zip.OpenReader(path); err != nil {
+		return nil, f.damaged(err)
 	}
-	f := &File{path: path, zip: archive}
 	if err := f.verify(); err != nil {
-		return nil, errors.Join(err, archive.Close())
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
@@ -147,14 +142,14 @@ func (f *File) verify() error {
 		err = json.Unmarshal(text, &f.Manifest)
 	}
 	if err != nil {
-		return f.damaged("%s: %w", manifestName, err)
+		return f.damaged(fmt.Errorf("%s: %w", manifestName, err))
 	}
 	if f.Manifest.Format != format {
 		return refuse(f.path, "use the version of this program that made the backup, or a newer one",
 			"has format %d, and this program reads format %d", f.Manifest.Format, format)
 	}
 	if len(f.zip.File) != len(f.Manifest.Entries)+1 {
-		return f.damaged("%d entries, and the manifest lists %d", len(f.zip.File)-1, len(f.Manifest.Entries))
+		return f.damaged(fmt.Errorf("%d entries, and the manifest lists %d", len(f.zip.File)-1, len(f.Manifest.Entries)))
 	}
 	for _, e := range f.Manifest.Entries {
 		if err := f.read(e, func(io.Reader) error { return nil }); err != nil {
@@ -168,7 +163,7 @@ func (f *File) verify() error {
 func (f *File) read(e Entry, use func(io.Reader) error) error {
 	content, err := f.zip.Open(e.Name)
 	if err != nil {
-		return f.damaged("%w", err)
+		return f.damaged(err)
 	}
 	defer func() { _ = content.Close() }()
 	sum := sha256.New()
@@ -177,10 +172,10 @@ func (f *File) read(e Entry, use func(io.Reader) error) error {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, from); err != nil {
-		return f.damaged("%s: %w", e.Name, err)
+		return f.damaged(fmt.Errorf("%s: %w", e.Name, err))
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != e.SHA256 {
-		return f.damaged("%s: SHA-256 is %s, and the manifest says %s", e.Name, got, e.SHA256)
+		return f.damaged(fmt.Errorf("%s: SHA-256 is %s, and the manifest says %s", e.Name, got, e.SHA256))
 	}
 	return nil
 }
@@ -188,7 +183,7 @@ func (f *File) read(e Entry, use func(io.Reader) error) error {
 // Close closes the file.
 func (f *File) Close() error { return f.zip.Close() }
 
-func (f *File) damaged(what string, args ...any) error {
+func (f *File) damaged(err error) error {
 	return refuse(f.path, "take another backup; the command unzip -t "+shellescape.Quote(f.path)+" shows what can still be read",
-		"is not a complete backup: %v", fmt.Errorf(what, args...))
+		"is not a complete backup: %v", err)
 }

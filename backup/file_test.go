@@ -15,7 +15,7 @@ import (
 func saved(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "data.zip")
-	w, err := create(path)
+	w, err := create(path, Manifest{Format: format, Stack: "dev"})
 	require.NoError(t, err)
 	for name, method := range map[string]uint16{"stored": zip.Store, "deflated": zip.Deflate} {
 		require.NoError(t, w.add(Entry{Name: name}, method, func(to io.Writer) error {
@@ -24,7 +24,7 @@ func saved(t *testing.T) string {
 		}))
 	}
 	assert.NoFileExists(t, path, "before it is complete")
-	require.NoError(t, w.finish(Manifest{Format: format, Stack: "dev"}))
+	require.NoError(t, w.finish())
 	return path
 }
 
@@ -89,7 +89,7 @@ func TestAFileThatIsCutShortIsRefused(t *testing.T) {
 func TestAnInterruptedFileLeavesNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "data.zip")
-	w, err := create(path)
+	w, err := create(path, Manifest{})
 	require.NoError(t, err)
 	require.ErrorIs(t, w.add(Entry{Name: "half"}, zip.Store, func(io.Writer) error { return io.ErrUnexpectedEOF }), io.ErrUnexpectedEOF)
 	require.NoError(t, w.discard())

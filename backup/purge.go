@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"maps"
+	"sync"
 
 	"github.com/moby/moby/client"
 
@@ -14,11 +15,6 @@ import (
 // those that the stack uses, in which case its containers must be gone. A volume that a
 // container uses is kept. The settings no longer name the ones that are gone.
 func (s *Stack) Purge(ctx context.Context, old bool, confirm func(volumes []string) error) error {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	names, err := s.purgeable(ctx, old)
 	if err != nil {
 		return err
@@ -27,11 +23,12 @@ func (s *Stack) Purge(ctx context.Context, old bool, confirm func(volumes []stri
 		s.Say("there is no volume to delete")
 		return nil
 	}
-	sizes := s.sizes(ctx, names)
-	var list []string
-	for _, name := range names {
-		list = append(list, name+" ("+sizes[name]+")")
+	list := make([]string, len(names))
+	var sizes sync.WaitGroup
+	for i, name := range names {
+		sizes.Go(func() { list[i] = s.sized(ctx, name) })
 	}
+	sizes.Wait()
 	if err := confirm(list); err != nil {
 		return err
 	}

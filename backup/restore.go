@@ -20,23 +20,17 @@ import (
 
 // Restore replaces the stack's data with that of a backup, or changes nothing.
 func (s *Stack) Restore(ctx context.Context, f *File) error {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	m := f.Manifest
-	if err := s.fits(ctx, m); err != nil {
+	if err := s.fits(ctx, f.Manifest); err != nil {
 		return err
 	}
 	var keys []string
-	pgdata, _ := s.dataOf("postgres")
-	redisdata, _ := s.dataOf("redis")
-	if m.Postgres != nil {
+	if f.Manifest.Postgres != nil {
+		pgdata, _ := s.dataOf("postgres")
 		keys = append(keys, pgdata)
 	}
-	for _, e := range m.Entries {
+	for _, e := range f.Manifest.Entries {
 		if e.Name == redisName {
+			redisdata, _ := s.dataOf("redis")
 			keys = append(keys, redisdata)
 		} else if e.Volume != "" {
 			keys = append(keys, e.Volume)
@@ -47,48 +41,51 @@ func (s *Stack) Restore(ctx context.Context, f *File) error {
 		return err
 	}
 	defer g.discard()
-	if m.Postgres != nil {
-		err = s.newPostgres(ctx, g.volumes[pgdata], m.Postgres.Role, "", func(p postgres) error { return f.loadPostgres(ctx, p) })
-	}
-	for _, e := range m.Entries {
-		if err != nil {
-			break
-		}
-		if e.Volume != "" {
-			err = f.read(e, func(from io.Reader) error { return g.extract(ctx, "/", from) })
-		} else if e.Name == redisName {
-			s.Say("restoring Redis")
-			err = f.read(e, func(from io.Reader) error {
-				return pipe(snapshotArchive(from, e.Size), func(archive io.Reader) error { return g.extract(ctx, "/"+redisdata, archive) })
-			})
-			if err == nil {
-				err = s.convertSnapshot(ctx, g.volumes[redisdata])
-			}
-		}
-	}
-	if err != nil {
+	if err := g.fill(ctx, f); err != nil {
 		return fmt.Errorf("restoring failed, and nothing was changed: %w", err)
 	}
 	return g.commit(ctx)
 }
 
-// extract puts the content of an archive into the new volumes, each of which is a folder.
-func (g *staging) extract(ctx context.Context, folder string, archive io.Reader) error {
-	_, err := g.Engine.CopyToContainer(ctx, g.holder, client.CopyToContainerOptions{DestinationPath: folder, Content: archive})
-	return err
-}
-
-// loadPostgres puts the roles and databases of a backup into a new server.
-func (f *File) loadPostgres(ctx context.Context, p postgres) error {
+// fill puts the data of a backup into the new volumes.
+func (g *staging) fill(ctx context.Context, f *File) error {
+	extract := func(archive io.Reader) error { // each volume is a folder
+		_, err := g.Engine.CopyToContainer(ctx, g.holder, client.CopyToContainerOptions{DestinationPath: "/", Content: archive})
+		return err
+	}
+	var databases []Entry // and the roles, which come first
 	for _, e := range f.Manifest.Entries {
-		if e.Name != rolesName && e.Database == "" {
-			continue
-		}
-		if err := f.read(e, func(from io.Reader) error { return p.load(ctx, e.Database, from) }); err != nil {
-			return err
+		switch {
+		case e.Volume != "":
+			if err := f.read(e, extract); err != nil {
+				return err
+			}
+		case e.Name == redisName:
+			g.Say("restoring Redis")
+			key, _ := g.dataOf("redis")
+			err := f.read(e, func(from io.Reader) error { return pipe(snapshotArchive(key, from, e.Size), extract) })
+			if err == nil {
+				err = g.convertSnapshot(ctx, g.volumes[key])
+			}
+			if err != nil {
+				return err
+			}
+		case e.Name == rolesName, e.Database != "":
+			databases = append(databases, e)
 		}
 	}
-	return nil
+	if f.Manifest.Postgres == nil {
+		return nil
+	}
+	key, _ := g.dataOf("postgres")
+	return g.newPostgres(ctx, g.volumes[key], f.Manifest.Postgres.Role, "", func(p postgres) error {
+		for _, e := range databases {
+			if err := f.read(e, func(from io.Reader) error { return p.load(ctx, e.Database, from) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // fits refuses a backup that the stack's servers cannot read, or whose database the
@@ -139,6 +136,7 @@ type staging struct {
 	*Stack
 	holder    string            // a container that is never started; it mounts each volume at /<key>
 	volumes   map[string]string // key → new volume
+	old       []string          // stopped containers that must not run on the old data again
 	committed bool
 }
 
@@ -179,7 +177,7 @@ func (g *staging) discard() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, name := range g.volumes {
-		if err := g.removeVolume(ctx, name); err != nil {
+		if _, err := g.Engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: true}); err != nil {
 			g.Say("volume " + name + " is left over: " + err.Error())
 		}
 	}
@@ -188,8 +186,8 @@ func (g *staging) discard() {
 // commit switches the stack to the new volumes, and brings it up. Writing the
 // settings is the decisive step: before it nothing has changed, and after it the
 // stack's next `up` uses the new data, whenever that is. `up` would start
-// stopped containers, so the caller passes those that must not run on the old data again, and they are removed.
-func (g *staging) commit(ctx context.Context, stopped ...string) error {
+// stopped containers, so those that must not run on the old data again are removed.
+func (g *staging) commit(ctx context.Context) error {
 	before := g.taken()
 	volumes := maps.Clone(before)
 	maps.Copy(volumes, g.volumes)
@@ -200,30 +198,29 @@ func (g *staging) commit(ctx context.Context, stopped ...string) error {
 		return err
 	}
 	g.committed = true
-	for _, id := range append(stopped, g.holder) {
+	for _, id := range append(g.old, g.holder) {
 		g.remove(id)
 	}
 	err := g.Up(ctx)
 	if err == nil {
-		return g.tellOld(ctx)
+		g.tellOld(ctx)
+		return nil
 	}
-	used, usedErr := g.inUse(context.WithoutCancel(ctx))
-	if usedErr == nil && !used && g.SetVolumes(before) == nil {
+	if !g.inUse(context.WithoutCancel(ctx)) && g.SetVolumes(before) == nil {
 		g.committed = false
 		return fmt.Errorf("the stack does not come up with the new data, and keeps its old data: %w", err)
 	}
-	return fmt.Errorf("the new data is in place, but the stack does not come up with it: %w. Fix: platform up -s %s", errors.Join(err, usedErr), g.Plan.Stack)
+	return fmt.Errorf("the new data is in place, but the stack does not come up with it: %w. Fix: platform up -s %s", err, g.Plan.Stack)
 }
 
-// inUse reports whether a container mounts one of the new volumes, and may have written to it.
-func (g *staging) inUse(ctx context.Context) (bool, error) {
+// inUse reports whether a container may mount one of the new volumes, and may have written to it.
+func (g *staging) inUse(ctx context.Context) bool {
 	for _, name := range g.volumes {
-		users, err := g.users(ctx, name)
-		if err != nil || len(users) > 0 {
-			return true, err
+		if users, err := g.users(ctx, name); err != nil || len(users) > 0 {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // taken returns the volumes that the settings name now.
@@ -237,29 +234,18 @@ func (s *Stack) taken() map[string]string {
 	return volumes
 }
 
-// tellOld prints where the previous data is.
-func (g *staging) tellOld(ctx context.Context) error {
-	var old []string
-	fix := "platform purge -s " + g.Plan.Stack + " --old"
+// tellOld prints where the previous data is, and how to delete it.
+func (g *staging) tellOld(ctx context.Context) {
 	for _, key := range slices.Sorted(maps.Keys(g.volumes)) {
-		v, err := g.Engine.VolumeInspect(ctx, g.Plan.Volume(key).Name, client.VolumeInspectOptions{})
-		if cerrdefs.IsNotFound(err) { // an empty stack, or one whose setting retainVolumes is off
+		old := g.Plan.Volume(key).Name
+		v, err := g.Engine.VolumeInspect(ctx, old, client.VolumeInspectOptions{})
+		if err != nil { // an empty stack, or one whose setting retainVolumes is off, has none
 			continue
-		} else if err != nil {
-			return err
 		}
-		old = append(old, v.Volume.Name)
+		fix := "platform purge -s " + g.Plan.Stack + " --old"
 		if !g.Plan.Owns(v.Volume.Labels) { // the stack did not create it, so purge does not delete it
-			fix += "; docker volume rm " + shellescape.Quote(v.Volume.Name)
+			fix = "docker volume rm " + shellescape.Quote(old)
 		}
+		g.Say("the previous data is still in volume " + g.sized(ctx, old) + ". To delete it: " + fix)
 	}
-	if len(old) == 0 {
-		return nil
-	}
-	sizes := g.sizes(ctx, old)
-	for _, name := range old {
-		g.Say(fmt.Sprintf("the previous data is still in volume %s (%s)", name, sizes[name]))
-	}
-	g.Say("to delete it: " + fix)
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strings"
 	"time"
 
@@ -52,15 +51,15 @@ func (p postgres) query(ctx context.Context, sql string) ([]string, error) {
 // about returns the server's version, its first superuser, and what to dump: the names of the
 // databases, after an empty name that stands for the roles.
 func (p postgres) about(ctx context.Context) (server *Server, dumps []string, err error) {
-	facts, err := p.query(ctx, "select current_setting('server_version') union all select rolname from pg_roles where oid = 10")
-	if err == nil && len(facts) != 2 {
-		err = fmt.Errorf("expected the server's version and first superuser, and got %q", facts)
+	facts, err := p.query(ctx, "select current_setting('server_version') union all select rolname from pg_roles where oid = 10 "+
+		"union all select datname from pg_database where datallowconn and not datistemplate")
+	if err == nil && len(facts) < 2 {
+		err = fmt.Errorf("expected the server's version, first superuser and databases, and got %q", facts)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	databases, err := p.query(ctx, "select datname from pg_database where datallowconn and not datistemplate order by datname")
-	return &Server{Version: facts[0], Role: facts[1]}, append([]string{""}, databases...), err
+	return &Server{Version: facts[0], Role: facts[1]}, append([]string{""}, facts[2:]...), nil
 }
 
 // dump writes a database, or the roles as SQL. Tablespaces, which are folders of the container, are left out.
@@ -79,12 +78,9 @@ func (p postgres) load(ctx context.Context, database string, from io.Reader) err
 		return p.exec(ctx, p.container, p.env, from, io.Discard, "pg_restore",
 			"--exit-on-error", "--create", "--clean", "--if-exists", "--no-tablespaces", "--dbname=template1")
 	}
-	sql, err := io.ReadAll(from)
-	if err != nil {
-		return err
-	}
+	sql, readErr := io.ReadAll(from)
 	first, err := p.query(ctx, "select quote_ident(rolname) from pg_roles where oid = 10")
-	if err != nil {
+	if err := errors.Join(readErr, err); err != nil {
 		return err
 	}
 	rest := strings.Replace(string(sql), "\nCREATE ROLE "+strings.Join(first, "")+";\n", "\n", 1)
@@ -145,8 +141,6 @@ func (s *Stack) newPostgres(ctx context.Context, volume, role string, network co
 	})
 }
 
-var redisVersion = regexp.MustCompile(`redis_version:(\S+)`)
-
 // saveRedis lets the server produce a snapshot, as it would for a replica.
 func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *writer) (*Server, error) {
 	var env []string
@@ -154,21 +148,22 @@ func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *w
 		env = append(env, "REDISCLI_AUTH="+password)
 	}
 	info, err := s.ask(ctx, c.ID, env, "redis-cli", "info", "server")
-	version := redisVersion.FindStringSubmatch(info)
-	if err != nil || version == nil {
-		return nil, errors.Join(err, fmt.Errorf("redis-cli info does not tell the version: %s", info))
+	if err != nil {
+		return nil, err
 	}
+	_, version, _ := strings.Cut(info, "redis_version:")
+	version, _, _ = strings.Cut(version, "\r")
 	s.Say("saving Redis")
-	return &Server{Version: version[1]}, w.add(Entry{Name: redisName}, zip.Deflate, func(to io.Writer) error {
+	return &Server{Version: version}, w.add(Entry{Name: redisName}, zip.Deflate, func(to io.Writer) error {
 		return s.exec(ctx, c.ID, env, http.NoBody, to, "redis-cli", "--rdb", "-")
 	})
 }
 
-// snapshotArchive returns a snapshot of Redis as an archive that holds the file which a server reads when it starts.
-func snapshotArchive(snapshot io.Reader, size int64) func(io.Writer) error {
+// snapshotArchive returns a snapshot of Redis as an archive that holds, in a folder, the file which a server reads when it starts.
+func snapshotArchive(folder string, snapshot io.Reader, size int64) func(io.Writer) error {
 	return func(to io.Writer) error {
 		archive := tar.NewWriter(to)
-		err := archive.WriteHeader(&tar.Header{Name: "dump.rdb", Mode: 0o644, Size: size})
+		err := archive.WriteHeader(&tar.Header{Name: folder + "/dump.rdb", Mode: 0o644, Size: size})
 		if err == nil {
 			_, err = io.Copy(archive, snapshot)
 		}
@@ -191,12 +186,10 @@ func (s *Stack) convertSnapshot(ctx context.Context, volume string) error {
 		}
 		for {
 			info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
-			switch {
-			case err != nil:
-				return err
-			case strings.Contains(info, "aof_last_bgrewrite_status:err"):
-				return fmt.Errorf("writing the append-only file failed: %s", s.log(id))
-			case strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"):
+			if err != nil || strings.Contains(info, "aof_last_bgrewrite_status:err") {
+				return errors.Join(err, fmt.Errorf("writing the append-only file failed: %s", s.log(id, "10")))
+			}
+			if strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0") {
 				return nil
 			}
 			time.Sleep(100 * time.Millisecond)

@@ -1,59 +1,76 @@
 package backup
 
 import (
-	"archive/tar"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"strconv"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"trading-platform/observe"
-	"trading-platform/plan"
 	"trading-platform/settings"
 )
-
-// upgrade is a move of PostgreSQL's data from one major version to another.
-type upgrade struct {
-	*Stack
-	service    plan.Service
-	volume     string              // with the old data
-	from       string              // an image of the version that made the data
-	have, want string              // major versions
-	containers []container.Summary // that have the volume
-}
 
 // Upgrade moves PostgreSQL's data to the major version of the stack's image. from is an
 // image of the version that made the data; when it is empty, the image of the container
 // that uses the data is taken, or postgres:<version>.
 func (s *Stack) Upgrade(ctx context.Context, from string) error {
-	unlock, err := s.lock(ctx)
+	service, ok := s.Plan.Lookup("postgres")
+	if !ok {
+		return refuse(settings.Project+":disabled", "take postgres out of it", "this stack does not run PostgreSQL")
+	}
+	key, _ := s.dataOf("postgres")
+	volume, image := s.Plan.Volume(key).Name, service.Image.Key()
+	if _, err := s.Engine.VolumeInspect(ctx, volume, client.VolumeInspectOptions{}); err != nil {
+		return err
+	}
+	want, err := s.version(ctx, image, "PG_MAJOR")
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	u := &upgrade{Stack: s, from: from}
-	if err := u.prepare(ctx); err != nil {
+	have, err := s.run(ctx, image, volume+":/old:ro", "cat", "/old/PG_VERSION")
+	if err != nil {
 		return err
 	}
-	if u.have == u.want {
-		s.Say("volume " + u.volume + " holds data of PostgreSQL " + u.have + ", the version of image " + u.service.Image.Key() + ": there is nothing to do")
+	if _, err := strconv.ParseFloat(have, 64); err != nil {
+		return refuse("volume "+volume, "platform up -s "+s.Plan.Stack, "holds no data of PostgreSQL, so there is nothing to upgrade (%s)", have)
+	}
+	if have == want {
+		s.Say("volume " + volume + " holds data of PostgreSQL " + have + ", the version of image " + image + ": there is nothing to do")
 		return nil
 	}
-	key, _ := s.dataOf("postgres")
+	if newer(have, want, 1) {
+		return refuse("volume "+volume, settings.SetCommand(s.Plan.Stack, "--path images.postgres", "postgres:"+have),
+			"holds data of PostgreSQL %s, and image %s is of version %s: no server reads the dump of a newer one", have, image, want)
+	}
+	users, err := s.users(ctx, volume)
+	if err != nil {
+		return err
+	}
+	for _, c := range users {
+		if !s.Plan.Owns(c.Labels) {
+			return refuse("volume "+volume, "docker rm -f "+c.ID[:12], "container %s, which does not belong to this stack, uses it", observe.Name(c))
+		}
+		from = cmp.Or(from, c.ImageID)
+	}
+	from = cmp.Or(from, "postgres:"+have)
+	if major, err := s.version(ctx, from, "PG_MAJOR"); err != nil {
+		return err
+	} else if major != have {
+		return refuse("image "+from, "platform upgrade -s "+s.Plan.Stack+" --from <an image of PostgreSQL "+have+">",
+			"is of PostgreSQL %s, and the data in volume %s is of version %s", major, volume, have)
+	}
+
 	g, err := s.stage(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer g.discard()
-	var stopped []string
-	for _, c := range u.containers {
-		stopped = append(stopped, c.ID)
+	for _, c := range users {
+		g.old = append(g.old, c.ID)
 		if c.State != container.StateRunning {
 			continue
 		}
@@ -68,68 +85,28 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 			return err
 		}
 	}
-	if err := u.move(ctx, g.volumes[key]); err != nil {
+	s.Say("moving the data from PostgreSQL " + have + " to " + want)
+	if err := g.move(ctx, from, volume, service.Value("POSTGRES_USER")); err != nil {
 		return fmt.Errorf("the upgrade failed, and nothing was changed: %w", err)
 	}
-	return g.commit(ctx, stopped...)
+	return g.commit(ctx)
 }
 
-// prepare finds out what is to be moved, and refuses what cannot be moved.
-func (u *upgrade) prepare(ctx context.Context) (err error) {
-	var ok bool
-	if u.service, ok = u.Plan.Lookup("postgres"); !ok {
-		return refuse(settings.Project+":disabled", "take postgres out of it", "this stack does not run PostgreSQL")
-	}
-	key, _ := u.dataOf("postgres")
-	u.volume = u.Plan.Volume(key).Name
-	if _, err := u.Engine.VolumeInspect(ctx, u.volume, client.VolumeInspectOptions{}); err != nil {
-		return err
-	}
-	if u.want, err = u.version(ctx, u.service.Image.Key(), "PG_MAJOR"); err != nil {
-		return err
-	}
-	if u.have, err = u.dataVersion(ctx); err != nil || u.have == u.want {
-		return err
-	}
-	if newer(u.have, u.want, 1) {
-		return refuse("volume "+u.volume, settings.SetCommand(u.Plan.Stack, "--path images.postgres", "postgres:"+u.have),
-			"holds data of PostgreSQL %s, and image %s is of version %s: no server reads the dump of a newer one", u.have, u.service.Image.Key(), u.want)
-	}
-	if u.containers, err = u.users(ctx, u.volume); err != nil {
-		return err
-	}
-	for _, c := range u.containers {
-		if !u.Plan.Owns(c.Labels) {
-			return refuse("volume "+u.volume, "docker rm -f "+c.ID[:12], "container %s, which does not belong to this stack, uses it", observe.Name(c))
-		}
-		u.from = cmp.Or(u.from, c.ImageID)
-	}
-	u.from = cmp.Or(u.from, "postgres:"+u.have)
-	if major, err := u.version(ctx, u.from, "PG_MAJOR"); err != nil {
-		return err
-	} else if major != u.have {
-		return refuse("image "+u.from, "platform upgrade -s "+u.Plan.Stack+" --from <an image of PostgreSQL "+u.have+">",
-			"is of PostgreSQL %s, and the data in volume %s is of version %s", major, u.volume, u.have)
-	}
-	return nil
-}
-
-// move starts the old server once more and copies its roles and databases into a new volume.
-func (u *upgrade) move(ctx context.Context, volume string) error {
+// move starts a server from an image on the old volume, and copies its roles and databases into the new one.
+func (g *staging) move(ctx context.Context, image, volume, user string) error {
+	key, path := g.dataOf("postgres")
 	// The stack's labels matter when this process is killed: the next `up` must remove this
 	// server before it starts another one on the same data.
-	_, path := u.dataOf("postgres")
-	config, host := container.Config{Image: u.from, Labels: u.Plan.OwnLabels()}, container.HostConfig{Binds: []string{u.volume + ":" + path}}
-	u.Say("moving the data from PostgreSQL " + u.have + " to " + u.want)
-	return u.serve(ctx, config, host, postgresReady, func(old string) error {
-		user := "PGUSER=" + u.service.Value("POSTGRES_USER")
-		server, dumps, err := postgres{u.Stack, old, []string{user}}.about(ctx)
+	config, host := container.Config{Image: image, Labels: g.Plan.OwnLabels()}, container.HostConfig{Binds: []string{volume + ":" + path}}
+	return g.serve(ctx, config, host, postgresReady, func(old string) error {
+		env := []string{"PGUSER=" + user}
+		server, dumps, err := postgres{g.Stack, old, env}.about(ctx)
 		if err != nil {
 			return err
 		}
-		return u.newPostgres(ctx, volume, server.Role, container.NetworkMode("container:"+old), func(to postgres) error {
+		return g.newPostgres(ctx, g.volumes[key], server.Role, container.NetworkMode("container:"+old), func(to postgres) error {
 			// The tools of the new version read the old server, because they know what changed between the two versions.
-			from := postgres{u.Stack, to.container, []string{user, "PGHOST=127.0.0.1", "PGPORT=5432"}}
+			from := postgres{g.Stack, to.container, append(env, "PGHOST=127.0.0.1", "PGPORT=5432")}
 			for _, database := range dumps {
 				err := pipe(
 					func(w io.Writer) error { return from.dump(ctx, database, w) },
@@ -142,23 +119,4 @@ func (u *upgrade) move(ctx context.Context, volume string) error {
 			return nil
 		})
 	})
-}
-
-// dataVersion reads the major version of the PostgreSQL that made the data.
-func (u *upgrade) dataVersion(ctx context.Context) (string, error) {
-	id, err := u.create(ctx, container.Config{}, container.HostConfig{Binds: []string{u.volume + ":/old:ro"}})
-	if err != nil {
-		return "", err
-	}
-	defer u.remove(id)
-	file, err := u.Engine.CopyFromContainer(ctx, id, client.CopyFromContainerOptions{SourcePath: "/old/PG_VERSION"})
-	if cerrdefs.IsNotFound(err) {
-		return "", refuse("volume "+u.volume, "platform up -s "+u.Plan.Stack, "holds no data of PostgreSQL, so there is nothing to upgrade")
-	} else if err != nil {
-		return "", err
-	}
-	archive := tar.NewReader(file.Content)
-	_, err = archive.Next()
-	text, readErr := io.ReadAll(archive)
-	return strings.TrimSpace(string(text)), errors.Join(err, readErr, file.Content.Close())
 }

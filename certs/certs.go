@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/renameio/v2/maybe"
@@ -34,11 +33,11 @@ const (
 // served are the files that nginx reads.
 var served = []string{"ca.crt", "dhparam.pem", "server.crt", "server.key"}
 
-// Options say which certificates Ensure has to provide.
+// Options say which certificates Ensure has to provide, and Check to find.
 type Options struct {
 	// Stack is named in the commands that errors give as the fix.
 	Stack string
-	// Names are the DNS names and IP addresses that the server certificate covers. There must be at least one. A name may begin
+	// Names are the DNS names and IP addresses, at least one, that the server certificate covers. A name may begin
 	// with "*.". An existing certificate that does not cover all of them is renewed.
 	Names []string
 	// Clients are the users or machines that get a client certificate, by the name that becomes its subject's common
@@ -101,45 +100,36 @@ func Ensure(dir string, o Options) (Report, error) {
 	if err := i.faults.Err(); err != nil {
 		return Report{}, err
 	}
-	report := Report{Dir: dir}
 	for _, f := range i.files {
 		if err := f.write(i.path(f.Name)); err != nil {
-			return report, fmt.Errorf("certs: %w", err)
+			return Report{}, fmt.Errorf("certs: %w", err)
 		}
-		report.Files = append(report.Files, f)
 	}
-	return report, nil
+	return Report{Dir: dir, Files: i.files}, nil
 }
 
 // Check finds what is wrong with the certificates in a folder for the server of a stack: missing, expired or not yet
 // valid, not signed by the authority, keys that belong to another certificate, names not covered, keys that other users
-// can read. It returns nil, or a fault.List of all faults, each with its fix. It changes nothing.
-func Check(dir, stack string, names []string) error {
-	return check(dir, Options{Stack: stack, Names: names})
-}
-
-func check(dir string, o Options) error {
+// can read. It returns nil, or a fault.List of all faults, each with its fix. It changes nothing, and ignores Clients.
+func Check(dir string, o Options) error {
 	i := inspect(dir, o, 0)
 	for _, f := range i.files {
 		if f.content == nil || slices.Contains(served, f.Name) {
-			i.faults.Add(i.path(f.Name), i.fix(), "%s", f.Why)
+			i.faults.Add(i.path(f.Name), i.command, "%s", f.Why)
 		}
 	}
 	return i.faults.Err()
 }
 
 // Load reads the files that nginx reads, by their base names. Check reports whether they are valid.
-func Load(dir string) (map[string][]byte, error) {
-	files := map[string][]byte{}
+func Load(dir string) (map[string]string, error) {
+	files := map[string]string{}
 	var failed error
 	for _, name := range served {
 		content, err := os.ReadFile(filepath.Join(dir, name))
-		files[name], failed = content, errors.Join(failed, err)
+		files[name], failed = string(content), errors.Join(failed, err)
 	}
-	if failed != nil {
-		return nil, fmt.Errorf("certs: %w", failed)
-	}
-	return files, nil
+	return files, failed
 }
 
 // write replaces a file atomically. Only the owner can read the folders that it creates.
@@ -155,20 +145,4 @@ func (f File) write(path string) error {
 		return err
 	}
 	return maybe.WriteFile(path, f.content, f.mode)
-}
-
-// path returns the place of a file by its slash-separated name.
-func (i *inspection) path(name string) string { return filepath.Join(i.dir, filepath.FromSlash(name)) }
-
-// fix returns the command that issues the certificates of the stack.
-func (i *inspection) fix(arguments ...string) string {
-	return strings.Join(append([]string{"platform certs -s " + i.Stack}, arguments...), " ")
-}
-
-// redo returns the command that issues one pair again. A new authority means that everything else is issued again too.
-func (i *inspection) redo(pair string) string {
-	if pair == "ca" {
-		return i.fix("--force")
-	}
-	return fmt.Sprintf("rm -f %q %q && %s", i.path(pair+".crt"), i.path(pair+".key"), i.fix())
 }

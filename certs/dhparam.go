@@ -1,8 +1,8 @@
 package certs
 
-// DHParam is the Diffie-Hellman group ffdhe2048 of RFC 7919, appendix A.1, in PEM: what dhparam.pem holds. A group that
+// dhParam is the Diffie-Hellman group ffdhe2048 of RFC 7919, appendix A.1, in PEM: what dhparam.pem holds. A group that
 // many have examined is safer than a new one, and generating one would take minutes.
-const DHParam = `-----BEGIN DH PARAMETERS-----
+const dhParam = `-----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
 +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
 87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7

@@ -38,7 +38,7 @@ func FuzzCheck(f *testing.F) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(path, content, 0o600))
 		defer func() { require.NoError(t, os.WriteFile(path, was, 0o600)) }()
-		if err := Check(dir, "test", []string{"localhost"}); err != nil {
+		if err := Check(dir, Options{Stack: "test", Names: []string{"localhost"}}); err != nil {
 			var list fault.List
 			require.ErrorAs(t, err, &list)
 			for _, one := range list {
@@ -47,6 +47,6 @@ func FuzzCheck(f *testing.F) {
 		}
 		files, err := Load(dir)
 		require.NoError(t, err)
-		assert.Equal(t, string(content), string(files[name]))
+		assert.Equal(t, string(content), files[name])
 	})
 }

@@ -4,8 +4,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,7 @@ const missing = "it is missing"
 type inspection struct {
 	Options
 	dir     string
+	command string        // that issues the certificates of the stack
 	renewal time.Duration // how long before its end a certificate is renewed
 	ca      *pair         // nil when it has a fault
 	files   []File
@@ -36,45 +38,24 @@ func inspect(dir string, o Options, renewal time.Duration) *inspection {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	i := &inspection{Options: o, dir: dir, renewal: renewal}
-	if i.inspectOptions(); len(i.faults) > 0 {
-		return i
-	}
+	i := &inspection{Options: o, dir: dir, command: "platform certs -s " + o.Stack, renewal: renewal}
 	i.inspectCA()
-	i.inspectLeaf("server", leafTemplate(x509.ExtKeyUsageServerAuth, i.Names...))
-	i.inspectDHParam()
+	i.inspectLeaf("server", serverTemplate(i.Names))
+	const group = "dhparam.pem"
+	if text := i.readFile(group); text == nil || i.Force {
+		i.add(File{Name: group, Why: missing, content: []byte(dhParam), mode: 0o644})
+	} else if block, _ := pem.Decode(text); block == nil || block.Type != "DH PARAMETERS" {
+		i.faults.Add(i.path(group), fmt.Sprintf("rm -f %q && %s", i.path(group), i.command), "it holds no Diffie-Hellman group")
+	}
 	i.inspectModes()
 	return i
-}
-
-// clientName matches what is valid in a file name and, without escaping, in a subject.
-var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]*$`)
-
-// dnsName matches a host name, or one with a wildcard as its first label.
-var dnsName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
-
-func (i *inspection) inspectOptions() {
-	const names = "names of the server certificate"
-	if len(i.Names) == 0 {
-		i.faults.Add(names, "give at least one host name or address", "none is given")
-	}
-	for _, name := range i.Names {
-		if net.ParseIP(name) == nil && !dnsName.MatchString(name) {
-			i.faults.Add(names, "give host names and addresses, without scheme or port", "%q is neither a host name nor an address", name)
-		}
-	}
-	for _, name := range i.Clients {
-		if !clientName.MatchString(name) {
-			i.faults.Add("client certificates", "use letters, digits and . _ @ -", "%q is not a valid name for one", name)
-		}
-	}
 }
 
 func (i *inspection) inspectCA() {
 	ca := i.read("ca")
 	switch {
 	case ca == nil:
-	case ca.crt == nil && ca.key == nil && !i.Force && exists(i.path("server.crt")):
+	case ca.crt == nil && ca.key == nil && !i.Force && i.readFile("server.crt") != nil:
 		// A new authority has not signed the existing certificates.
 		i.faults.Add(i.path("ca.crt"), "put back the one that signed server.crt, or: "+i.redo("ca"), missing)
 	case ca.crt == nil:
@@ -95,49 +76,43 @@ func (i *inspection) inspectCA() {
 	}
 }
 
-// inspectLeaf inspects a certificate that the authority signs. It returns the pair, which is nil for a fault, and whether
-// it was signed again.
-func (i *inspection) inspectLeaf(name string, template *x509.Certificate) (leaf *pair, signed bool) {
-	leaf = i.read(name)
+// inspectLeaf inspects a certificate that the authority signs. It returns the pair, which is nil for a fault.
+func (i *inspection) inspectLeaf(name string, template *x509.Certificate) *pair {
+	leaf := i.read(name)
 	var why []string
 	switch {
 	case leaf == nil:
-		return nil, false
+		return nil
 	case leaf.crt == nil:
 		why = []string{missing}
 	case leaf.key == nil && name != "server" && i.ending(leaf.crt) == "": // its user has the key
-		return leaf, false
+		return leaf
 	case leaf.key == nil:
 		i.faults.Add(i.path(name+".key"), "put the key of "+filepath.Base(name)+".crt there, or issue both again: "+i.redo(name), missing)
-		return nil, false
+		return nil
 	case i.ca != nil && leaf.crt.CheckSignatureFrom(i.ca.crt) != nil:
 		i.faults.Add(i.path(name+".crt"), i.redo(name), "it is not signed by ca.crt")
-		return nil, false
+		return nil
 	default:
 		if ending := i.ending(leaf.crt); ending != "" {
 			why = append(why, ending)
 		}
-		if name == "server" {
-			why = append(why, notCovered(leaf.crt, i.Names)...)
+		uncovered := slices.DeleteFunc(slices.Clone(i.Names), func(wanted string) bool {
+			// A wildcard is listed as it is; as a host name it would be invalid.
+			return name != "server" || leaf.crt.VerifyHostname(wanted) == nil || slices.Contains(leaf.crt.DNSNames, wanted)
+		})
+		if len(uncovered) > 0 {
+			why = append(why, "it does not cover "+strings.Join(uncovered, ", "))
 		}
 	}
 	if len(why) > 0 {
 		i.sign(leaf, template, strings.Join(why, ", and "))
 	}
-	return leaf, len(why) > 0
+	return leaf
 }
 
-// notCovered returns the names that a server certificate does not cover.
-func notCovered(crt *x509.Certificate, names []string) []string {
-	uncovered := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		// A wildcard is listed as it is; as a host name it would be invalid.
-		return crt.VerifyHostname(name) == nil || slices.Contains(crt.DNSNames, name)
-	})
-	if len(uncovered) == 0 {
-		return nil
-	}
-	return []string{"it does not cover " + strings.Join(uncovered, ", ")}
-}
+// clientName matches what is valid in a file name and, without escaping, in a subject.
+var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]*$`)
 
 // inspectClients inspects the clients that were asked for, and others whose keys are in the folder. A client that was not
 // asked for causes no fault.
@@ -148,70 +123,80 @@ func (i *inspection) inspectClients() {
 	keys, _ := filepath.Glob(i.path("clients/*.key"))
 	for _, key := range keys {
 		name := strings.TrimSuffix(filepath.Base(key), ".key")
-		other := *i
-		if other.faults = nil; !slices.Contains(i.Clients, name) && clientName.MatchString(name) {
-			other.inspectClient(name)
+		if slices.Contains(i.Clients, name) {
+			continue
 		}
-		if len(other.faults) == 0 {
+		other := *i
+		other.faults = nil
+		if other.inspectClient(name); len(other.faults) == 0 {
 			i.files = other.files
 		}
 	}
 }
 
-// inspectClient inspects a client's pair and its PKCS#12 file, which browsers import.
+// inspectClient inspects a client's pair and its PKCS#12 file, which browsers import. The password of that file stays the
+// same through renewals.
 func (i *inspection) inspectClient(name string) {
+	if !clientName.MatchString(name) {
+		i.faults.Add("client certificates", "use letters, digits and . _ @ -", "%q is not a valid name for one", name)
+		return
+	}
 	base := "clients/" + name
-	client, signed := i.inspectLeaf(base, leafTemplate(x509.ExtKeyUsageClientAuth, name))
+	client := i.inspectLeaf(base, leafTemplate(name, x509.ExtKeyUsageClientAuth))
 	if client == nil || client.key == nil || i.ca == nil {
 		return
 	}
 	why := "it holds an old certificate"
-	if i.Force || !exists(i.path(base+".p12")) {
+	if i.Force || i.readFile(base+".p12") == nil {
 		why = missing
-	} else if !signed {
+	} else if !client.signed {
 		return
 	}
-	content, err := pkcs12.Modern2023.Encode(client.key, client.crt, []*x509.Certificate{i.ca.crt}, i.password(base+".p12.password"))
+	password := strings.TrimSpace(string(i.readFile(base + ".p12.password")))
+	if password == "" || i.Force {
+		password = rand.Text()
+		i.add(File{Name: base + ".p12.password", Why: missing, content: []byte(password + "\n"), mode: 0o600})
+	}
+	content, err := pkcs12.Modern2023.Encode(client.key, client.crt, []*x509.Certificate{i.ca.crt}, password)
 	if err != nil {
 		i.faults.Add(i.path(base+".p12"), i.redo(base), "%v", err)
 	}
 	i.add(File{Name: base + ".p12", Why: why, content: content, mode: 0o600})
 }
 
-// password returns the password in a file, which is made if it is missing and stays the same through renewals.
-func (i *inspection) password(name string) string {
-	password := strings.TrimSpace(string(i.readFile(name)))
-	if password == "" || i.Force {
-		password = rand.Text()
-		i.add(File{Name: name, Why: missing, content: []byte(password + "\n"), mode: 0o600})
-	}
-	return password
-}
-
-func (i *inspection) inspectDHParam() {
-	const name = "dhparam.pem"
-	if i.Force || !exists(i.path(name)) {
-		i.add(File{Name: name, Why: missing, content: []byte(DHParam), mode: 0o644})
-	} else if block, _ := pem.Decode(i.readFile(name)); block == nil || block.Type != "DH PARAMETERS" {
-		i.faults.Add(i.path(name), fmt.Sprintf("rm -f %q && %s", i.path(name), i.fix()), "it holds no Diffie-Hellman group")
-	}
-}
-
 // inspectModes finds the files that only their owner should read, and that other users can.
 func (i *inspection) inspectModes() {
 	for _, pattern := range []string{"*.key", "clients/*.key", "clients/*.p12", "clients/*.password"} {
-		files, _ := filepath.Glob(i.path(pattern))
-		for _, file := range files {
-			name, relErr := filepath.Rel(i.dir, file)
-			info, err := os.Stat(file)
-			if err == nil && relErr == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-				i.add(File{Name: filepath.ToSlash(name), Why: "others than its owner can read it", mode: 0o600})
+		names, _ := fs.Glob(os.DirFS(i.dir), pattern)
+		for _, name := range names {
+			if info, err := os.Stat(i.path(name)); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+				i.add(File{Name: name, Why: "others than its owner can read it", mode: 0o600})
 			}
 		}
 	}
 }
 
 func (i *inspection) add(f File) { i.files = append(i.files, f) }
+
+// path returns the place of a file by its slash-separated name.
+func (i *inspection) path(name string) string { return filepath.Join(i.dir, filepath.FromSlash(name)) }
+
+// readFile returns a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
+func (i *inspection) readFile(name string) []byte {
+	content, err := os.ReadFile(i.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		i.faults.Add(i.path(name), "make it readable for this user", "%v", err)
+	}
+	return content
+}
+
+// redo returns the command that issues one pair again. A new authority means that everything else is issued again too.
+func (i *inspection) redo(pair string) string {
+	if pair == "ca" {
+		return i.command + " --force"
+	}
+	return fmt.Sprintf("rm -f %q %q && %s", i.path(pair+".crt"), i.path(pair+".key"), i.command)
+}
 
 // ending says that a certificate has expired or will expire soon; it is empty otherwise.
 func (i *inspection) ending(crt *x509.Certificate) string {
@@ -223,9 +208,4 @@ func (i *inspection) ending(crt *x509.Certificate) string {
 		return "it expires on " + day
 	}
 	return ""
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

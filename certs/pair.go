@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,9 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -23,6 +22,8 @@ type pair struct {
 	name string
 	crt  *x509.Certificate
 	key  crypto.Signer
+
+	signed bool // the certificate was made by this run
 }
 
 // read reads a pair. When a file cannot be used, or the two do not belong together, the pair is nil and there is a fault.
@@ -34,8 +35,9 @@ func (i *inspection) read(name string) *pair {
 	}
 	before := len(i.faults)
 	crt, key := i.readFile(name+".crt"), i.readFile(name+".key")
+	var err error
 	if crt != nil {
-		if err := p.parseCrt(crt); err != nil {
+		if p.crt, err = parse(crt, "CERTIFICATE", x509.ParseCertificate); err != nil {
 			i.faults.Add(i.path(name+".crt"), i.redo(name), "it holds no certificate: %v", err)
 		} else if i.Now.Before(p.crt.NotBefore) {
 			i.faults.Add(i.path(name+".crt"), "set this machine's clock, or: "+i.redo(name), "it is not valid before %s", p.crt.NotBefore.Format(time.RFC3339))
@@ -52,48 +54,34 @@ func (i *inspection) read(name string) *pair {
 	return p
 }
 
-// readFile returns a file's content; nil for one that does not exist, or that cannot be read, which is a fault.
-func (i *inspection) readFile(name string) []byte {
-	content, err := os.ReadFile(i.path(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		i.faults.Add(i.path(name), "make it readable for this user", "%v", err)
-	}
-	return content
-}
-
-func (p *pair) parseCrt(text []byte) (err error) {
+// parse decodes what a text in PEM format begins with.
+func parse[T any](text []byte, kind string, decode func(der []byte) (T, error)) (value T, err error) {
 	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return errors.New("it is not in PEM format")
+	if block == nil || block.Type != kind {
+		return value, errors.New("it is not in PEM format")
 	}
-	p.crt, err = x509.ParseCertificate(block.Bytes)
-	return err
+	return decode(block.Bytes)
 }
 
 // parseKey reads a key in any form that nginx reads too. A key without a certificate is left by an interrupted run, and is
 // in the form that sign writes.
 func (p *pair) parseKey(text, crt []byte) error {
-	if crt != nil {
-		both, err := tls.X509KeyPair(crt, text)
-		if err != nil {
-			return fmt.Errorf("it is not the key of %s.crt, or it has a password: %w", filepath.Base(p.name), err)
+	var key any
+	var err error
+	if crt == nil {
+		key, err = parse(text, "PRIVATE KEY", x509.ParsePKCS8PrivateKey)
+	} else {
+		var both tls.Certificate
+		if both, err = tls.X509KeyPair(crt, text); err != nil {
+			err = fmt.Errorf("it is not the key of %s.crt, or it has a password: %w", filepath.Base(p.name), err)
 		}
-		p.key, _ = both.PrivateKey.(crypto.Signer)
-		return nil
+		key = both.PrivateKey
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return errors.New("it is not in PEM format")
+	var signs bool
+	if p.key, signs = key.(crypto.Signer); err == nil && !signs {
+		err = fmt.Errorf("a %T cannot sign", key)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return err
-	}
-	var ok bool
-	if p.key, ok = key.(crypto.Signer); !ok {
-		return fmt.Errorf("a %T cannot sign", key)
-	}
-	return nil
+	return err
 }
 
 // sign makes a pair's certificate, and its key when it has none. The authority signs itself.
@@ -106,31 +94,22 @@ func (i *inspection) sign(p *pair, template *x509.Certificate, why string) {
 		i.faults.Add(i.path(crt.Name), "let the authority sign it, or make a local authority: "+i.redo("ca"), "it needs to be made (%s), and ca.key is not there to sign it", why)
 		return
 	}
-	err := i.needKey(p, why)
-	if err == nil {
-		err = p.signBy(i.ca, template, i.Now)
+	if p.key == nil {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		der, derErr := x509.MarshalPKCS8PrivateKey(key)
+		if err := errors.Join(err, derErr); err != nil {
+			i.faults.Add(i.path(p.name+".key"), i.redo("ca"), "it cannot be made: %v", err)
+			return
+		}
+		p.key = key
+		i.add(File{Name: p.name + ".key", Why: why, content: encode("PRIVATE KEY", der), mode: 0o600})
 	}
-	if err != nil {
+	if err := p.signBy(i.ca, template, i.Now); err != nil {
 		i.faults.Add(i.path(crt.Name), i.redo("ca"), "it cannot be signed: %v", err)
 		return
 	}
-	crt.content, crt.Expires = encode("CERTIFICATE", p.crt.Raw), p.crt.NotAfter
+	crt.content, crt.Expires, p.signed = encode("CERTIFICATE", p.crt.Raw), p.crt.NotAfter, true
 	i.add(crt)
-}
-
-// needKey generates a key for a pair that has none.
-func (i *inspection) needKey(p *pair, why string) error {
-	if p.key != nil {
-		return nil
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	p.key = key
-	i.add(File{Name: p.name + ".key", Why: why, content: encode("PRIVATE KEY", der), mode: 0o600})
-	return err
 }
 
 // signBy makes the pair's certificate from a template. It expires no later than the authority's.
@@ -155,32 +134,25 @@ func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-func subject(name string) pkix.Name {
-	return pkix.Name{Organization: []string{"trading-platform (local)"}, CommonName: name}
+// leafTemplate returns what a certificate for some uses says, before it is signed.
+func leafTemplate(name string, uses ...x509.ExtKeyUsage) *x509.Certificate {
+	return &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{"trading-platform (local)"}, CommonName: name},
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           uses,
+		BasicConstraintsValid: true,
+	}
 }
 
 func caTemplate() *x509.Certificate {
-	return &x509.Certificate{
-		Subject:               subject("trading-platform local CA"),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
+	template := leafTemplate("trading-platform local CA")
+	template.KeyUsage, template.IsCA, template.MaxPathLenZero = x509.KeyUsageCertSign|x509.KeyUsageCRLSign, true, true
+	return template
 }
 
-// leafTemplate returns a certificate for one use, with its first name as the common name. A server's names are listed in
-// it, because that is where clients look for them.
-func leafTemplate(use x509.ExtKeyUsage, names ...string) *x509.Certificate {
-	template := &x509.Certificate{
-		Subject:               subject(names[0]),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{use},
-		BasicConstraintsValid: true,
-	}
-	if use != x509.ExtKeyUsageServerAuth {
-		return template
-	}
+// serverTemplate returns a certificate that lists all names, because that is where clients look for them.
+func serverTemplate(names []string) *x509.Certificate {
+	template := leafTemplate(cmp.Or(names...), x509.ExtKeyUsageServerAuth)
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -29,15 +28,15 @@ func Write(p *plan.Plan, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := Load(text, needed); err != nil {
+	if _, err := load(text, needed); err != nil {
 		return fmt.Errorf("the Compose file of stack %s: %w", p.Stack, err)
 	}
 	_, err = w.Write(text)
 	return err
 }
 
-// Load reads a Compose file, and refuses what Compose's schema does not allow. Paths remain relative.
-func Load(text []byte, environment map[string]string) (*types.Project, error) {
+// load reads a Compose file, and refuses what Compose's schema does not allow. Paths remain relative.
+func load(text []byte, environment map[string]string) (*types.Project, error) {
 	return loader.LoadWithContext(context.Background(), types.ConfigDetails{
 		ConfigFiles: []types.ConfigFile{{Filename: "compose.yaml", Content: text}}, Environment: environment,
 	}, func(o *loader.Options) { o.ResolvePaths = false })
@@ -94,11 +93,23 @@ func (e *export) key(container string) string {
 // service returns the i-th replica of a service.
 func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	out := types.ServiceConfig{ContainerName: s.Containers[i], Restart: plan.Restart}
-	out.Image = s.Image.Key()
-	out.Build = build(s.Image.Build)
-	out.Command = types.ShellCommand(s.Command)
-	out.User = s.User
+	out.Image, out.Build = s.Image.Key(), build(s.Image.Build)
+	out.Command, out.User = s.Command, s.User
 	out.Environment = types.MappingWithEquals{}
+	out.Networks = map[string]*types.ServiceNetworkConfig{}
+	out.DependsOn = types.DependsOnConfig{}
+	out.HealthCheck = probe(s.Probe)
+	out.StopGracePeriod = duration(s.Grace)
+	out.SecurityOpt = plan.SecurityOptions
+	out.CapDrop, out.CapAdd = plan.DroppedCapabilities, s.Capabilities
+	out.MemLimit, out.CPUShares = types.UnitBytes(s.Memory)<<20, int64(s.CPUShares)
+	out.MemSwapLimit = out.MemLimit
+	out.ReadOnly, out.Tmpfs = s.ReadOnly, s.Tmpfs
+	out.Logging = &types.LoggingConfig{Driver: plan.LogDriver, Options: plan.LogOptions}
+	out.Labels = own(s.Labels(e.plan, i))
+	if s.Init {
+		out.Init = &s.Init
+	}
 	for _, v := range s.Env {
 		value := v.Value
 		if v.Secret {
@@ -122,14 +133,12 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	for _, f := range s.Files {
 		e.file(&out, s, f)
 	}
-	out.Networks = map[string]*types.ServiceNetworkConfig{}
 	for i, a := range s.Networks {
 		out.Networks[a.Network] = &types.ServiceNetworkConfig{
 			Aliases: []string{a.Alias}, Ipv4Address: a.Address,
 			Priority: len(s.Networks) - i, // Compose connects them in this order
 		}
 	}
-	out.DependsOn = types.DependsOnConfig{}
 	for _, name := range s.After {
 		after, _ := e.plan.Lookup(name)
 		condition := types.ServiceConditionHealthy
@@ -140,19 +149,6 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 			out.DependsOn[e.key(container)] = types.ServiceDependency{Condition: condition, Required: true}
 		}
 	}
-	out.HealthCheck = probe(s.Probe)
-	out.StopGracePeriod = duration(s.Grace)
-	out.SecurityOpt = plan.SecurityOptions
-	out.CapDrop, out.CapAdd = plan.DroppedCapabilities, s.Capabilities
-	out.MemLimit, out.CPUShares = types.UnitBytes(s.Memory)<<20, int64(s.CPUShares)
-	out.MemSwapLimit = out.MemLimit
-	out.ReadOnly = s.ReadOnly
-	out.Tmpfs = s.Tmpfs
-	if s.Init {
-		out.Init = &s.Init
-	}
-	out.Logging = &types.LoggingConfig{Driver: plan.LogDriver, Options: plan.LogOptions}
-	out.Labels = own(s.Labels(e.plan, i))
 	return out
 }
 
@@ -198,14 +194,10 @@ func probe(p plan.Probe) *types.HealthCheckConfig {
 	if len(p.Test) == 0 {
 		return nil
 	}
-	retries := uint64(p.Retries) //nolint:gosec // not negative
-	out := &types.HealthCheckConfig{
-		Test: p.Test, Interval: duration(p.Interval), Timeout: duration(p.Timeout), Retries: &retries, StartPeriod: duration(p.StartPeriod),
+	return &types.HealthCheckConfig{
+		Test: p.Test, Interval: duration(p.Interval), Timeout: duration(p.Timeout), Retries: new(uint64(p.Retries)), //nolint:gosec // not negative
+		StartPeriod: duration(p.StartPeriod), StartInterval: duration(p.StartInterval),
 	}
-	if p.StartInterval.Duration > 0 {
-		out.StartInterval = duration(p.StartInterval)
-	}
-	return out
 }
 
 // build returns a build whose additional contexts are folders of its own context.
@@ -217,8 +209,7 @@ func build(b *plan.Build) *types.BuildConfig {
 	if inside, err := filepath.Rel(b.Context, b.Dockerfile); err == nil { // Compose looks for it there
 		out.Dockerfile = filepath.ToSlash(inside)
 	}
-	for _, name := range slices.Sorted(maps.Keys(b.Args)) {
-		value := b.Args[name]
+	for name, value := range b.Args {
 		out.Args[name] = &value
 	}
 	for _, c := range b.Contexts {
@@ -228,8 +219,10 @@ func build(b *plan.Build) *types.BuildConfig {
 }
 
 func duration(d plan.Duration) *types.Duration {
-	out := types.Duration(d.Duration)
-	return &out
+	if d.Duration == 0 {
+		return nil
+	}
+	return new(types.Duration(d.Duration))
 }
 
 // own returns labels without those of Compose, which sets them itself.

@@ -52,7 +52,7 @@ func TestEveryStack(t *testing.T) {
 			for variable := range needed {
 				needed[variable] = "value of " + variable
 			}
-			project, err := Load(out.Bytes(), needed)
+			project, err := load(out.Bytes(), needed)
 			require.NoError(t, err)
 			containers := 0
 			for _, s := range p.Services {
@@ -102,9 +102,9 @@ func TestASecretThatIsNotSetIsRefused(t *testing.T) {
 	}}}
 	text, _, err := render(p)
 	require.NoError(t, err)
-	_, err = Load(text, nil)
+	_, err = load(text, nil)
 	require.ErrorContains(t, err, "required variable TOKEN is missing a value: a secret of api is not set")
-	project, err := Load(text, map[string]string{"API_TOKEN": "its own"})
+	project, err := load(text, map[string]string{"API_TOKEN": "its own"})
 	require.NoError(t, err)
 	assert.Equal(t, "its own", *project.Services["api"].Environment["TOKEN"])
 }

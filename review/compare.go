@@ -48,104 +48,97 @@ func Read(text []byte, files fs.FS) (*Snapshot, error) {
 // Compare returns what changes in a stack. A nil snapshot stands for a revision that
 // has no such stack.
 func Compare(stack string, base, head *Snapshot) Stack {
-	if head == nil {
+	out := Stack{Name: stack, Kind: Changed}
+	switch {
+	case head == nil:
 		text := "what it runs stays on the engine until `pulumi destroy -s " + stack + "` is run from a revision that has the file"
 		return Stack{stack, Removed, []Item{{What: "stack", Name: stack, Kind: Removed, Text: text}}}
-	}
-	out := Stack{Name: stack, Kind: Changed}
-	if base == nil {
-		out.Kind, base = Added, &Snapshot{}
-	}
-	for _, p := range match(base.parts(), head.parts()) {
-		item := compareParts(p.was, p.is)
-		switch {
-		case item.What == "settings" && out.Kind == Added, len(item.Changes)+len(item.Created)+len(item.Deleted) == 0:
-			continue
-		case item.What == "settings": // one by one, because stacks may share some of them
-			for _, c := range item.Changes {
-				out.Items = append(out.Items, Item{What: item.What, Kind: Changed, Changes: []Change{c}})
-			}
-			continue
-		case item.Kind == Changed && slices.ContainsFunc(item.Changes, func(c Change) bool { return !c.InPlace }):
-			o, _ := head.Lookup(item.Name)
-			item.Replaced, item.Waiting = without(o.Containers, item.Created), head.waiting(item.Name)
+	case base == nil:
+		base = &Snapshot{}
+		var names []string
+		for _, o := range head.Services {
+			names = append(names, o.Name)
 		}
-		out.Items = append(out.Items, item)
-	}
-	if out.Kind == Added {
-		names := each(out.items("service"), func(i Item) string { return i.Name })
-		out.Items = append(out.Items, Item{What: "stack", Name: stack, Kind: Added, Text: strings.Join(names, ", ")})
-	} else {
+		out.Kind, out.Items = Added, []Item{{What: "stack", Name: stack, Kind: Added, Text: strings.Join(names, ", ")}}
+	default:
+		out.Items = differences(base.values(), head.values())
+		for i := range out.Items {
+			item := &out.Items[i]
+			if item.Kind == Changed && slices.ContainsFunc(item.Changes, func(c Change) bool { return !c.InPlace }) {
+				o, _ := head.Lookup(item.Name)
+				item.Replaced, item.Waiting = without(o.Containers, item.Created), head.waiting(item.Name)
+			}
+		}
 		out.Items = append(out.Items, dataConsequences(base, head, out.items("service"))...)
 	}
-	fault := func(text string) Item { return Item{What: "fault", Text: text} }
-	fixed := func(text string) Item { return Item{What: "fixed", Text: text} }
-	out.Items = append(out.Items, each(without(head.Faults, base.Faults), fault)...)
-	out.Items = append(out.Items, each(without(base.Faults, head.Faults), fixed)...)
+	for _, text := range without(head.Faults, base.Faults) {
+		out.Items = append(out.Items, Item{What: "fault", Text: text})
+	}
+	for _, text := range without(base.Faults, head.Faults) {
+		out.Items = append(out.Items, Item{What: "fixed", Text: text})
+	}
 	if len(out.Items) == 0 {
-		out.Kind = Same
+		return Stack{Name: stack, Kind: Same}
 	}
 	return out
 }
 
-// pair is one thing at both revisions; the zero value stands for one that does not exist.
-type pair[T any] struct{ was, is T }
-
-// match pairs what has the same ID: first everything in is, in its order, then what is only in was.
-func match[T interface{ id() string }](was, is []T) (all []pair[T]) {
+// differences returns an item for each part of a stack that changes: first those of is, in its order, then what is only in was.
+func differences(was, is []value) (items []Item) {
+	before, after := map[string]value{}, map[string]value{}
+	parts := map[string]Kind{}
+	for _, v := range was {
+		before[v.id()], parts[v.part()] = v, Removed
+	}
+	for _, v := range is {
+		after[v.id()] = v
+		if kind := parts[v.part()]; kind == "" {
+			parts[v.part()] = Added
+		} else if kind == Removed {
+			parts[v.part()] = Changed
+		}
+	}
 	at := map[string]int{}
-	for _, t := range is {
-		at[t.id()] = len(all)
-		all = append(all, pair[T]{is: t})
-	}
-	for _, t := range was {
-		if i, ok := at[t.id()]; ok {
-			all[i].was = t
-		} else {
-			all = append(all, pair[T]{was: t})
+	for _, v := range slices.Concat(is, slices.DeleteFunc(slices.Clone(was), func(v value) bool { return after[v.id()] != value{} })) {
+		i, known := at[v.part()]
+		if !known {
+			i, at[v.part()] = len(items), len(items)
+			items = append(items, Item{What: v.what, Name: v.name, Kind: parts[v.part()]})
 		}
+		items[i].note(before[v.id()], after[v.id()])
 	}
-	return all
+	return slices.DeleteFunc(items, func(i Item) bool { return len(i.Changes)+len(i.Created)+len(i.Deleted) == 0 })
 }
 
-// compareParts returns the changed values of a part, and of a service also the containers that come and go.
-func compareParts(was, is part) Item {
-	item := Item{What: cmp.Or(is.what, was.what), Name: cmp.Or(is.name, was.name), Kind: Changed}
-	if was.what == "" {
-		item.Kind = Added
-	} else if is.what == "" {
-		item.Kind = Removed
-	}
-	for _, v := range match(was.values, is.values) {
-		c := Change{Field: cmp.Or(v.is.field, v.was.field), Before: v.was.text, After: v.is.text, InPlace: v.was.inPlace || v.is.inPlace}
-		switch {
-		case c.Before == c.After: // no change
-		case c.Field == "container" && c.Before == "":
-			item.Created = append(item.Created, c.After)
-		case c.Field == "container" && c.After == "":
-			item.Deleted = append(item.Deleted, c.Before)
-		case item.What == "service" && item.Kind == Removed, item.What == "service" && item.Kind == Added && !toldOfNew(c.Field): // needs no mention
-		case c.Before == settings.Hidden || c.After == settings.Hidden:
-			c.Secret, c.Before, c.After = true, hidden(c.Before), hidden(c.After)
-			item.Changes = append(item.Changes, c)
-		default:
-			if v.was.content != v.is.content && c.Before != "" && c.After != "" {
-				c.Diff = udiff.Unified("before", "after", v.was.content, v.is.content)
-			}
-			item.Changes = append(item.Changes, c)
+// note adds the change of a value to the item. Of a new or deleted service, few fields need a mention.
+func (i *Item) note(was, is value) {
+	c := Change{Field: cmp.Or(is, was).field, Before: was.text, After: is.text, InPlace: was.inPlace || is.inPlace}
+	sort, _, _ := strings.Cut(c.Field, " ")
+	mentioned := i.What != "service" || i.Kind == Changed ||
+		i.Kind == Added && c.Field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, sort)
+	switch {
+	case c.Before == c.After:
+	case c.Field == "container" && c.Before == "":
+		i.Created = append(i.Created, c.After)
+	case c.Field == "container" && c.After == "":
+		i.Deleted = append(i.Deleted, c.Before)
+	case mentioned:
+		if c.Before == settings.Hidden || c.After == settings.Hidden {
+			c.Before, c.After = hidden(c.Before), hidden(c.After)
+		} else if was.content != is.content && c.Before != "" && c.After != "" {
+			c.Diff = udiff.Unified("before", "after", was.content, is.content)
 		}
+		i.Changes = append(i.Changes, c)
 	}
-	return item
 }
 
-// toldOfNew reports whether a field of a new service is mentioned, although all of its fields are new.
-func toldOfNew(field string) bool {
-	word, _, _ := strings.Cut(field, " ")
-	return field != imageContent && slices.Contains([]string{"image", "port", "mount", "starts"}, word)
+// hidden hides a value that was a secret, or becomes one.
+func hidden(value string) string {
+	if value == "" || value == settings.Hidden {
+		return value
+	}
+	return "[hidden]"
 }
-
-// hidden replaces the value of a secret; a missing value stays missing.
-func hidden(value string) string { return when(value != "", settings.Hidden) }
 
 // waiting returns the services that start after the named one, directly or through
 // others, in the order in which they start.
@@ -162,11 +155,7 @@ func (s *Snapshot) waiting(name string) []string {
 
 // without returns what is in all and not in others.
 func without(all, others []string) []string {
-	var out []string
-	for _, one := range all {
-		if !slices.Contains(others, one) {
-			out = append(out, one)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(all), func(one string) bool { return slices.Contains(others, one) })
 }
+
+func union(a, b []string) []string { return slices.Concat(a, without(b, a)) }

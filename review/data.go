@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"trading-platform/plan"
 )
 
 // dataConsequences returns what a change means for data: of volumes and where they are
@@ -48,7 +50,14 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 	}
 	for _, s := range services {
 		for _, c := range s.Changes {
-			if text := database(s.Name, c); text != "" && s.Kind == Changed {
+			text := ""
+			switch {
+			case s.Kind == Changed && c.Field == "image":
+				text = unreadable(s.Name, c.Before, c.After)
+			case s.Kind == Changed && s.Name == "postgres":
+				text = onlyOnEmpty[c.Field]
+			}
+			if text != "" {
 				say(s.Name, "%s", text)
 			}
 		}
@@ -60,15 +69,8 @@ func dataConsequences(base, head *Snapshot, services []Item) (out []Item) {
 func (s *Snapshot) mounts(volume string) (services []string, at map[string]string) {
 	at = map[string]string{}
 	for _, o := range s.Services {
-		var paths []string
-		for _, m := range o.Mounts {
-			if m.Volume == volume {
-				paths = append(paths, m.Path)
-			}
-		}
-		if len(paths) > 0 {
-			slices.Sort(paths)
-			services, at[o.Name] = append(services, o.Name), strings.Join(paths, ", ")
+		if i := slices.IndexFunc(o.Mounts, func(m plan.Mount) bool { return m.Volume == volume }); i >= 0 {
+			services, at[o.Name] = append(services, o.Name), o.Mounts[i].Path
 		}
 	}
 	return services, at
@@ -91,21 +93,19 @@ var onlyOnEmpty = map[string]string{
 	"env PGDATA":        "PGDATA changes: PostgreSQL starts on an empty folder there, and the data stays in the old one",
 }
 
-// database warns of a database that cannot read or find the data that exists.
-func database(service string, c Change) string {
-	was, wasMinor := imageVersion(c.Before)
-	is, isMinor := imageVersion(c.After)
+// unreadable warns of a database whose new image cannot read the data that exists.
+func unreadable(service, before, after string) string {
+	was, wasMinor := imageVersion(before)
+	is, isMinor := imageVersion(after)
 	switch {
-	case service == "postgres" && c.Field != "image":
-		return onlyOnEmpty[c.Field]
-	case service != "postgres" && service != "redis" || c.Field != "image":
+	case service != "postgres" && service != "redis":
 		return ""
 	case was < 0 || is < 0:
-		return fmt.Sprintf("another image, %s → %s, whose tags do not tell both versions: make sure that it can read the data that is there", c.Before, c.After)
+		return fmt.Sprintf("another image, %s → %s, whose tags do not tell both versions: make sure that it can read the data that is there", before, after)
 	case service == "postgres" && was != is:
 		return fmt.Sprintf("PostgreSQL %d → %d: version %d cannot read the data of version %d. An up of a stack with data is refused until the data is moved: platform upgrade", was, is, is, was)
 	case service == "redis" && (is < was || is == was && isMinor >= 0 && wasMinor > isMinor):
-		return fmt.Sprintf("%s → %s is a step back: an older Redis may not read the data of a newer one, and an up is refused then", c.Before, c.After)
+		return fmt.Sprintf("%s → %s is a step back: an older Redis may not read the data of a newer one, and an up is refused then", before, after)
 	}
 	return ""
 }

@@ -254,7 +254,7 @@ func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 		reflect.ValueOf(&less).Elem().Field(i).SetZero()
 		assert.NotEqual(t, full, less, "give the test a value for %s", f.Name)
 		d := Compare("dev", &Snapshot{Plan: plan.Plan{Services: []plan.Service{full}}}, &Snapshot{Plan: plan.Plan{Services: []plan.Service{less}}})
-		assert.Len(t, d.items("service"), 1, "%s is not in the table of fields (Snapshot.parts)", f.Name)
+		assert.Len(t, d.items("service"), 1, "%s is not in the table of fields (Snapshot.values)", f.Name)
 	}
 }
 

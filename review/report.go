@@ -43,13 +43,12 @@ const (
 	Changed Kind = "changed"
 )
 
-// Change is one field with its value before and after. A secret's value is never given.
+// Change is one field with its value before and after. A value that is a secret on either side is never given.
 type Change struct {
 	Field  string `json:"field"`
 	Before string `json:"before,omitempty"` // empty: the field is new
 	After  string `json:"after,omitempty"`  // empty: the field is gone
-	Secret bool   `json:"secret,omitempty"`
-	Diff   string `json:"diff,omitempty"` // of a file, in unified form
+	Diff   string `json:"diff,omitempty"`   // of a file, in unified form
 	// InPlace says that the change does not replace the container.
 	InPlace bool `json:"inPlace,omitempty"`
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 	"golang.org/x/sync/errgroup"
 
+	"trading-platform/plan"
 	"trading-platform/workspace"
 )
 
@@ -35,7 +36,7 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 		return Report{}, err
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
-	base, commit, err := checkOut(ctx, root, ref, filepath.Join(temp, "base"))
+	base, commit, err := checkOut(ctx, root, ref, temp)
 	if err != nil {
 		return Report{}, err
 	}
@@ -45,9 +46,10 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 	}
 	stacks := union(base.stacks(), head.stacks())
 	slices.Sort(stacks)
-	if stack != "" && !slices.Contains(stacks, stack) {
-		return Report{}, fmt.Errorf("neither %s nor this checkout has a file Pulumi.%s.yaml; stacks here: %s", ref, stack, strings.Join(head.stacks(), ", "))
-	} else if stack != "" {
+	if stack != "" {
+		if !slices.Contains(stacks, stack) {
+			return Report{}, fmt.Errorf("neither %s nor this checkout has a file Pulumi.%s.yaml; stacks here: %s", ref, stack, strings.Join(head.stacks(), ", "))
+		}
 		stacks = []string{stack}
 	}
 	edited, err := editedFiles(ctx, root, commit)
@@ -63,8 +65,10 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 	}
 	report := Report{Base: base.name, Head: head.name}
 	for _, name := range stacks {
-		if err := is[name].findEdited(root, edited); err != nil {
-			return report, err
+		if s := is[name]; s != nil {
+			if s.Edited, err = editedBuilds(s.Services, root, edited); err != nil {
+				return report, err
+			}
 		}
 		report.Stacks = append(report.Stacks, Compare(name, was[name], is[name]))
 	}
@@ -97,35 +101,34 @@ func editedFiles(ctx context.Context, root, commit string) ([]string, error) {
 	return files, errors.Join(err, addedErr)
 }
 
-// findEdited finds the edited files that the stack's images are built from: all files of the
+// editedBuilds finds the edited files that images are built from, by their folder: all files of the
 // folder except those that its .dockerignore excludes. A folder outside of the project is the
 // same at both revisions.
-func (s *Snapshot) findEdited(root string, edited []string) error {
-	if s == nil {
-		return nil
-	}
-	s.Edited = map[string][]string{}
-	for _, o := range s.Services {
-		if o.Image.Build == nil || s.Edited[o.Image.Build.Context] != nil {
+func editedBuilds(services []plan.Service, root string, edited []string) (map[string][]string, error) {
+	builds := map[string][]string{}
+	for _, o := range services {
+		if o.Image.Build == nil || builds[o.Image.Build.Context] != nil {
 			continue
 		}
 		folder := o.Image.Build.Context
 		text, _ := os.ReadFile(filepath.Join(root, folder, ".dockerignore"))
 		patterns, err := ignorefile.ReadAll(bytes.NewReader(text))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, file := range edited {
 			if inside, ok := strings.CutPrefix(file, folder+"/"); ok {
-				if ignored, err := patternmatcher.MatchesOrParentMatches(inside, patterns); err != nil {
-					return err
-				} else if !ignored {
-					s.Edited[folder] = append(s.Edited[folder], file)
+				ignored, err := patternmatcher.MatchesOrParentMatches(inside, patterns)
+				if err != nil {
+					return nil, err
+				}
+				if !ignored {
+					builds[folder] = append(builds[folder], file)
 				}
 			}
 		}
 	}
-	return nil
+	return builds, nil
 }
 
 // revision is one side of a comparison: the project at one place in its history.
@@ -138,29 +141,22 @@ type revision struct {
 // checkOut writes the project as it was at a git revision into a folder of its own.
 // Neither the work tree nor the index is touched: git fills an index of its own.
 func checkOut(ctx context.Context, root, ref, temp string) (r *revision, commit string, err error) {
-	commit, err = git(ctx, root, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", ref+"^{commit}")
+	commit, err = git(ctx, root, nil, "rev-parse", "--verify", "--end-of-options", ref+"^{commit}")
 	if err != nil {
-		if _, err := git(ctx, root, nil, "rev-parse", "--git-dir"); err != nil {
-			return nil, "", fmt.Errorf("%s is no git clone, so there is no revision to compare with: %w", root, err)
-		}
-		return nil, "", fmt.Errorf("no revision %q in this clone; git log shows what there is, and git fetch origin <branch> brings a branch (a shallow clone of CI may lack it)", ref)
+		return nil, "", fmt.Errorf("no revision %q in this clone; git log shows what there is, and git fetch origin <branch> brings a branch (a shallow clone of CI may lack it): %w", ref, err)
 	}
+	index, tree := []string{"GIT_INDEX_FILE=" + filepath.Join(temp, "index")}, filepath.Join(temp, "tree")
 	prefix, err := git(ctx, root, nil, "rev-parse", "--show-prefix")
+	if err == nil {
+		_, err = git(ctx, root, index, "read-tree", commit)
+	}
+	if err == nil {
+		_, err = git(ctx, root, index, "checkout-index", "--all", "--prefix="+tree+string(os.PathSeparator))
+	}
 	if err != nil {
 		return nil, "", err
 	}
-	tree := filepath.Join(temp, "tree")
-	if err := os.MkdirAll(tree, 0o700); err != nil {
-		return nil, "", err
-	}
-	index := []string{"GIT_INDEX_FILE=" + filepath.Join(temp, "index")}
-	if _, err := git(ctx, root, index, "read-tree", commit); err != nil {
-		return nil, "", err
-	}
-	if _, err := git(ctx, root, index, "checkout-index", "--all", "--prefix="+tree+string(os.PathSeparator)); err != nil {
-		return nil, "", err
-	}
-	r = &revision{name: ref + " (" + commit[:7] + ")", root: filepath.Join(tree, prefix), temp: temp}
+	r = &revision{name: ref + " (" + commit[:7] + ")", root: filepath.Join(tree, prefix), temp: filepath.Join(temp, "base")}
 	if _, err := os.Stat(filepath.Join(r.root, "cmd", "platform")); err != nil {
 		return nil, "", fmt.Errorf("revision %s has no cmd/platform, which is what prints its plan: it is older than this command; name a later one", r.name)
 	}
@@ -172,20 +168,17 @@ func (r *revision) stacks() []string { return (&workspace.Workspace{Root: r.root
 
 // plans has the revision's own code print the plan of each stack that it has.
 func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snapshot, error) {
-	if err := os.MkdirAll(r.temp, 0o700); err != nil {
-		return nil, err
-	}
 	if err := build(ctx, r.root, filepath.Join(r.temp, "platform"), "./cmd/platform"); err != nil {
 		return nil, fmt.Errorf("%s does not build, so it has no plan: %w", r.name, err)
 	}
 	plans := map[string]*Snapshot{}
-	for _, stack := range without(stacks, without(stacks, r.stacks())) {
-		var err error
-		if plans[stack], err = r.plan(ctx, stack); err != nil {
-			return nil, err
+	var err error
+	for _, stack := range r.stacks() {
+		if slices.Contains(stacks, stack) && err == nil {
+			plans[stack], err = r.plan(ctx, stack)
 		}
 	}
-	return plans, nil
+	return plans, err
 }
 
 // build compiles a program of the project.

@@ -8,62 +8,38 @@ import (
 	"strings"
 )
 
-// view is a report in the order in which it is read, without repetitions.
-type view struct {
-	Base, Head, Summary, Unplanned string
-	Data, Faults, Fixed, Parts     []said
-}
-
 // said is an item with all the stacks that it applies to.
 type said struct {
 	Item
 	Stacks []string
 }
 
-func (r Report) view() view {
-	v := view{
-		Base: r.Base, Head: r.Head, Summary: r.summary(), Unplanned: few(r.Unplanned, 8),
-		Data: r.merge("data"), Faults: r.merge("fault"), Fixed: r.merge("fixed"), Parts: r.merge("stack"),
-	}
-	for i, s := range r.merge("settings") {
-		if last := len(v.Parts) - 1; i > 0 && slices.Equal(v.Parts[last].Stacks, s.Stacks) { // under one title
-			v.Parts[last].Changes = append(v.Parts[last].Changes, s.Changes...)
-		} else {
-			v.Parts = append(v.Parts, s)
-		}
-	}
-	services := r.merge("service")
-	for i := range services {
-		services[i].finish()
-	}
-	v.Parts = slices.Concat(v.Parts, r.merge("network"), r.merge("volume"), services)
-	return v
-}
-
-// merge returns the items of one sort, each once for all the stacks in which it is the same.
-func (r Report) merge(what string) (all []said) {
+// merge returns the items of some sorts, in the order of these, each once for all the stacks in which it is the same.
+func (r Report) merge(sorts ...string) (all []said) {
 	at := map[string]int{}
-	for _, stack := range r.changed() {
-		if stack.Kind == Added && slices.Contains([]string{"network", "volume", "service"}, what) {
-			continue // everything in a new stack is new
+	for _, sort := range sorts {
+		for _, stack := range r.Stacks {
+			for _, item := range stack.items(sort) {
+				key := item.key()
+				if _, known := at[key]; !known {
+					at[key], all = len(all), append(all, said{Item: item})
+				}
+				one := &all[at[key]]
+				if !slices.Contains(strings.Split(one.Name, ", "), item.Name) {
+					one.Name += ", " + item.Name
+				}
+				one.Stacks = union(one.Stacks, []string{stack.Name})
+				one.Replaced, one.Waiting = union(one.Replaced, item.Replaced), union(one.Waiting, item.Waiting)
+			}
 		}
-		for _, item := range stack.items(what) {
-			key := item.key()
-			if _, known := at[key]; !known {
-				at[key], all = len(all), append(all, said{Item: item})
-			}
-			one := &all[at[key]]
-			if !slices.Contains(strings.Split(one.Name, ", "), item.Name) {
-				one.Name += ", " + item.Name
-			}
-			one.Stacks = union(one.Stacks, []string{stack.Name})
-			one.Replaced, one.Waiting = union(one.Replaced, item.Replaced), union(one.Waiting, item.Waiting)
+	}
+	for i := range all {
+		if all[i].What == "service" {
+			all[i].finish()
 		}
 	}
 	return all
 }
-
-func union(a, b []string) []string { return slices.Concat(a, without(b, a)) }
 
 // changedLine is a line of a unified diff that came or went.
 var changedLine = regexp.MustCompile(`(?m)^[+-].*$`)
@@ -71,12 +47,12 @@ var changedLine = regexp.MustCompile(`(?m)^[+-].*$`)
 // key is equal for equal changes. A file's change is the same when the same lines change,
 // wherever in the file they are. Services that only get another build of one image
 // are listed together: they have one key.
-func (s Item) key() string {
-	if s.Kind == Changed && len(s.Changes) == 1 && s.Changes[0].Field == imageContent && len(s.Created)+len(s.Deleted) == 0 {
-		return s.Changes[0].After
+func (i Item) key() string {
+	if i.Kind == Changed && len(i.Changes) == 1 && i.Changes[0].Field == imageContent && len(i.Created)+len(i.Deleted) == 0 {
+		return i.Changes[0].After
 	}
-	key := fmt.Sprint(s.Name, s.Kind, s.Text, s.Created, s.Deleted, s.Replaced)
-	for _, c := range s.Changes {
+	key := fmt.Sprint(i.What, i.Name, i.Kind, i.Text, i.Created, i.Deleted, i.Replaced)
+	for _, c := range i.Changes {
 		if c.Diff != "" {
 			c = Change{Field: c.Field, Diff: strings.Join(changedLine.FindAllString(c.Diff, -1), "\n")}
 		}
@@ -95,18 +71,6 @@ func (s *said) finish() {
 		}
 	}
 	s.Text = strings.TrimPrefix(cmp.Or(s.Text, "no container is touched"), "; ")
-}
-
-// title returns a sign for what happened, and the name in a style.
-func (s said) title(minus string, quote func(string) string) string {
-	title := map[Kind]string{Added: "+", Removed: minus, Changed: "~"}[s.Kind]
-	if s.What != "service" {
-		title += " " + s.What
-	}
-	if s.Name != "" {
-		title += " " + quote(s.Name)
-	}
-	return title
 }
 
 // where says which stacks an item is about; it is empty when only one was compared.
@@ -150,12 +114,4 @@ func count(n int, what string) string {
 		what += "s"
 	}
 	return fmt.Sprintf("%d %s", n, what)
-}
-
-// each returns a value for each one of a list.
-func each[T, V any](list []T, value func(T) V) (out []V) {
-	for _, one := range list {
-		out = append(out, value(one))
-	}
-	return out
 }

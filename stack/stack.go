@@ -50,16 +50,8 @@ func readCerts(set *settings.Settings) (map[string]string, error) {
 			Fix:   "platform init -s " + set.Stack + ", or: " + settings.SetCommand(set.Stack, "certsDir", "<folder>") + " && platform certs -s " + set.Stack,
 		}}
 	}
-	if err := certs.Check(set.CertsDir, set.Stack, set.ServerNames()); err != nil {
+	if err := certs.Check(set.CertsDir, certs.Options{Stack: set.Stack, Names: set.ServerNames()}); err != nil {
 		return nil, err
 	}
-	files, err := certs.Load(set.CertsDir)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for name, content := range files {
-		out[name] = string(content)
-	}
-	return out, nil
+	return certs.Load(set.CertsDir)
 }

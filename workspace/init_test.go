@@ -118,7 +118,7 @@ func TestInitOfASecuredStackMakesItsCertificatesAndSecrets(t *testing.T) {
 	require.NoError(t, i.run(t, "mtls", &enginetest.Engine{Registry: true}))
 	dir := i.w.CertsDir("mtls")
 	assert.Contains(t, read(t, i.w.StackFile("mtls")), "trading-platform:certsDir: "+dir)
-	assert.NoError(t, certs.Check(dir, "mtls", []string{"localhost"}))
+	assert.NoError(t, certs.Check(dir, certs.Options{Stack: "mtls", Names: []string{"localhost"}}))
 	assert.FileExists(t, filepath.Join(dir, "clients", "admin.p12"))
 	for _, variable := range []string{"POSTGRES_PASSWORD", "GF_SECURITY_ADMIN_PASSWORD", "WEB_CONSOLE_PASSWORD", "WEB_CONSOLE_USER"} {
 		assert.Contains(t, read(t, i.log), "config set -s mtls --config-file "+i.w.StackFile("mtls")+" --secret "+variable+"\n",

@@ -16,7 +16,7 @@ import (
 	"trading-platform/workspace"
 )
 
-// withData opens the stack's engine and settings and calls work. It refuses a stack with
+// withData opens the stack's engine and settings, locks its data, and calls work. It refuses a stack with
 // invalid settings, because they may name the wrong volumes.
 func (t target) withData(work func(*backup.Stack) error) error {
 	p, _, err := t.resolve()
@@ -24,12 +24,17 @@ func (t target) withData(work func(*backup.Stack) error) error {
 		return err
 	}
 	return t.withEngine(func(engine *client.Client, _ engines.Ref) error {
-		return work(&backup.Stack{
+		s := &backup.Stack{
 			Engine: engine, Plan: p, Say: say,
-			Lock:       t.StackFile(t.stack) + ".data-lock",
 			SetVolumes: func(volumes map[string]string) error { return t.SetConfig(t.stack, "volumes", volumes) },
 			Up:         func(ctx context.Context) error { return t.Up(ctx, t.stack, nil, say) },
-		})
+		}
+		unlock, err := s.Lock(t.cmd.Context(), t.StackFile(t.stack)+".data-lock")
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return work(s)
 	})
 }
 

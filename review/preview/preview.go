@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -22,8 +21,6 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/auto"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optpreview"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/config"
-	pulumiworkspace "github.com/pulumi/pulumi/sdk/v3/go/common/workspace"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	"golang.org/x/sync/errgroup"
 
@@ -62,15 +59,46 @@ func run(ctx context.Context, verbose bool) error {
 	if err != nil {
 		return err
 	}
-	w, err := workspace.Open(root)
-	if err != nil {
+	p := &previews{}
+	if p.w, err = workspace.Open(root); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "platform-preview-*")
-	if err != nil {
+	if p.dir, err = os.MkdirTemp("", "platform-preview-*"); err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	defer func() { _ = os.RemoveAll(p.dir) }()
+	if err := p.setUp(ctx); err != nil {
+		return err
+	}
+	stacks := p.w.Stacks()
+	failed := make([]error, len(stacks))
+	var group errgroup.Group
+	group.SetLimit(max(2, runtime.NumCPU()))
+	for i, stack := range stacks {
+		group.Go(func() error {
+			started := time.Now()
+			result, err := p.preview(ctx, stack)
+			if err != nil {
+				failed[i] = fmt.Errorf("the preview of %s failed: %w", stack, err)
+				return nil
+			}
+			text := fmt.Sprintf("%s: would create %d resources (%.1fs)\n", stack, result.ChangeSummary[apitype.OpCreate], time.Since(started).Seconds())
+			if verbose {
+				text = result.StdOut + "\n" + text
+			}
+			fmt.Print(text) // at once, because other previews print too
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if ctx.Err() != nil { // all of them were interrupted
+		return ctx.Err()
+	}
+	return errors.Join(failed...)
+}
+
+// setUp asks the engine for its API, and creates a home and a backend for Pulumi that contain only a provider.
+func (p *previews) setUp(ctx context.Context) error {
 	docker, _, err := preflight.Connect(ctx, settings.Docker{})
 	if err != nil {
 		return err
@@ -79,67 +107,28 @@ func run(ctx context.Context, verbose bool) error {
 	if err := errors.Join(err, docker.Close()); err != nil {
 		return err
 	}
-	p := &previews{w: w, dir: dir, api: ping.APIVersion}
-	if err := errors.Join(w.EnsurePulumi(ctx, say), ctx.Err()); err != nil {
+	say := func(text string) { fmt.Fprintln(os.Stderr, "platform: "+text) }
+	if err := errors.Join(p.w.EnsurePulumi(ctx, say), ctx.Err()); err != nil {
 		return err
 	}
-	if err := p.setUp(ctx); err != nil {
-		return err
-	}
-	var group errgroup.Group
-	var one sync.Mutex
-	var failed []string
-	group.SetLimit(max(2, runtime.NumCPU()))
-	for _, stack := range w.Stacks() {
-		group.Go(func() error {
-			started := time.Now()
-			result, err := p.preview(ctx, stack)
-			one.Lock()
-			defer one.Unlock()
-			if ctx.Err() != nil {
-				return nil // all of them were interrupted
-			}
-			if err != nil {
-				failed = append(failed, stack)
-				fmt.Printf("%s: %v\n", stack, err)
-				return nil
-			}
-			if verbose {
-				fmt.Println(result.StdOut)
-			}
-			fmt.Printf("%s: would create %d resources (%.1fs)\n", stack, result.ChangeSummary[apitype.OpCreate], time.Since(started).Seconds())
-			return nil
-		})
-	}
-	_ = group.Wait()
-	if ctx.Err() == nil && len(failed) > 0 {
-		return errors.New("the preview failed for: " + strings.Join(failed, ", "))
-	}
-	return ctx.Err()
-}
-
-func say(text string) { fmt.Fprintln(os.Stderr, "platform: "+text) }
-
-// setUp creates a home and a backend for Pulumi that contain only a provider.
-func (p *previews) setUp(ctx context.Context) error {
-	p.provider = p.w.ChooseProvider(ctx, say)
-	// The Automation API passes the environment of this process on to the CLI. The variables of the
+	p.api, p.provider = ping.APIVersion, p.w.ChooseProvider(ctx, say)
+	// The Automation API passes the environment of this process on to the CLI, which it finds by PATH. The variables of the
 	// user's own Pulumi must not have an effect.
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "PULUMI_") {
 			_ = os.Unsetenv(name)
 		}
 	}
-	home, state, bin := filepath.Join(p.dir, "home"), filepath.Join(p.dir, "state"), filepath.Join(p.dir, "cli", "bin")
-	err := errors.Join(
+	home, state := filepath.Join(p.dir, "home"), filepath.Join(p.dir, "state")
+	err = errors.Join(
 		os.Setenv("PULUMI_HOME", home), os.Setenv("PULUMI_BACKEND_URL", "file://"+state),
 		os.Setenv("PULUMI_CONFIG_PASSPHRASE", workspace.RandomSecret()), os.Setenv("PULUMI_SKIP_UPDATE_CHECK", "true"),
-		os.Mkdir(home, 0o700), os.Mkdir(state, 0o700), os.MkdirAll(bin, 0o700),
-		os.Symlink(p.w.Pulumi, filepath.Join(bin, "pulumi"))) // the only layout in which the API accepts a CLI by its path
+		os.Setenv("PATH", filepath.Dir(p.w.Pulumi)+string(os.PathListSeparator)+os.Getenv("PATH")),
+		os.Mkdir(home, 0o700), os.Mkdir(state, 0o700))
 	if err != nil {
 		return err
 	}
-	if p.pulumi, err = auto.NewPulumiCommand(&auto.PulumiCommandOptions{Root: filepath.Dir(bin), SkipVersionCheck: true}); err != nil {
+	if p.pulumi, err = auto.NewPulumiCommand(&auto.PulumiCommandOptions{SkipVersionCheck: true}); err != nil {
 		return err
 	}
 	plugins := filepath.Join(home, "plugins")
@@ -165,9 +154,9 @@ func (p *previews) configure(name string) (settings.Source, error) {
 	clear(src.Secret)
 	src.Config["namePrefix"], src.Config["provider"], src.Config["engineApi"] = "platform_preview_"+name, p.provider, p.api
 	resolved, set, err := stack.Resolve(src)
-	if resolved == nil {
+	if resolved == nil { // otherwise the program reports what is wrong
 		return src, err
-	} // otherwise the program reports what is wrong
+	}
 	for _, variable := range resolved.Unset {
 		src.Config[variable.Name] = strings.TrimRight(workspace.RandomSecret(), "=")
 	}
@@ -179,44 +168,35 @@ func (p *previews) configure(name string) (settings.Source, error) {
 	return src, nil
 }
 
-// noPreflight skips the program's check whether this machine can run the stack, because a
-// running stack with the same ports does not matter for a preview.
-func noPreflight(context.Context, settings.Docker) (*client.Client, engine.Ref, error) {
-	return nil, engine.Ref{}, errors.New("this preview does not check the machine")
-}
-
 // preview creates the stack in the run's own backend and previews it. The Pulumi program runs in this process.
 func (p *previews) preview(ctx context.Context, stack string) (result auto.PreviewResult, err error) {
 	src, err := p.configure(stack)
 	if err != nil {
 		return result, err
 	}
-	file, handed := config.Map{}, map[string]string{}
+	settled := map[string]string{}
 	for key, value := range src.Config {
-		handed[settings.Project+":"+key] = value
-		if file[config.MustMakeKey(settings.Project, key)] = config.NewValue(value); strings.ContainsAny(value[:1], "[{") {
-			file[config.MustMakeKey(settings.Project, key)] = config.NewObjectValue(value)
-		}
+		settled[settings.Project+":"+key] = value
 	}
-	text, err := json.Marshal(handed)
-	project, loadErr := pulumiworkspace.LoadProject(filepath.Join(p.w.Root, "Pulumi.yaml"))
+	text, err := json.Marshal(settled)
 	dir := filepath.Join(p.dir, "stacks", stack)
-	err = errors.Join(err, loadErr, os.MkdirAll(dir, 0o700),
-		os.Symlink(filepath.Join(p.w.Root, "apps"), filepath.Join(dir, "apps"))) // where the provider looks for the reference app
-	if err != nil {
+	if err := errors.Join(err, os.MkdirAll(dir, 0o700)); err != nil {
 		return result, err
 	}
 	run := func(ctx *pulumi.Context) error {
 		getenv := func(name string) string {
-			if name == "PULUMI_CONFIG" { // which Pulumi sets only for a program in a process of its own
+			if name == pulumi.EnvConfig { // which Pulumi sets only for a program in a process of its own
 				return string(text)
 			}
 			return os.Getenv(name)
 		}
-		return program.Run(ctx, program.Host{Root: p.w.Root, Getenv: getenv, Engine: noPreflight, Export: program.Export})
+		// A running stack with the same ports does not matter for a preview, so the program must not check the machine.
+		unchecked := func(context.Context, settings.Docker) (*client.Client, engine.Ref, error) {
+			return nil, engine.Ref{}, errors.New("this preview does not check the machine")
+		}
+		return program.Run(ctx, program.Host{Root: p.w.Root, Getenv: getenv, Engine: unchecked, Export: program.Export})
 	}
-	made, err := auto.NewStackInlineSource(ctx, stack, settings.Project, run, auto.Project(*project), auto.WorkDir(dir), auto.Pulumi(p.pulumi),
-		auto.Stacks(map[string]pulumiworkspace.ProjectStack{stack: {Config: file}}))
+	made, err := auto.NewStackInlineSource(ctx, stack, settings.Project, run, auto.WorkDir(dir), auto.Pulumi(p.pulumi))
 	if err != nil {
 		return result, err
 	}
