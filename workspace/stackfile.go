@@ -1,12 +1,65 @@
 package workspace
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
-	"reflect"
+	"os"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+
+	"trading-platform/settings"
 )
+
+// stackFile is the decoded content of a stack's own file.
+type stackFile map[string]any
+
+func (w *Workspace) load(stack string) (stackFile, error) {
+	text, err := os.ReadFile(w.StackFile(stack))
+	if err != nil {
+		return nil, err
+	}
+	return decode(text)
+}
+
+// decode returns the content of a stack file. It is never nil.
+func decode(text []byte) (map[string]any, error) {
+	f := map[string]any{}
+	err := yaml.Unmarshal(text, &f)
+	return f, err
+}
+
+func (w *Workspace) save(stack string, f stackFile) error {
+	text, err := yaml.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return writeFile(w.StackFile(stack), text)
+}
+
+// config returns the file's config map.
+func (f stackFile) config() map[string]any {
+	c, ok := f["config"].(map[string]any)
+	if !ok {
+		c = map[string]any{}
+		f["config"] = c
+	}
+	return c
+}
+
+func (f stackFile) get(key string) any        { return f.config()[settings.Project+":"+key] }
+func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+key] = value }
+
+// SetConfig sets one key of the stack's own file. It replaces the file atomically.
+func (w *Workspace) SetConfig(stack, key string, value any) error {
+	f, err := w.load(stack)
+	if err != nil {
+		return err
+	}
+	f.set(key, value)
+	return w.save(stack, f)
+}
 
 // MergeTracked merges edits of the tracked stack file into the stack's own file.
 //
@@ -16,20 +69,11 @@ import (
 // which the tracked file disables are added to those which this machine disables. A stack
 // without a tracked file has only its own file.
 func (w *Workspace) MergeTracked(stack string) error {
-	own, err := readFile(w.StackFile(stack))
-	if err != nil || own == nil {
+	own, err1 := readFile(w.StackFile(stack))
+	last, err2 := readFile(w.lastTracked(stack))
+	now, err3 := readFile(w.trackedFile(stack))
+	if err := errors.Join(err1, err2, err3); err != nil || own == nil || bytes.Equal(last, now) {
 		return err
-	}
-	last, err := readFile(w.lastTracked(stack))
-	if err != nil {
-		return err
-	}
-	now, err := readFile(w.trackedFile(stack))
-	if err != nil {
-		return err
-	}
-	if string(last) == string(now) {
-		return nil
 	}
 	merged, err := merge(last, now, own)
 	if err != nil {
@@ -46,82 +90,49 @@ func (w *Workspace) lastTracked(stack string) string { return w.StackFile(stack)
 
 // merge returns own with the changes from last to now.
 func merge(last, now, own []byte) ([]byte, error) {
-	var l, n, o map[string]any
-	for _, f := range []struct {
-		text []byte
-		into *map[string]any
-	}{{last, &l}, {now, &n}, {own, &o}} {
-		if err := yaml.Unmarshal(f.text, f.into); err != nil {
-			return nil, err
-		}
+	l, err1 := decode(last)
+	n, err2 := decode(now)
+	o, err3 := decode(own)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
 	}
 	return yaml.Marshal(mergeMaps(l, n, o))
 }
 
+// mergeMaps merges three maps key by key. Where one is not a map, its nil has no keys.
 func mergeMaps(last, now, own map[string]any) map[string]any {
 	out := map[string]any{}
-	for key, value := range own {
-		out[key] = value
-	}
-	for key, n := range now {
-		o, inOwn := own[key]
-		l, inLast := last[key]
-		nm, nIsMap := n.(map[string]any)
-		om, oIsMap := o.(map[string]any)
-		lm, _ := l.(map[string]any)
-		switch {
-		case nIsMap && oIsMap:
-			out[key] = mergeMaps(lm, nm, om)
-		case inOwn == inLast && same(o, l):
-			out[key] = n
-		default:
-			if ol, isList := o.([]any); isList {
-				out[key] = mergeLists(list(l), list(n), ol)
+	for _, from := range []map[string]any{own, now} {
+		for key := range from {
+			if value := mergeValues(last[key], now[key], own[key]); value != nil {
+				out[key] = value
 			}
-		}
-	}
-	for key, l := range last {
-		if _, still := now[key]; still {
-			continue
-		}
-		lm, lIsMap := l.(map[string]any)
-		om, oIsMap := own[key].(map[string]any)
-		if lIsMap && oIsMap {
-			out[key] = mergeMaps(lm, nil, om) // keeps what was set in the own file
-		}
-		if ll, ol := list(l), list(own[key]); ll != nil && ol != nil {
-			out[key] = mergeLists(ll, nil, ol)
-		}
-		if same(own[key], l) {
-			delete(out, key)
 		}
 	}
 	return out
 }
 
-// same compares two values as strings, because Pulumi writes numbers and booleans back as strings.
-func same(a, b any) bool { return reflect.DeepEqual(texts(a), texts(b)) }
-
-// texts returns a value with all its scalars converted to strings.
-func texts(value any) any {
-	switch v := value.(type) {
-	case map[string]any:
-		out := map[string]any{}
-		for key, inner := range v {
-			out[key] = texts(inner)
-		}
-		return out
-	case []any:
-		out := make([]any, len(v))
-		for i, inner := range v {
-			out[i] = texts(inner)
-		}
-		return out
-	case nil:
-		return nil
+// mergeValues returns the merged value of a key, and nil for one that none of the files should have.
+func mergeValues(last, now, own any) any {
+	lastMap, _ := last.(map[string]any)
+	nowMap, nowIsMap := now.(map[string]any)
+	ownMap, ownIsMap := own.(map[string]any)
+	ownList, ownIsList := own.([]any)
+	switch {
+	case ownIsMap && nowIsMap:
+		return mergeMaps(lastMap, nowMap, ownMap)
+	case same(own, last):
+		return now
+	case ownIsMap && lastMap != nil && now == nil:
+		return mergeMaps(lastMap, nil, ownMap)
+	case ownIsList:
+		return mergeLists(list(last), list(now), ownList)
 	}
-	return fmt.Sprint(value)
+	return own
 }
+
+// same compares two values as strings, because Pulumi writes numbers and booleans back as strings.
+func same(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
 
 // mergeLists returns own with the items that were added between last and now, and without those
 // that were removed. Every list in a stack's settings is a set of names.
