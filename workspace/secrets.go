@@ -46,7 +46,10 @@ func (r *run) makeSecrets(ctx context.Context) error {
 		value := variable.Initial
 		switch {
 		case variable.Ask:
-			value = ask(variable.Name)
+			var err error
+			if value, err = ask(variable.Name); err != nil {
+				return err
+			}
 		case value != "":
 		case strings.HasSuffix(variable.Name, "_PASSWORD"):
 			value = base64.URLEncoding.EncodeToString([]byte(RandomSecret()))[:32] // safe in a URL and in a shell
@@ -116,7 +119,11 @@ func (r *run) takeOver(ctx context.Context) error {
 	}
 	for _, old := range found {
 		r.say(fmt.Sprintf("the old Compose project %s has data in %s and %d more volumes", old.Project, old.Volumes["pgdata"], len(old.Volumes)-1))
-		if answer := ask("Take them over, with their data? yes or no"); strings.HasPrefix(strings.ToLower(answer), "y") {
+		answer, err := ask("Take them over, with their data? yes or no")
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(strings.ToLower(answer), "y") {
 			r.file.set("volumes", old.Volumes)
 			return r.save(r.stack, r.file)
 		}
@@ -129,17 +136,21 @@ func (r *run) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// ask reads a value from the terminal, without echo if it is a secret. It returns "" if there is no terminal.
-func ask(variable string) string {
+// ask reads a value from the terminal, without echo if it is a secret. It returns "" if there is no terminal, and an error if the
+// user presses Ctrl-C.
+func ask(variable string) (string, error) {
+	if !isTerminal() {
+		return "", nil
+	}
 	read := cmdutil.ReadConsole
 	if catalog.IsSecret(variable, "") {
 		read = cmdutil.ReadConsoleNoEcho
 	}
-	if !isTerminal() {
-		return ""
+	answer, err := read(variable)
+	if err != nil {
+		return "", fmt.Errorf("%s: not answered. Fix: run this command again", variable)
 	}
-	answer, _ := read(variable) // "" if the user ends it
-	return strings.TrimSpace(answer)
+	return strings.TrimSpace(answer), nil
 }
 
 func isTerminal() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
