@@ -5,6 +5,7 @@ package program
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -56,11 +57,11 @@ func Run(ctx *pulumi.Context, host Host) error {
 		return err
 	}
 	if src.Config["identity"] == "" {
-		home, err := stack.Home(host.Getenv)
+		home, err := stack.Home()
 		if err != nil {
 			return err
 		}
-		src.Config["identity"] = stack.DefaultIdentity(stack.Backend(host.Getenv, home), ctx.Organization(), ctx.Stack())
+		src.Config["identity"] = stack.DefaultIdentity(stack.Backend(home), ctx.Organization(), ctx.Stack())
 	}
 	var faults fault.List
 	p, set, err := stack.Resolve(src)
@@ -102,22 +103,21 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if !ctx.DryRun() {
-		if engine != nil {
-			made, err := preflight.MakeFolders(here, p, host.Getenv)
-			if err != nil {
-				return err
-			}
-			if len(made) > 0 {
-				if err := ctx.Log.Info("created missing folders of the checkout: "+strings.Join(made, ", "), nil); err != nil {
-					return err
-				}
-			}
+	if ctx.DryRun() {
+		return register(ctx, p, home, buildPlatform)
+	}
+	if engine != nil {
+		made, err := preflight.MakeFolders(here, p, host.Getenv)
+		if err == nil && len(made) > 0 {
+			err = ctx.Log.Info("created missing folders of the checkout: "+strings.Join(made, ", "), nil)
 		}
-		for _, open := range p.Open {
-			if err := ctx.Log.Warn(open, nil); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
+		}
+	}
+	for _, open := range p.Open {
+		if err := ctx.Log.Warn(open, nil); err != nil {
+			return err
 		}
 	}
 	return register(ctx, p, home, buildPlatform)
@@ -189,7 +189,7 @@ type outputs struct {
 }
 
 // lastOutputs reads the outputs of the stack's last run; a new stack has none.
-func lastOutputs(ctx *pulumi.Context) (outputs, error) {
+func lastOutputs(ctx *pulumi.Context) (last outputs, err error) {
 	args := struct {
 		Name string `pulumi:"name"`
 	}{fmt.Sprintf("%s/%s/%s", ctx.Organization(), ctx.Project(), ctx.Stack())}
@@ -197,37 +197,23 @@ func lastOutputs(ctx *pulumi.Context) (outputs, error) {
 		Outputs map[string]any `pulumi:"outputs"`
 	}
 	// A local backend writes the stack's file during the run, and a read at that moment can fail.
-	err := ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read)
-	for try := 0; err != nil && try < 10; try++ {
+	for try := 0; try <= 10; try++ {
+		if err = ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read); err == nil {
+			break
+		}
 		time.Sleep(100 * time.Millisecond)
-		err = ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read)
+	}
+	var text []byte
+	if err == nil {
+		text, err = json.Marshal(read.Outputs)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &last)
 	}
 	if err != nil {
-		return outputs{}, fmt.Errorf("reading the stack's own last outputs: %w", err)
+		return last, fmt.Errorf("reading the stack's own last outputs: %w", err)
 	}
-	out := outputs{Volumes: texts(read.Outputs["volumes"])}
-	out.Provider, _ = read.Outputs["provider"].(string)
-	engine := texts(read.Outputs["engine"])
-	out.Engine = engines.Ref{ID: engine["id"], Host: engine["host"]}
-	containers, _ := read.Outputs["containers"].([]any)
-	for _, c := range containers {
-		if name, ok := c.(string); ok {
-			out.Containers = append(out.Containers, name)
-		}
-	}
-	return out, nil
-}
-
-// texts returns the strings of a map.
-func texts(value any) map[string]string {
-	out := map[string]string{}
-	object, _ := value.(map[string]any)
-	for key, v := range object {
-		if text, ok := v.(string); ok {
-			out[key] = text
-		}
-	}
-	return out
+	return last, nil
 }
 
 // checkProvider returns an error if the stack was made with another provider. Neither

@@ -135,7 +135,7 @@ func parseEngine(text string) (ref engine.Ref, err error) {
 func isEngine(ref engine.Ref) bool { return (ref.ID == "") == (ref.Host == "") }
 
 // path is the parse function of a path on this machine.
-func (d *decoder) path(text string) (string, error) { return d.absolute(text), nil }
+func (d *decoder) path(text string) (string, error) { return d.Absolute(text), nil }
 
 // nginxAddress reads nginx's address. The default is the subnet's tenth.
 func (d *decoder) nginxAddress(subnet netip.Prefix) netip.Addr {
@@ -244,7 +244,7 @@ func (d *decoder) variables() map[string]Value {
 	out := map[string]Value{}
 	known := catalog.UserVariables()
 	var file map[string]string
-	if path := d.absolute(d.text("envFile", "")); path != "" {
+	if path := d.Absolute(d.text("envFile", "")); path != "" {
 		var err error
 		switch file, err = godotenv.Read(path); {
 		case errors.Is(err, fs.ErrNotExist):

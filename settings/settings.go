@@ -115,7 +115,7 @@ func Load(src Source) (*Settings, error) {
 		RetainVolumes: value(d, "retainVolumes", "true", "true or false", strconv.ParseBool),
 		EngineAPI:     value(d, "engineApi", "", `an API version such as "1.44" (quote it)`, ParseVersion),
 		DockerRoot:    value(d, "dockerRoot", "/var/lib/docker", "the absolute path of a folder on the engine's host", withoutSlash, isEngineFolder),
-		CertsDir:      d.absolute(d.text("certsDir", "")),
+		CertsDir:      d.Absolute(d.text("certsDir", "")),
 		Provider: value(d, "provider", Official, "one of "+Official+", "+Offline, asIs, func(name string) bool {
 			return name == Official || name == Offline
 		}),

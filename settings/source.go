@@ -57,11 +57,11 @@ const dockerHost, dockerCertPath = "docker:host", "docker:certPath"
 
 // Docker returns the engine that the config names.
 func (s Source) Docker() Docker {
-	return Docker{s.Config[dockerHost], s.absolute(s.Config[dockerCertPath])}
+	return Docker{s.Config[dockerHost], s.Absolute(s.Config[dockerCertPath])}
 }
 
-// absolute makes a user's path absolute: a relative path starts at the project's folder, and a leading ~ is the home folder.
-func (s Source) absolute(path string) string {
+// Absolute makes a user's path absolute: a relative path starts at the project's folder, and a leading ~ is the home folder.
+func (s Source) Absolute(path string) string {
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		home, _ := os.UserHomeDir()
 		return filepath.Join(home, rest)

@@ -1,43 +1,36 @@
 package stack
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strings"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/pulumihome"
 )
 
 // Home returns Pulumi's own folder: PULUMI_HOME, or else .pulumi in the home folder.
-func Home(getenv func(string) string) (string, error) {
-	if home := getenv("PULUMI_HOME"); home != "" {
-		return home, nil
-	}
-	// Pulumi takes the home folder from the user's passwd entry and ignores HOME.
-	me, err := user.Current()
+func Home() (string, error) {
+	home, err := pulumihome.Dir()
 	if err != nil {
 		return "", fmt.Errorf("no home folder for Pulumi's state: %w. Fix: set PULUMI_HOME", err)
 	}
-	return filepath.Join(me.HomeDir, ".pulumi"), nil
+	return home, nil
 }
 
 // Backend returns the URL of the user's backend: PULUMI_BACKEND_URL, or the backend that
 // the user is logged in to, or else Pulumi's default for local state.
-func Backend(getenv func(string) string, home string) string {
-	if b := getenv("PULUMI_BACKEND_URL"); b != "" {
-		return b
-	}
+func Backend(home string) string {
 	var credentials struct{ Current string }
 	if text, err := os.ReadFile(filepath.Join(home, "credentials.json")); err == nil {
-		if json.Unmarshal(text, &credentials) == nil && credentials.Current != "" {
-			return credentials.Current
-		}
+		_ = json.Unmarshal(text, &credentials) // the CLI says what is wrong with it
 	}
-	return "file://~"
+	return cmp.Or(os.Getenv("PULUMI_BACKEND_URL"), credentials.Current, "file://~")
 }
 
 // LocalFolder returns the folder of a backend with local files, or "" for any other backend.
@@ -46,9 +39,7 @@ func LocalFolder(backend string) string {
 	if !ok {
 		return ""
 	}
-	if u, err := url.Parse(backend); err == nil && u.RawQuery != "" {
-		path = strings.TrimSuffix(path, "?"+u.RawQuery)
-	}
+	path, _, _ = strings.Cut(path, "?")
 	if rest, home := strings.CutPrefix(path, "~"); home {
 		if me, err := user.Current(); err == nil {
 			path = filepath.Join(me.HomeDir, rest)

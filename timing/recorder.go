@@ -22,11 +22,11 @@ type Span struct {
 
 // Recorder collects the times of one run. A nil Recorder collects nothing.
 type Recorder struct {
-	mu     sync.Mutex
-	steps  []Span
-	events map[string]map[events.Action]time.Time // by container, the first of each kind
-	stop   context.CancelFunc
-	done   chan struct{}
+	mu       sync.Mutex
+	steps    []Span
+	events   map[string]map[events.Action]time.Time // by container, the first of each kind
+	stop     context.CancelFunc
+	watching sync.WaitGroup
 }
 
 // Step ends the current step of the run, and begins the named one.
@@ -49,12 +49,11 @@ func (r *Recorder) Watch(ctx context.Context, engine client.APIClient, stack str
 		return
 	}
 	ctx, r.stop = context.WithCancel(ctx)
-	r.done, r.events = make(chan struct{}), map[string]map[events.Action]time.Time{}
+	r.events = map[string]map[events.Action]time.Time{}
 	stream := engine.Events(ctx, client.EventsListOptions{Filters: client.Filters{}.
 		Add("type", string(events.ContainerEventType)).Add("label", plan.StackLabel+"="+stack).
 		Add("event", string(events.ActionCreate), string(events.ActionStart), string(events.ActionHealthStatus))})
-	go func() {
-		defer close(r.done)
+	r.watching.Go(func() {
 		for {
 			select {
 			case m := <-stream.Messages:
@@ -65,7 +64,7 @@ func (r *Recorder) Watch(ctx context.Context, engine client.APIClient, stack str
 				return
 			}
 		}
-	}()
+	})
 }
 
 func (r *Recorder) add(m events.Message) {
@@ -87,7 +86,7 @@ func (r *Recorder) Report(p *plan.Plan) *Report {
 	if r.stop != nil {
 		time.Sleep(lastEvents)
 		r.stop()
-		<-r.done
+		r.watching.Wait()
 	}
 	last := len(r.steps) - 1
 	report := &Report{Start: r.steps[0].Start, End: r.steps[last].Start, Steps: r.steps[:last]}

@@ -112,28 +112,21 @@ func (r *Report) lanes() (names []string, lanes map[string][]Span) {
 
 // Chrome writes the report in Chrome's Trace Event Format, which https://ui.perfetto.dev shows.
 func (r *Report) Chrome(out io.Writer) error {
-	type event struct {
-		Name  string            `json:"name"`
-		Phase string            `json:"ph"`
-		Start int64             `json:"ts"` // in microseconds, as the duration
-		Took  int64             `json:"dur"`
-		PID   int               `json:"pid"`
-		TID   int               `json:"tid"`
-		Args  map[string]string `json:"args,omitempty"`
-	}
-	var events []event
+	events := []map[string]any{}
 	names, lanes := r.lanes()
 	for i, name := range names {
-		events = append(events, event{Name: "thread_name", Phase: "M", PID: 1, TID: i + 1, Args: map[string]string{"name": name}})
+		events = append(events, map[string]any{"ph": "M", "name": "thread_name", "pid": 1, "tid": i + 1, "args": map[string]string{"name": name}})
 		for _, s := range lanes[name] {
-			events = append(events, event{Name: s.Name, Phase: "X", Start: s.Start.UnixMicro(), Took: s.End.Sub(s.Start).Microseconds(), PID: 1, TID: i + 1})
+			events = append(events, map[string]any{
+				"ph": "X", "name": s.Name, "pid": 1, "tid": i + 1, "ts": s.Start.UnixMicro(), "dur": s.End.Sub(s.Start).Microseconds(),
+			})
 		}
 	}
 	return json.NewEncoder(out).Encode(map[string]any{"traceEvents": events})
 }
 
-// colors of what the picture shows.
-var colors = map[string]string{"waiting": "#d0d7de", "creating": "#4493f8", "starting": "#a371f7", "getting healthy": "#3fb950"}
+// phases of a container in the picture, with their colors.
+var phases = []struct{ name, color string }{{"waiting", "#d0d7de"}, {"creating", "#4493f8"}, {"starting", "#a371f7"}, {"getting healthy", "#3fb950"}}
 
 // Picture writes the steps and the containers as an SVG picture, a row for each.
 func (r *Report) Picture(out io.Writer) error {
@@ -141,8 +134,15 @@ func (r *Report) Picture(out io.Writer) error {
 	names, lanes := (&Report{Start: r.Start, End: r.End, Steps: r.Steps, Containers: r.Containers}).lanes()
 	at := func(t time.Time) float64 { return left + width*float64(t.Sub(r.Start))/float64(r.End.Sub(r.Start)) }
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`, left+width+20, row*(len(names)+2))
-	fmt.Fprintf(&b, "\n"+`<rect width="100%%" height="100%%" fill="#fff"/>`+"\n")
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">
+<rect width="100%%" height="100%%" fill="#fff"/>
+`, left+width+20, row*(len(names)+2))
+	colors, x := map[string]string{}, left
+	for _, phase := range phases {
+		colors[phase.name] = phase.color
+		fmt.Fprintf(&b, `<text x="%d" y="14" fill="%s">■</text><text x="%d" y="14">%s</text>`+"\n", x, phase.color, x+14, phase.name)
+		x += 30 + 8*len(phase.name)
+	}
 	for i, name := range names {
 		y := row * (i + 1)
 		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-8, y+13, html.EscapeString(name))
@@ -151,13 +151,8 @@ func (r *Report) Picture(out io.Writer) error {
 				at(s.Start), y+2, at(s.End)-at(s.Start), row-4, cmp.Or(colors[s.Name], "#8c959f"), html.EscapeString(s.Name), seconds(s.Start, s.End))
 		}
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s s</text>`+"\n", left+width, row*(len(names)+1)+14, seconds(r.Start, r.End))
-	x := left
-	for _, name := range []string{"waiting", "creating", "starting", "getting healthy"} {
-		fmt.Fprintf(&b, `<text x="%d" y="14" fill="%s">■</text><text x="%d" y="14">%s</text>`+"\n", x, colors[name], x+14, name)
-		x += 30 + 8*len(name)
-	}
-	b.WriteString("</svg>\n")
-	_, err := io.WriteString(out, b.String())
+	_, err := fmt.Fprintf(out, `%s<text x="%d" y="%d" text-anchor="end">%s s</text>
+</svg>
+`, b.String(), left+width, row*(len(names)+1)+14, seconds(r.Start, r.End))
 	return err
 }

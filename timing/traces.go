@@ -1,14 +1,16 @@
 package timing
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // The version, and the ID or name of one object, in a path of the engine's API.
@@ -24,47 +26,29 @@ func callName(name string) string {
 }
 
 // ReadTraces reads the calls that Pulumi's processes answered from the file that its flag
-// --otel-traces wrote: OTLP in JSON, https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding,
-// one message a line.
+// --otel-traces wrote: OTLP in JSON, one message a line. Its IDs are hexadecimal, unlike
+// those of other messages in JSON, and are not read.
 func ReadTraces(path string) ([]Span, error) {
-	file, err := os.Open(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = file.Close() }()
 	var spans []Span
-	decoder := json.NewDecoder(file)
-	for decoder.More() {
-		var message struct {
-			ResourceSpans []struct {
-				Resource struct {
-					Attributes []struct {
-						Key   string
-						Value struct{ StringValue string }
-					}
-				}
-				ScopeSpans []struct {
-					Spans []struct{ Name, StartTimeUnixNano, EndTimeUnixNano string }
-				}
-			}
-		}
-		if err := decoder.Decode(&message); err != nil {
+	for line := range bytes.Lines(text) {
+		var message tracepb.TracesData
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(line, &message); err != nil {
 			return nil, fmt.Errorf("reading Pulumi's trace %s: %w", path, err)
 		}
-		for _, resource := range message.ResourceSpans {
+		for _, resource := range message.GetResourceSpans() {
 			process := ""
-			for _, a := range resource.Resource.Attributes {
-				if a.Key == "service.name" {
-					process = a.Value.StringValue
+			for _, a := range resource.GetResource().GetAttributes() {
+				if a.GetKey() == "service.name" {
+					process = a.GetValue().GetStringValue()
 				}
 			}
-			for _, scope := range resource.ScopeSpans {
-				for _, s := range scope.Spans {
-					start, err1 := strconv.ParseInt(s.StartTimeUnixNano, 10, 64)
-					end, err2 := strconv.ParseInt(s.EndTimeUnixNano, 10, 64)
-					if err1 == nil && err2 == nil {
-						spans = append(spans, Span{process, callName(s.Name), time.Unix(0, start), time.Unix(0, end)})
-					}
+			for _, scope := range resource.GetScopeSpans() {
+				for _, s := range scope.GetSpans() {
+					spans = append(spans, Span{process, callName(s.GetName()), unixNano(s.GetStartTimeUnixNano()), unixNano(s.GetEndTimeUnixNano())})
 				}
 			}
 		}
@@ -72,3 +56,5 @@ func ReadTraces(path string) ([]Span, error) {
 	slices.SortStableFunc(spans, func(a, b Span) int { return a.Start.Compare(b.Start) })
 	return spans, nil
 }
+
+func unixNano(at uint64) time.Time { return time.Unix(0, int64(at)) } //nolint:gosec // not before the year 2262

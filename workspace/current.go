@@ -19,21 +19,14 @@ var noSources = []string{"apps", "bin", "docs", "test", "tools"}
 // added or removed. A folder's own time changes when one of its files is removed.
 func newestSource(root string) (newest time.Time, err error) {
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error { //nolint:gosec // the user's own clone
-		if err != nil {
+		if err != nil || path == root { // the time of the root changes when bin is made
 			return err
 		}
-		if entry.IsDir() {
-			rel, err := filepath.Rel(root, path)
-			if err != nil {
-				return err
-			}
-			if rel == "." { // its time changes when bin is made
-				return nil
-			}
-			if slices.Contains(noSources, rel) || strings.HasPrefix(rel, ".") {
-				return fs.SkipDir
-			}
-		} else if strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".md") {
+		name, top := entry.Name(), filepath.Dir(path) == root
+		switch {
+		case entry.IsDir() && top && (slices.Contains(noSources, name) || strings.HasPrefix(name, ".")):
+			return fs.SkipDir
+		case !entry.IsDir() && (strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".md")):
 			return nil
 		}
 		info, err := entry.Info()
@@ -55,9 +48,10 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 	if info, err := os.Stat(binary); err == nil && !info.ModTime().Before(newest) { //nolint:gosec // the user's own clone
 		return false, nil
 	}
-	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                             // another run can use or build the binary at the same time
-	cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath"}, flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
-	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")                                  // as in the Makefile
+	made := fmt.Sprintf("%s.%d", binary, os.Getpid()) // another run can use or build the binary at the same time
+	args := slices.Concat([]string{"build", "-trimpath"}, flags, []string{"-o", made, pkg})
+	cmd := exec.Command("go", args...)                                           //nolint:gosec // the user's own clone
+	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400") // as in the Makefile
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}

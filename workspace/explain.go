@@ -14,12 +14,9 @@ import (
 	"trading-platform/settings"
 )
 
-// The official docker plugin's errors for an image that it could not pull, and for a container that did not become healthy.
-// It gives no cause for a pull that was interrupted, and neither the name nor the log of a container.
-var (
-	pluginPull = regexp.MustCompile(`unable to (?:find or )?pull image ((?:[^\s:/]+:\d+/)?[^\s:]+(?::[\w.-]+)?)([^\n]*)`)
-	pluginWait = regexp.MustCompile(`failed to be in healthy state`)
-)
+// pluginPull matches the official docker plugin's error for an image that it could not pull. The plugin gives no cause for a pull
+// that was interrupted. Of a container that did not become healthy, it gives neither the name nor the log.
+var pluginPull = regexp.MustCompile(`unable to (?:find or )?pull image ((?:[^\s:/]+:\d+/)?[^\s:]+(?::[\w.-]+)?)([^\n]*)`)
 
 // explained runs the CLI in the foreground. If the official plugin fails, it prints what to do, once for each cause.
 func (r *run) explained(ctx context.Context, p *plan.Plan, command string, args []string) error {
@@ -57,23 +54,22 @@ func (r *run) explain(ctx context.Context, p *plan.Plan, events []byte) {
 	printed := map[string]bool{}
 	for _, m := range pluginPull.FindAllSubmatch(bytes.ReplaceAll(events, []byte(`\n`), []byte("\n")), -1) {
 		image, cause := string(m[1]), string(m[2])
-		if line := "no image could be pulled from " + engine.Registry(image) + ". Fix: " + engine.PullFix(image, cause); !printed[line] {
-			printed[line] = true
+		line := "no image could be pulled from " + engine.Registry(image) + ". Fix: " + engine.PullFix(image, cause)
+		if !printed[line] {
 			r.say(line)
 		}
+		printed[line] = true
 	}
 	if bytes.Contains(events, []byte("no resource plugin 'pulumi-resource-docker' found")) {
 		r.say("the official docker plugin is not on this machine. Fix: pulumi plugin install resource docker " + OfficialVersion)
 	}
-	if !pluginWait.Match(events) {
+	if !bytes.Contains(events, []byte("failed to be in healthy state")) {
 		return
 	}
-	for _, s := range p.Services {
-		for _, name := range s.Containers {
-			found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
-			if err == nil && condition(found.Container.State) != "healthy" {
-				r.say(name + " is " + condition(found.Container.State) + r.lastOutput(ctx, name, found.Container.State) + "\n     Fix: docker logs " + name)
-			}
+	for _, name := range p.Containers() {
+		found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+		if state := found.Container.State; err == nil && condition(state) != "healthy" {
+			r.say(name + " is " + condition(state) + r.lastOutput(ctx, name, state) + "\n     Fix: docker logs " + name)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 						return fmt.Errorf("container %s: %w", name, err)
 					}
 					restarted[name] = time.Now()
-				case time.Since(later(started, again)) > s.Probe.WaitTimeout(), !again.IsZero() && state.Health.Status == container.Unhealthy:
+				case time.Since(cmp.Or(again, started)) > s.Probe.WaitTimeout(), !again.IsZero() && state.Health.Status == container.Unhealthy:
 					faults.Add("container "+name, "docker logs "+name+", and when the cause is gone: make up STACK="+r.stack,
 						"%s%s", condition(state), r.lastOutput(ctx, name, state))
 					continue
@@ -87,13 +88,7 @@ func (r *run) allHealthy(ctx context.Context, p *plan.Plan) bool {
 	return all && err == nil
 }
 
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
+// condition is a container's health, or its state if it has none or does not run.
 func condition(state *container.State) string {
 	if state.Running && !state.Paused && state.Health != nil {
 		return string(state.Health.Status)

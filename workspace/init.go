@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,31 +14,21 @@ import (
 
 	"github.com/google/renameio/v2/maybe"
 	"github.com/moby/moby/client"
-	"go.yaml.in/yaml/v3"
 
+	"trading-platform/airgap"
 	engines "trading-platform/engine"
-	"trading-platform/fault"
 	"trading-platform/observe"
-	"trading-platform/plan"
-	"trading-platform/preflight"
 	"trading-platform/settings"
-	stacks "trading-platform/stack"
 )
 
 // OfficialVersion is the version of the docker plugin that the SDK in go.mod requests.
 const OfficialVersion = "4.11.2"
 
-// InitOptions are the options of Init.
-type InitOptions struct {
-	// MoveEngine moves a stack from the engine that it runs on to the one that docker
-	// connects to now. Its volumes stay on the old engine.
-	MoveEngine bool
-}
-
 // Init sets up what a stack needs on this machine, and reports what it did through say.
-// It keeps what exists already, and earlier decisions.
-func (w *Workspace) Init(ctx context.Context, stack string, options InitOptions, say func(string)) error {
-	r, err := w.prepare(ctx, stack, options, say)
+// It keeps what exists already, and earlier decisions. moveEngine moves a stack from the
+// engine that it runs on to the one that docker connects to now; its volumes stay on the old one.
+func (w *Workspace) Init(ctx context.Context, stack string, moveEngine bool, say func(string)) error {
+	r, err := w.prepare(ctx, stack, moveEngine, say)
 	if err != nil {
 		return err
 	}
@@ -49,20 +38,22 @@ func (w *Workspace) Init(ctx context.Context, stack string, options InitOptions,
 // run is the state that the steps of one command on one stack share.
 type run struct {
 	*Workspace
-	stack  string
-	engine *client.Client
-	here   engines.Ref
-	state  *observe.State
-	say    func(string)
-	plain  bool // the command is Up, Down, Preview or Refresh, without a flag from the user
+	stack      string
+	engine     *client.Client
+	here       engines.Ref
+	file       stackFile      // the stack's own file
+	state      *observe.State // nil until the stack exists
+	say        func(string)
+	moveEngine bool
+	plain      bool // the command has no argument from the user
 
-	registry func() bool     // whether a registry answers, asked once
-	ahead    <-chan struct{} // closed when prepareImages has ended
+	registry func() bool    // whether a registry answers, asked once
+	ahead    sync.WaitGroup // of prepareImages
 }
 
 // prepare does what Init does, and returns the state of the run.
-func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptions, say func(string)) (*run, error) {
-	if !exists(w.trackedFile(stack)) && !exists(w.StackFile(stack)) {
+func (w *Workspace) prepare(ctx context.Context, stack string, moveEngine bool, say func(string)) (*run, error) {
+	if !exists(w.ConfigFile(stack)) {
 		return nil, fmt.Errorf("there is no stack file Pulumi.%s.yaml. Fix: name one of the stacks %s, or copy the file of one of them",
 			stack, strings.Join(w.Stacks(), ", "))
 	}
@@ -70,140 +61,44 @@ func (w *Workspace) prepare(ctx context.Context, stack string, options InitOptio
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Workspace: w, stack: stack, engine: engine, here: here, say: say}
-	if err := r.init(ctx, options); err != nil {
-		return nil, errors.Join(err, engine.Close())
+	r := &run{Workspace: w, stack: stack, engine: engine, here: here, say: say, moveEngine: moveEngine}
+	r.registry = sync.OnceValue(func() bool { return registryAnswers(ctx, engine) })
+	if w.Pulumi == "" {
+		defer r.prepareImages(ctx)()
+	}
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return w.EnsurePulumi(ctx, say) },
+		r.readState, r.ensurePassphrase, r.ensureStack, r.recordEngine, r.chooseSettings, r.makeCerts, r.takeOver, r.makeSecrets,
+	} {
+		if err := step(ctx); err != nil {
+			_ = engine.Close()
+			return nil, err
+		}
 	}
 	return r, nil
 }
 
-func (r *run) init(ctx context.Context, options InitOptions) error {
-	r.registry = sync.OnceValue(func() bool { return registryAnswers(ctx, r.engine) })
-	defer r.prepareImages(ctx)()
-	if err := r.EnsurePulumi(ctx, r.say); err != nil {
+// ensureStack creates the stack, or merges the edits of the tracked file into its own, and reads that.
+func (r *run) ensureStack(ctx context.Context) (err error) {
+	if r.state != nil && exists(r.StackFile(r.stack)) {
+		err = r.MergeTracked(r.stack)
+	} else {
+		err = r.makeStack(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	if err := r.repairState(); err != nil {
-		return err
-	}
-	export, exportErr := r.export(ctx)
-	if exportErr != nil && !strings.Contains(exportErr.Error(), "no stack named") {
-		return exportErr
-	}
-	fresh := !exists(r.passphraseFile())
-	if err := r.ensurePassphrase(r.stack, exportErr == nil); err != nil {
-		return err
-	}
-	if fresh && exists(r.passphraseFile()) {
-		r.say("created a passphrase for the secrets in the state: " + r.passphraseFile())
-	}
-	if exportErr == nil && exists(r.StackFile(r.stack)) {
-		if err := r.MergeTracked(r.stack); err != nil {
-			return err
-		}
-	} else if err := r.makeStack(ctx); err != nil {
-		return err
-	}
+	r.state = cmp.Or(r.state, &observe.State{})
 	if err := r.restrictState(); err != nil {
 		return err
 	}
-	var err error
-	if exportErr != nil {
-		r.state = &observe.State{}
-	} else if r.state, err = observe.ReadState(export); err != nil {
-		return err
-	}
-	file, err := r.load(r.stack)
-	if err != nil {
-		return err
-	}
-	if err := r.recordEngine(ctx, file, options); err != nil {
-		return err
-	}
-	if err := r.chooseSettings(ctx, file); err != nil {
-		return err
-	}
-	if err := r.makeCerts(r.stack, file, r.say); err != nil {
-		return err
-	}
-	if err := r.takeOver(ctx, file); err != nil {
-		return err
-	}
-	more, err := r.publicPasswords(ctx)
-	if err != nil {
-		return err
-	}
-	return r.makeSecrets(ctx, r.stack, more, r.say)
-}
-
-// recordEngine records the engine that the stack runs on, and the identity that
-// distinguishes the stack there. It refuses another engine. chooseSettings saves the file.
-func (r *run) recordEngine(ctx context.Context, f stackFile, options InitOptions) error {
-	home := recorded(f, r.state)
-	if options.MoveEngine && home.ID != r.here.ID {
-		if err := r.leaveEngine(ctx, home); err != nil {
-			return err
-		}
-	} else if err := preflight.SameEngine(r.stack, home, r.here); err != nil {
-		return err
-	}
-	engine := map[string]any{"id": r.here.ID, "host": r.here.Host}
-	if r.here.Certs != "" {
-		engine["certs"] = r.here.Certs
-	}
-	f.set("engine", engine)
-	if f.get("identity") == nil {
-		identity, _ := r.state.Outputs["identity"].(string)
-		f.set("identity", cmp.Or(identity, stacks.DefaultIdentity(r.Backend, "organization", r.stack)))
-	}
-	return nil
-}
-
-// recorded returns the engine that a stack runs on, from its settings or its last outputs.
-func recorded(f stackFile, state *observe.State) engines.Ref {
-	for _, value := range []any{f.get("engine"), state.Outputs["engine"]} {
-		engine, _ := value.(map[string]any)
-		id, _ := engine["id"].(string)
-		host, _ := engine["host"].(string)
-		certs, _ := engine["certs"].(string)
-		if id != "" {
-			return engines.Ref{ID: id, Host: host, Certs: certs}
-		}
-	}
-	return engines.Ref{}
-}
-
-// leaveEngine empties the state of a stack that moves to another engine. If the old engine
-// still answers and has containers of the stack, the stack must be taken down there first.
-func (r *run) leaveEngine(ctx context.Context, home engines.Ref) error {
-	if old, there, err := preflight.Connect(ctx, settings.Docker{Host: home.Host, CertPath: home.Certs}); err == nil {
-		defer func() { _ = old.Close() }()
-		if there.ID == home.ID {
-			left, err := old.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", plan.StackLabel+"="+r.stack)})
-			if err != nil || len(left.Items) > 0 {
-				return fault.List{{
-					Where: "stack " + r.stack, What: fmt.Sprintf("has %d containers on the engine at %s", len(left.Items), home),
-					Fix: fmt.Sprintf("take it down there: set docker:host of the stack, or DOCKER_HOST, to %s, and run: platform down -s %s; then run this command again", home.Host, r.stack),
-				}}
-			}
-		}
-	}
-	empty, err := json.Marshal(map[string]any{"version": 3, "deployment": map[string]any{}})
-	if err != nil {
-		return err
-	}
-	if err := r.runCLI(ctx, bytes.NewReader(empty), "stack", "import", "-s", r.stack, "--force"); err != nil {
-		return err
-	}
-	r.state = &observe.State{}
-	r.say(fmt.Sprintf("moved stack %s to the engine at %s; its volumes stay on %s", r.stack, r.here, home))
-	return nil
+	r.file, err = r.load(r.stack)
+	return err
 }
 
 // Stacks returns the names of the stacks that have a file in the clone.
-func (w *Workspace) Stacks() []string {
-	files, _ := filepath.Glob(filepath.Join(w.Root, "Pulumi.*.yaml"))
-	var names []string
+func (w *Workspace) Stacks() (names []string) {
+	files, _ := filepath.Glob(w.trackedFile("*"))
 	for _, f := range files {
 		names = append(names, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), "Pulumi."), ".yaml"))
 	}
@@ -212,7 +107,7 @@ func (w *Workspace) Stacks() []string {
 
 // EnsurePulumi builds the Pulumi CLI if the machine has none.
 func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
-	if w.Pulumi != "" && w.Installed {
+	if w.Installed {
 		return nil
 	}
 	if w.Pulumi == "" {
@@ -222,13 +117,13 @@ func (w *Workspace) EnsurePulumi(ctx context.Context, say func(string)) error {
 		return err
 	}
 	w.Pulumi, w.Installed = w.findPulumi()
-	if !w.current {
-		return w.buildTool(ctx, "pulumi-language-go")
+	if w.current { // then the program runs in this process, and needs no language host
+		return nil
 	}
-	return nil
+	return w.buildTool(ctx, "pulumi-language-go")
 }
 
-// buildTool builds a program of Pulumi's. The language host is needed only where the program does not run in this process.
+// buildTool builds a program of Pulumi's.
 func (w *Workspace) buildTool(ctx context.Context, tool string) error {
 	build := exec.CommandContext(ctx, filepath.Join(w.Root, "tools", "build"), tool)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
@@ -241,118 +136,72 @@ func (w *Workspace) buildTool(ctx context.Context, tool string) error {
 // makeStack creates the stack and its own file. `pulumi stack init` writes the stack's
 // salt into the project's folder, so it runs in a temporary one.
 func (r *run) makeStack(ctx context.Context) error {
-	w, stack := r.Workspace, r.stack
 	temp, err := os.MkdirTemp("", "trading-platform-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
-	project, err := os.ReadFile(filepath.Join(w.Root, "Pulumi.yaml"))
+	own, scratch := r.StackFile(r.stack), filepath.Join(temp, "Pulumi."+r.stack+".yaml")
+	err = errors.Join(copyFile(filepath.Join(r.Root, "Pulumi.yaml"), filepath.Join(temp, "Pulumi.yaml")), copyFile(r.ConfigFile(r.stack), scratch))
 	if err != nil {
 		return err
 	}
-	tracked, err := readFile(w.trackedFile(stack))
-	if err != nil {
-		return err
-	}
-	own, err := readFile(w.StackFile(stack))
-	if err != nil {
-		return err
-	}
-	from := tracked
-	if own != nil {
-		from = own
-	}
-	scratch := filepath.Join(temp, "Pulumi."+stack+".yaml")
-	if err := errors.Join(writeFile(filepath.Join(temp, "Pulumi.yaml"), project), writeFile(scratch, from)); err != nil {
-		return err
-	}
-	err = w.runCLI(ctx, nil, "-C", temp, "stack", "init", stack, "--no-select")
-	var failed *cliError
-	if errors.As(err, &failed) && strings.Contains(failed.stderr, "already exists") {
+	err = r.runCLI(ctx, nil, "-C", temp, "stack", "init", r.stack, "--no-select")
+	if err != nil && strings.Contains(err.Error(), "already exists") {
 		// The stack was created with plain pulumi. Its salt is in the state, and reading the config writes it to the file.
-		cmd := w.command(ctx, "-C", temp, "config", "-s", stack)
+		cmd := r.command(ctx, "-C", temp, "config", "-s", r.stack)
 		cmd.Env = append(cmd.Env, "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER=true")
-		if out, runErr := cmd.CombinedOutput(); runErr != nil {
-			err = fmt.Errorf("reading the config of stack %s: %w\n%s", stack, runErr, out)
-		} else {
-			err = nil
+		_, err = outputOf(cmd)
+	}
+	if err != nil {
+		return err
+	}
+	r.say("stack " + r.stack + ": its own settings and secrets are in " + own)
+	if !exists(own) && exists(r.trackedFile(r.stack)) {
+		if err := copyFile(r.trackedFile(r.stack), r.lastTracked(r.stack)); err != nil {
+			return err
 		}
 	}
+	if err := copyFile(scratch, own); err != nil {
+		return err
+	}
+	return r.MergeTracked(r.stack)
+}
+
+// copyFile copies a file to one that only its owner can read.
+func copyFile(from, to string) error {
+	text, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	made, err := os.ReadFile(scratch)
-	if err != nil {
-		return err
-	}
-	r.say("stack " + stack + ": its own settings and secrets are in " + w.StackFile(stack))
-	if own != nil { // then merge what has changed in the tracked file since
-		return errors.Join(writeFile(w.StackFile(stack), made), w.MergeTracked(stack))
-	}
-	return errors.Join(writeFile(w.lastTracked(stack), tracked), writeFile(w.StackFile(stack), made))
+	return writeFile(to, text)
 }
-
-// stackFile is the decoded content of a stack's own file.
-type stackFile map[string]any
-
-func (w *Workspace) load(stack string) (stackFile, error) {
-	text, err := os.ReadFile(w.StackFile(stack))
-	if err != nil {
-		return nil, err
-	}
-	// Decoded into a plain map, because the library would give nested maps the type stackFile as well.
-	f := map[string]any{}
-	err = yaml.Unmarshal(text, &f)
-	return f, err
-}
-
-func (w *Workspace) save(stack string, f stackFile) error {
-	text, err := yaml.Marshal(f)
-	if err != nil {
-		return err
-	}
-	return writeFile(w.StackFile(stack), text)
-}
-
-// config returns the file's config map.
-func (f stackFile) config() map[string]any {
-	c, ok := f["config"].(map[string]any)
-	if !ok {
-		c = map[string]any{}
-		f["config"] = c
-	}
-	return c
-}
-
-func (f stackFile) get(key string) any        { return f.config()[settings.Project+":"+key] }
-func (f stackFile) set(key string, value any) { f.config()[settings.Project+":"+key] = value }
 
 // chooseSettings decides, once, which provider and which images the stack uses, and
 // installs them. It also records the engine's API version once: changing it replaces
 // every container, which is the user's decision.
-func (r *run) chooseSettings(ctx context.Context, f stackFile) error {
+func (r *run) chooseSettings(ctx context.Context) error {
 	ping, err := r.engine.Ping(ctx, client.PingOptions{})
 	if err != nil {
 		return err
 	}
-	if known := f.get("engineApi"); known == nil {
-		f.set("engineApi", ping.APIVersion)
+	if known := r.file.get("engineApi"); known == nil {
+		r.file.set("engineApi", ping.APIVersion)
 	} else if known != ping.APIVersion {
 		r.say(fmt.Sprintf("the engine speaks API %s, and stack %s is set up for %v. To use the newer one, which replaces every container: %s",
 			ping.APIVersion, r.stack, known, settings.SetCommand(r.stack, "engineApi", "'"+ping.APIVersion+"'")))
 	}
-	first := f.get("provider") == nil
+	first := r.file.get("provider") == nil
 	if first {
-		f.set("provider", r.ChooseProvider(ctx, r.say))
+		r.file.set("provider", r.ChooseProvider(ctx, r.say))
 	}
-	if f.get("provider") == settings.Offline {
-		if err := r.installProvider(r.say); err != nil {
+	if r.file.get("provider") == settings.Offline {
+		if err := r.installProvider(); err != nil {
 			return err
 		}
 	}
-	if first && !r.registry() || f.airgapped() {
-		if err := r.useAirgap(r.stack, f, r.say); err != nil {
+	if first && !r.registry() || r.file.airgapped() {
+		if err := r.useAirgap(); err != nil {
 			return err
 		}
 	}
@@ -360,11 +209,11 @@ func (r *run) chooseSettings(ctx context.Context, f stackFile) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := r.save(r.stack, f); err != nil {
+	if err := r.save(r.stack, r.file); err != nil {
 		return err
 	}
-	<-r.ahead
-	return r.makeImages(ctx)
+	r.ahead.Wait()
+	return airgap.Build(ctx, r.engine, r.Root, r.airgapImages(isAirgap), r.say)
 }
 
 // ChooseProvider chooses the official plugin if the user's own Pulumi can install it.
@@ -387,17 +236,22 @@ func (w *Workspace) offlineBinary() string {
 	return filepath.Join(w.Root, "bin", "offline", "pulumi-resource-docker")
 }
 
+// plugin is the path of an installed version of the docker plugin.
+func (w *Workspace) plugin(version string) string {
+	return filepath.Join(w.Home, "plugins", "resource-docker-v"+version, "pulumi-resource-docker")
+}
+
 // installProvider builds the offline plugin, and installs it if it differs from the installed one.
-func (w *Workspace) installProvider(say func(string)) error {
-	binary := w.offlineBinary()
-	if err := w.BuildProvider(binary, settings.OfflineVersion); err != nil {
+func (r *run) installProvider() error {
+	binary := r.offlineBinary()
+	if err := r.BuildProvider(binary, settings.OfflineVersion); err != nil {
 		return err
 	}
-	installed := filepath.Join(w.Home, "plugins", "resource-docker-v"+settings.OfflineVersion, "pulumi-resource-docker")
 	built, err := os.Stat(binary)
 	if err != nil {
 		return err
 	}
+	installed := r.plugin(settings.OfflineVersion)
 	if there, err := os.Stat(installed); err == nil && there.Size() == built.Size() && there.ModTime().Equal(built.ModTime()) {
 		return nil
 	}
@@ -406,7 +260,7 @@ func (w *Workspace) installProvider(say func(string)) error {
 		return err
 	}
 	if there, _ := os.ReadFile(installed); !bytes.Equal(content, there) {
-		say("installing the offline docker provider " + settings.OfflineVersion)
+		r.say("installing the offline docker provider " + settings.OfflineVersion)
 		if err := replacePlugin(installed, content); err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func (i *initialised) run(t *testing.T, stack string, e *enginetest.Engine) erro
 	e.ID = "HERE"
 	t.Setenv("DOCKER_HOST", e.Start(t))
 	i.said = nil
-	return i.w.Init(context.Background(), stack, InitOptions{}, func(line string) { i.said = append(i.said, line) })
+	return i.w.Init(context.Background(), stack, false, func(line string) { i.said = append(i.said, line) })
 }
 
 func (i *initialised) text() string { return strings.Join(i.said, "\n") }
@@ -94,11 +94,11 @@ func TestInit(t *testing.T) {
 	t.Run("again, on another engine: refused, or moved on purpose", func(t *testing.T) {
 		before := read(t, file)
 		t.Setenv("DOCKER_HOST", (&enginetest.Engine{ID: "ELSEWHERE"}).Start(t))
-		err := i.w.Init(context.Background(), "base", InitOptions{}, func(string) {})
+		err := i.w.Init(context.Background(), "base", false, func(string) {})
 		require.ErrorContains(t, err, "stack base runs on the engine at ")
 		require.ErrorContains(t, err, "(ID ELSEWHERE)")
 		assert.Equal(t, before, read(t, file))
-		require.NoError(t, i.w.Init(context.Background(), "base", InitOptions{MoveEngine: true}, func(string) {}))
+		require.NoError(t, i.w.Init(context.Background(), "base", true, func(string) {}))
 		assert.Contains(t, read(t, file), "id: ELSEWHERE")
 		assert.Contains(t, read(t, i.log), "stack import -s base --force", "the state of the engine that was left is emptied")
 	})

@@ -16,19 +16,3 @@ func replaceProcess(path string, args, env []string) error {
 	os.Exit(cmd.ProcessState.ExitCode())
 	return nil
 }
-
-// ownGroup does nothing: the command must stay in this process's console to receive Ctrl-C.
-func ownGroup(*exec.Cmd) {}
-
-// interrupt does nothing: Windows itself sends Ctrl-C to every process of the console.
-func interrupt(*os.Process) error { return nil }
-
-// processExists reports whether a process with this ID exists.
-func processExists(pid int) bool {
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return false
-	}
-	_ = p.Release()
-	return true
-}

@@ -49,13 +49,9 @@ func (r *run) serveProgram(environ []string) (address string, stop func(), err e
 	return fmt.Sprintf("127.0.0.1:%d", server.Port), stop, nil
 }
 
+// GetPluginInfo is the only other method that the CLI needs: it finds the provider when the program registers it.
 func (*languageHost) GetPluginInfo(context.Context, *emptypb.Empty) (*pulumirpc.PluginInfo, error) {
 	return &pulumirpc.PluginInfo{}, nil
-}
-
-// GetRequiredPlugins names none: the CLI finds the provider when the program registers it.
-func (*languageHost) GetRequiredPlugins(context.Context, *pulumirpc.GetRequiredPluginsRequest) (*pulumirpc.GetRequiredPluginsResponse, error) {
-	return &pulumirpc.GetRequiredPluginsResponse{}, nil
 }
 
 // Run runs the program once. To a host at --client, the CLI passes the address of its engine as the only argument.
@@ -104,14 +100,12 @@ func (h *languageHost) Run(_ context.Context, req *pulumirpc.RunRequest) (*pulum
 
 // lookup returns a function like os.Getenv for an environment; the last of two variables with a name counts.
 func lookup(environ []string) func(string) string {
-	return func(name string) string {
-		for _, e := range slices.Backward(environ) {
-			if value, ok := strings.CutPrefix(e, name+"="); ok {
-				return value
-			}
-		}
-		return ""
+	values := map[string]string{}
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		values[name] = value
 	}
+	return func(name string) string { return values[name] }
 }
 
 // inProcess reports whether a command of the CLI can use the program in this process: it is about this clone, and this

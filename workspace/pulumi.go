@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -10,45 +11,39 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/spf13/pflag"
 )
 
 // takesConfigFile lists the commands of the CLI that have the flag --config-file.
 var takesConfigFile = []string{"up", "update", "preview", "pre", "destroy", "down", "dn", "refresh", "config", "import", "watch", "logs"}
 
-// PulumiArgs adds --config-file with the stack's own file to a pulumi command that has this flag.
-func (w *Workspace) PulumiArgs(stack string, args []string) []string {
+// pulumiArgs adds --config-file with the stack's own file to a pulumi command that has this flag.
+func (w *Workspace) pulumiArgs(stack string, args []string) []string {
 	i := slices.IndexFunc(args, func(a string) bool { return slices.Contains(takesConfigFile, a) })
+	given := slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--config-file") })
 	if i > 0 && args[i-1] == "stack" { // `pulumi stack import` does not have it
 		return args
 	}
-	given := slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--config-file") })
 	if i < 0 || given || stack == "" || !exists(w.StackFile(stack)) {
 		return args
 	}
 	return slices.Insert(slices.Clone(args), i+1, "--config-file", w.StackFile(stack))
 }
 
-// StackOf returns the stack that a pulumi command names, or "" if it names none.
-func StackOf(args []string) string {
-	for i, a := range args {
-		switch {
-		case (a == "-s" || a == "--stack") && i+1 < len(args):
-			return args[i+1]
-		case strings.HasPrefix(a, "--stack="):
-			return a[len("--stack="):]
-		case strings.HasPrefix(a, "-s") && a != "-s":
-			return strings.TrimPrefix(a[len("-s"):], "=")
-		}
-	}
-	return os.Getenv("PULUMI_STACK")
+// stackOf returns the stack that a pulumi command names, or "" if it names none.
+func stackOf(args []string) string {
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	flags.ParseErrorsAllowlist.UnknownFlags = true
+	flags.Usage = func() {}
+	stack := flags.StringP("stack", "s", os.Getenv("PULUMI_STACK"), "")
+	_ = flags.Parse(args) // the CLI says what is wrong with them
+	return *stack
 }
 
-// Selected returns the stack that `pulumi stack select` has selected, or "" if there is none.
-func (w *Workspace) Selected(ctx context.Context) string {
-	out, err := w.command(ctx, "stack", "--show-name", "--non-interactive").Output()
-	if err != nil {
-		return ""
-	}
+// selected returns the stack that `pulumi stack select` has selected, or "" if there is none.
+func (w *Workspace) selected(ctx context.Context) string {
+	out, _ := w.output(ctx, "stack", "--show-name", "--non-interactive")
 	return strings.TrimSpace(string(out))
 }
 
@@ -99,34 +94,21 @@ func (w *Workspace) command(ctx context.Context, args ...string) *exec.Cmd {
 func (w *Workspace) runCLI(ctx context.Context, stdin io.Reader, args ...string) error {
 	cmd := w.command(ctx, args...)
 	cmd.Stdin = stdin
-	_, err := outputOf(cmd, args)
+	_, err := outputOf(cmd)
 	return err
 }
 
 // output runs the CLI like runCLI, and returns its standard output.
 func (w *Workspace) output(ctx context.Context, args ...string) ([]byte, error) {
-	return outputOf(w.command(ctx, args...), args)
+	return outputOf(w.command(ctx, args...))
 }
 
-func outputOf(cmd *exec.Cmd, args []string) ([]byte, error) {
+func outputOf(cmd *exec.Cmd) ([]byte, error) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, &cliError{args: args, stderr: strings.TrimSpace(stderr.String()), err: err}
+		return nil, fmt.Errorf("pulumi %s: %w\n%s", strings.Join(cmd.Args[1:], " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return out, nil
 }
-
-// cliError is a failed run of the CLI, with its standard error.
-type cliError struct {
-	args   []string
-	stderr string
-	err    error
-}
-
-func (e *cliError) Error() string {
-	return "pulumi " + strings.Join(e.args, " ") + ": " + e.err.Error() + "\n" + e.stderr
-}
-
-func (e *cliError) Unwrap() error { return e.err }

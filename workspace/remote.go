@@ -22,7 +22,7 @@ func Forward(ctx context.Context, here engines.Ref, p *plan.Plan) error {
 	if here.Machine() == "" {
 		return fmt.Errorf("stack %s runs on this machine, so that its ports are here already", p.Stack)
 	}
-	line := forwarding(here.Host, here.Machine(), p)
+	line := forwarding(here, p)
 	if !strings.HasPrefix(here.Host, "ssh://") {
 		return fault.List{{
 			Where: "stack " + p.Stack, What: "its engine is not reached by ssh, but at " + here.Host,
@@ -31,31 +31,26 @@ func Forward(ctx context.Context, here engines.Ref, p *plan.Plan) error {
 	}
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the user ended it
-	} else if err == nil {
-		return nil
+	if err := cmd.Run(); err != nil && ctx.Err() == nil { // otherwise the user has ended it
+		return fmt.Errorf("%s: %w. Fix: correct what ssh reports above, then run this command again", strings.Join(line, " "), err)
 	}
-	return fmt.Errorf("%s: %w. Fix: correct what ssh reports above, then run this command again", strings.Join(line, " "), err)
+	return nil
 }
 
 // forwarding returns the ssh command line for the ports that the plan publishes on loopback addresses. It leaves out ports that
 // only root can open.
-func forwarding(host, machine string, p *plan.Plan) []string {
+func forwarding(here engines.Ref, p *plan.Plan) []string {
 	line := []string{"ssh", "-N", "-o", "ExitOnForwardFailure=yes"}
 	for _, s := range p.Services {
 		for _, port := range s.Ports {
-			if address, err := netip.ParseAddr(port.Address); err == nil && address.IsLoopback() {
+			address, err := netip.ParseAddr(port.Address)
+			if err == nil && address.IsLoopback() && (port.Host >= 1024 || os.Geteuid() <= 0) { // -1 on Windows
 				at := net.JoinHostPort(port.Address, strconv.Itoa(port.Host))
-				if port.Host < 1024 && os.Geteuid() > 0 {
-					continue
-				}
 				line = append(line, "-L", at+":"+at)
 			}
 		}
 	}
-	if u, err := url.Parse(host); err == nil && u.Scheme == "ssh" {
+	if u, err := url.Parse(here.Host); err == nil && u.Scheme == "ssh" {
 		if u.User.Username() != "" {
 			line = append(line, "-l", u.User.Username())
 		}
@@ -63,7 +58,7 @@ func forwarding(host, machine string, p *plan.Plan) []string {
 			line = append(line, "-p", u.Port())
 		}
 	}
-	return append(line, "--", machine)
+	return append(line, "--", here.Machine())
 }
 
 // sayAddresses tells how to reach what a stack publishes on the loopback addresses of another machine.
@@ -72,11 +67,9 @@ func (r *run) sayAddresses(p *plan.Plan) {
 	if machine == "" {
 		return
 	}
-	if line := forwarding(r.here.Host, machine, p); strings.HasPrefix(r.here.Host, "ssh://") {
-		r.say(fmt.Sprintf("the addresses above are those of %s. To reach them at the same addresses of this machine: platform forward -s %s, or: %s",
-			machine, r.stack, strings.Join(line, " ")))
-	} else {
-		r.say(fmt.Sprintf("the addresses above are those of %s. To reach them from here: pulumi config set -s %s bindAddress <its address>, or, if it has an ssh server: %s",
-			machine, r.stack, strings.Join(line, " ")))
+	how := "at the same addresses of this machine: platform forward -s " + r.stack + ", or: "
+	if !strings.HasPrefix(r.here.Host, "ssh://") {
+		how = "from here: pulumi config set -s " + r.stack + " bindAddress <its address>, or, if it has an ssh server: "
 	}
+	r.say("the addresses above are those of " + machine + ". To reach them " + how + strings.Join(forwarding(r.here, p), " "))
 }

@@ -1,7 +1,6 @@
 package workspace
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/cmdutil"
 	"golang.org/x/term"
 
 	"trading-platform/catalog"
@@ -18,107 +18,99 @@ import (
 	"trading-platform/stack"
 )
 
-// publicPasswords returns the variables whose public default must not be used on this
-// machine: a database that a secured stack has used never gets it as its password.
-func (r *run) publicPasswords(ctx context.Context) ([]catalog.Variable, error) {
-	p, err := r.plan(r.stack)
-	if err != nil || p == nil {
-		return nil, err
-	}
-	const password = "POSTGRES_PASSWORD" //nolint:gosec // a name
-	postgres, ok := p.Lookup("postgres")
-	if !ok || slices.ContainsFunc(p.Unset, func(v catalog.Variable) bool { return v.Name == password }) || !catalog.IsLocalOnly(password, postgres.Value(password)) {
-		return nil, nil
-	}
-	if secured, err := preflight.SecuredDatabase(ctx, r.engine, p); err != nil || !secured {
-		return nil, err
-	}
-	r.say("a secured stack has used this database, so stack " + r.stack + " gets a generated password for it")
-	return []catalog.Variable{{Name: password}}, nil
-}
+// publicPassword is the variable whose public default must not be used where makeSecrets finds a secured database.
+const publicPassword = "POSTGRES_PASSWORD" //nolint:gosec // a name
 
 // makeSecrets generates the secrets that the stack needs. It asks for values that cannot
-// be generated, but only if there is a terminal.
-func (w *Workspace) makeSecrets(ctx context.Context, name string, more []catalog.Variable, say func(string)) error {
-	p, err := w.plan(name)
-	if err != nil || p == nil {
-		return err
+// be generated, but only if there is a terminal. A database that a secured stack has used
+// never gets a public default as its password.
+func (r *run) makeSecrets(ctx context.Context) error {
+	p, _, _ := r.Resolve(r.stack)
+	if p == nil {
+		return nil
 	}
-	var made, unknown []string
-	for _, variable := range slices.Concat(p.Unset, more) {
-		var value string
+	needed := slices.Clone(p.Unset)
+	isUnset := slices.ContainsFunc(needed, func(v catalog.Variable) bool { return v.Name == publicPassword })
+	if postgres, ok := p.Lookup("postgres"); ok && !isUnset && catalog.IsLocalOnly(publicPassword, postgres.Value(publicPassword)) {
+		secured, err := preflight.SecuredDatabase(ctx, r.engine, p)
+		if err != nil {
+			return err
+		}
+		if secured {
+			r.say("a secured stack has used this database, so stack " + r.stack + " gets a generated password for it")
+			needed = append(needed, catalog.Variable{Name: publicPassword})
+		}
+	}
+	var made []string
+	for _, variable := range needed {
+		value := variable.Initial
 		switch {
 		case variable.Ask:
-			value = ask(variable.Name)
-		case variable.Initial != "":
-			value = variable.Initial
+			var err error
+			if value, err = ask(variable.Name); err != nil {
+				return err
+			}
+		case value != "":
 		case strings.HasSuffix(variable.Name, "_PASSWORD"):
 			value = base64.URLEncoding.EncodeToString([]byte(RandomSecret()))[:32] // safe in a URL and in a shell
 		default:
 			value = RandomSecret()
 		}
 		if value == "" {
-			unknown = append(unknown, variable.Name)
+			fix := settings.SetCommand(r.stack, variable.Name, "<value>")
+			if catalog.IsSecret(variable.Name, "") {
+				fix = settings.SetSecretCommand(r.stack, variable.Name)
+			}
+			r.say("you still have to set: " + fix)
 			continue
 		}
 		// On standard input, because every user can see the arguments of a process.
-		err := w.runCLI(ctx, strings.NewReader(value), "config", "set", "-s", name, "--config-file", w.StackFile(name), "--secret", variable.Name)
-		if err != nil {
+		set := []string{"config", "set", "-s", r.stack, "--config-file", r.StackFile(r.stack), "--secret", variable.Name}
+		if err := r.runCLI(ctx, strings.NewReader(value), set...); err != nil {
 			return err
 		}
 		made = append(made, variable.Name)
 	}
 	if len(made) > 0 {
-		say("generated secrets of stack " + name + ": " + strings.Join(made, ", ") +
-			" (to see one: pulumi config get -s " + name + " <NAME>)")
-	}
-	for _, variable := range unknown {
-		fix := settings.SetCommand(name, variable, "<value>")
-		if catalog.IsSecret(variable, "") {
-			fix = settings.SetSecretCommand(name, variable)
-		}
-		say("you still have to set: " + fix)
+		r.say(fmt.Sprintf("generated secrets of stack %[1]s: %[2]s (to see one: pulumi config get -s %[1]s <NAME>)", r.stack, strings.Join(made, ", ")))
 	}
 	return nil
 }
 
 // makeCerts creates the certificates of a stack that has nginx, and renews them before they expire.
-func (w *Workspace) makeCerts(name string, f stackFile, say func(string)) error {
-	src, err := settings.FromFiles(name, w.Root, w.StackFile(name))
-	if err != nil {
-		return err
-	}
-	set, _ := settings.Load(src) // the program says what is wrong with the settings
-	if !stack.NeedsCerts(set) {
+func (r *run) makeCerts(context.Context) error {
+	_, set, _ := r.Resolve(r.stack)
+	if set == nil || !stack.NeedsCerts(set) {
 		return nil
 	}
 	if set.CertsDir == "" {
-		set.CertsDir = w.CertsDir(name)
-		f.set("certsDir", set.CertsDir)
-		if err := w.save(name, f); err != nil {
+		set.CertsDir = r.CertsDir(r.stack)
+		r.file.set("certsDir", set.CertsDir)
+		if err := r.save(r.stack, r.file); err != nil {
 			return err
 		}
 	}
 	var clients []string
-	if slices.ContainsFunc(catalog.Profiles, func(p catalog.Profile) bool { return p.ClientCerts && slices.Contains(set.Profiles, p.Name) }) {
-		clients = []string{"admin"}
+	for _, p := range catalog.Profiles {
+		if p.ClientCerts && slices.Contains(set.Profiles, p.Name) {
+			clients = []string{"admin"}
+		}
 	}
-	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: name, Names: set.ServerNames(), Clients: clients})
+	report, err := certs.Ensure(set.CertsDir, certs.Options{Stack: r.stack, Names: set.ServerNames(), Clients: clients})
 	if err == nil && len(report.Files) > 0 {
-		say(report.String())
+		r.say(report.String())
 	}
 	return err
 }
 
 // takeOver asks once whether this stack takes over the data of an old Compose stack, and
 // records the answer. Without a terminal, the Pulumi program reports the settings for it.
-func (r *run) takeOver(ctx context.Context, f stackFile) error {
-	src, err := r.Source(r.stack)
-	if err != nil {
-		return err
+func (r *run) takeOver(ctx context.Context) error {
+	if !isTerminal() {
+		return nil
 	}
-	p, set, _ := stack.Resolve(src)
-	if p == nil || !term.IsTerminal(int(os.Stdin.Fd())) {
+	p, set, _ := r.Resolve(r.stack)
+	if p == nil {
 		return nil
 	}
 	found, err := preflight.OldCompose(ctx, r.engine, p, set)
@@ -126,33 +118,39 @@ func (r *run) takeOver(ctx context.Context, f stackFile) error {
 		return err
 	}
 	for _, old := range found {
-		answer := ask(fmt.Sprintf("The old Compose project %s has data in %s and %d more volumes. Take them over, with their data? yes or no",
-			old.Project, old.Volumes["pgdata"], len(old.Volumes)-1))
-		if strings.HasPrefix(strings.ToLower(answer), "y") {
-			f.set("volumes", old.Volumes)
-			return r.save(r.stack, f)
+		r.say(fmt.Sprintf("the old Compose project %s has data in %s and %d more volumes", old.Project, old.Volumes["pgdata"], len(old.Volumes)-1))
+		answer, err := ask("Take them over, with their data? yes or no")
+		if err != nil {
+			return err
 		}
-		ignored, _ := f.get("ignoreCompose").([]any)
-		f.set("ignoreCompose", append(ignored, old.Project))
-		if err := r.save(r.stack, f); err != nil {
+		if strings.HasPrefix(strings.ToLower(answer), "y") {
+			r.file.set("volumes", old.Volumes)
+			return r.save(r.stack, r.file)
+		}
+		ignored, _ := r.file.get("ignoreCompose").([]any)
+		r.file.set("ignoreCompose", append(ignored, old.Project))
+		if err := r.save(r.stack, r.file); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ask reads a value from the terminal, without echo if it is a secret. It returns "" if there is no terminal.
-func ask(variable string) string {
-	terminal := int(os.Stdin.Fd())
-	if !term.IsTerminal(terminal) {
-		return ""
+// ask reads a value from the terminal, without echo if it is a secret. It returns "" if there is no terminal, and an error if the
+// user presses Ctrl-C.
+func ask(variable string) (string, error) {
+	if !isTerminal() {
+		return "", nil
 	}
-	fmt.Fprintf(os.Stderr, "%s: ", variable)
+	read := cmdutil.ReadConsole
 	if catalog.IsSecret(variable, "") {
-		text, _ := term.ReadPassword(terminal)
-		fmt.Fprintln(os.Stderr)
-		return strings.TrimSpace(string(text))
+		read = cmdutil.ReadConsoleNoEcho
 	}
-	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-	return strings.TrimSpace(line)
+	answer, err := read(variable)
+	if err != nil {
+		return "", fmt.Errorf("%s: not answered. Fix: run this command again", variable)
+	}
+	return strings.TrimSpace(answer), nil
 }
+
+func isTerminal() bool { return term.IsTerminal(int(os.Stdin.Fd())) }

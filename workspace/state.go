@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2/maybe"
@@ -49,6 +50,20 @@ func (w *Workspace) restrictState() error {
 	return nil
 }
 
+// readState reads the stack's state, after it has repaired a damaged one. The state of a stack that does not exist is nil.
+func (r *run) readState(ctx context.Context) error {
+	if err := r.repairState(); err != nil {
+		return err
+	}
+	export, err := r.export(ctx)
+	if err == nil {
+		r.state, err = observe.ReadState(export)
+	} else if strings.Contains(err.Error(), "no stack named") {
+		return nil
+	}
+	return err
+}
+
 // repairState replaces a truncated state file, as a full disk leaves it, by Pulumi's own
 // backup copy. Objects that are not in the copy are adopted from the engine later.
 func (r *run) repairState() error {
@@ -64,20 +79,20 @@ func (r *run) repairState() error {
 	if err := os.Rename(file, aside); err != nil {
 		return err
 	}
-	// Pulumi's file storage keeps a checksum beside the file.
-	if err := removeIfThere(file + ".attrs"); err != nil {
-		return err
-	}
 	copied, err := readFile(file + ".bak")
-	if err != nil {
+	// Pulumi's file storage keeps a checksum beside the file.
+	if err := errors.Join(err, os.RemoveAll(file+".attrs")); err != nil {
 		return err
 	}
-	if !json.Valid(copied) {
-		r.say(fmt.Sprintf("the state of stack %s was damaged, and is rebuilt from the engine; the damaged file is %s", r.stack, aside))
-		return nil
+	remedy := "is rebuilt from the engine"
+	if json.Valid(copied) {
+		remedy = "Pulumi's last copy takes its place"
+		if err := maybe.WriteFile(file, copied, 0o600); err != nil {
+			return err
+		}
 	}
-	r.say(fmt.Sprintf("the state of stack %s was damaged, and Pulumi's last copy takes its place; the damaged file is %s", r.stack, aside))
-	return maybe.WriteFile(file, copied, 0o600)
+	r.say(fmt.Sprintf("the state of stack %s was damaged, and %s; the damaged file is %s", r.stack, remedy, aside))
+	return nil
 }
 
 // export returns the stack's state as `pulumi stack export` prints it. It reads local state
@@ -98,55 +113,47 @@ func (r *run) export(ctx context.Context) ([]byte, error) {
 	return r.output(ctx, "stack", "export", "-s", r.stack)
 }
 
-// lock is the content of Pulumi's lock file for local state.
-type lock struct {
-	PID       int       `json:"pid"`
-	Username  string    `json:"username"`
-	Hostname  string    `json:"hostname"`
-	Timestamp time.Time `json:"timestamp"`
-}
-
-// lockFolder is the folder of the locks of the stack's local state.
-func (r *run) lockFolder() string {
-	return r.local("locks", "organization", settings.Project, r.stack)
+// lockFiles returns the locks that Pulumi has on the stack's local state.
+func (r *run) lockFiles() []string {
+	files, _ := filepath.Glob(filepath.Join(r.local("locks", "organization", settings.Project, r.stack), "*.json")) // the pattern is valid
+	return files
 }
 
 // clearLock removes the locks of runs that were killed, and returns an error if another
 // run is active. It handles local state only; Pulumi itself reports other locks.
 func (r *run) clearLock() error {
-	folder := r.lockFolder()
-	if folder == "" {
+	if r.local() == "" {
 		return nil
-	}
-	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
-	if err != nil {
-		return err
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		return err
 	}
-	for _, file := range files {
+	for _, file := range r.lockFiles() {
 		text, err := readFile(file)
 		if err != nil {
 			return err
 		}
-		var l lock
-		if json.Unmarshal(text, &l) != nil && len(text) > 0 {
+		var lock struct { // as Pulumi writes it
+			PID                int
+			Username, Hostname string
+			Timestamp          time.Time
+		}
+		if json.Unmarshal(text, &lock) != nil && len(text) > 0 {
 			continue // not a lock file that we know
 		}
-		since := l.Timestamp.Local().Format("15:04:05 on 2 January")
-		if len(text) > 0 && (l.Hostname != host || alive(l)) {
+		since := lock.Timestamp.Local().Format("15:04:05 on 2 January")
+		if len(text) > 0 && (lock.Hostname != host || alive(lock.PID)) {
 			return fault.List{{
 				Where: "stack " + r.stack,
-				What:  fmt.Sprintf("another run has it locked: process %d of %s on %s, since %s", l.PID, l.Username, l.Hostname, since),
-				Fix:   "wait until it has ended; or, if it hangs: kill " + strconv.Itoa(l.PID) + " on that machine, then run this command again",
+				What:  fmt.Sprintf("another run has it locked: process %d of %s on %s, since %s", lock.PID, lock.Username, lock.Hostname, since),
+				Fix:   fmt.Sprintf("wait until it has ended; or, if it hangs: kill %d on that machine, then run this command again", lock.PID),
 			}}
 		}
-		if err := errors.Join(os.Remove(file), removeIfThere(file+".attrs")); err != nil {
+		if err := errors.Join(os.Remove(file), os.RemoveAll(file+".attrs")); err != nil {
 			return err
 		}
-		r.say(fmt.Sprintf("cleared the lock of a run that was killed (process %d, %s)", l.PID, since))
+		r.say(fmt.Sprintf("cleared the lock of a run that was killed (process %d, %s)", lock.PID, since))
 	}
 	return nil
 }
@@ -156,7 +163,7 @@ func (r *run) clearPending(ctx context.Context) error {
 	if !r.state.Pending {
 		return nil
 	}
-	export, err := r.output(ctx, "stack", "export", "-s", r.stack)
+	export, err := r.export(ctx)
 	if err == nil {
 		export, err = observe.WithoutPending(export)
 	}
@@ -167,21 +174,15 @@ func (r *run) clearPending(ctx context.Context) error {
 	return r.runCLI(ctx, bytes.NewReader(export), "stack", "import", "-s", r.stack)
 }
 
-func removeIfThere(path string) error {
-	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 // alive reports whether the process that took a lock on this host is still running. Its
 // process ID may belong to another program by now.
-func alive(l lock) bool {
-	if !processExists(l.PID) {
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil || errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
 		return false
 	}
 	// A zombie has ended. Its parent has not waited for it, as when process 1 is not an init.
-	found, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(l.PID)).Output()
+	found, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(pid)).Output()
 	if gone := new(exec.ExitError); errors.As(err, &gone) {
 		return false
 	}

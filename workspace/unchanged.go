@@ -24,30 +24,30 @@ func (r *run) upRecord() string { return r.StackFile(r.stack) + ".up" }
 // unchanged reports whether an up has nothing to do: it would be made from the same as the last one, and the
 // state and the engine are as that one left them, with all containers healthy. The CLI takes a second to find the same.
 func (r *run) unchanged(ctx context.Context, p *plan.Plan, found *observe.Findings, inputs string) bool {
-	if inputs == "" || !found.None() {
+	now := r.record(inputs)
+	if now == "" || !found.None() {
 		return false
 	}
 	last, err := readFile(r.upRecord())
-	if err != nil {
-		return false
-	}
-	now, err := r.record(inputs)
 	return err == nil && string(last) == now && r.allHealthy(ctx, p)
 }
 
 // recordUp writes down an up that has succeeded: its inputs, from before it began, and the record of them with the state that it left.
 // If an input was edited meanwhile, nobody knows which of both it was made from. Without a record, the CLI runs the next one.
 func (r *run) recordUp(inputs, record string) error {
-	if p, wrong, err := r.resolve(r.stack); inputs == "" || wrong != nil || err != nil || inputs != r.inputs(p) {
-		return removeIfThere(r.upRecord())
+	if p, _, wrong := r.Resolve(r.stack); record == "" || wrong != nil || inputs != r.inputs(p) {
+		return os.RemoveAll(r.upRecord())
 	}
 	return writeFile(r.upRecord(), []byte(record))
 }
 
-// record returns the content of upRecord for these inputs and the present state.
-func (r *run) record(inputs string) (string, error) {
+// record returns the content of upRecord for these inputs and the present state. It is "" without inputs.
+func (r *run) record(inputs string) string {
 	state, err := os.ReadFile(r.stateFile())
-	return fmt.Sprintf("%s %x\n", inputs, sha256.Sum256(state)), err
+	if err != nil || inputs == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s %x\n", inputs, sha256.Sum256(state))
 }
 
 // reportUnchanged says what Pulumi would say about a stack that it does not change.
@@ -74,28 +74,26 @@ func (r *run) inputs(p *plan.Plan) string {
 	if !r.current || r.local() == "" || !exists(r.stateFile()) || exists(r.stateFile()+".gz") {
 		return ""
 	}
-	config, err := os.ReadFile(r.StackFile(r.stack))
-	if err != nil {
-		return ""
-	}
-	hash := sha256.New()
-	fmt.Fprintf(hash, "%s %s %s %s", p.Fingerprint(), config, r.here.Host, r.here.Certs)
-	program, err := os.Executable()
-	if err != nil {
+	config, err1 := os.ReadFile(r.StackFile(r.stack))
+	program, err2 := os.Executable()
+	if err1 != nil || err2 != nil {
 		return ""
 	}
 	plugin := r.offlineBinary() // not the installed one, whose time another clone can change
 	if p.Provider == settings.Official {
-		plugin = filepath.Join(r.Home, "plugins", "resource-docker-v"+OfficialVersion, "pulumi-resource-docker")
+		plugin = r.plugin(OfficialVersion)
 	}
+	here := settings.Source{Root: r.Root}
 	paths := []string{program, r.Pulumi, plugin}
 	for _, s := range p.Services {
 		if build := s.Image.Build; build != nil {
 			for _, b := range append(slices.Clone(build.Contexts), *build) {
-				paths = append(paths, r.inClone(b.Context), r.inClone(b.Dockerfile))
+				paths = append(paths, here.Absolute(b.Context), here.Absolute(b.Dockerfile))
 			}
 		}
 	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%s %s %s %s", p.Fingerprint(), config, r.here.Host, r.here.Certs)
 	slices.Sort(paths)
 	for _, path := range slices.Compact(paths) {
 		if err := addTree(hash, path); err != nil {
@@ -103,13 +101,6 @@ func (r *run) inputs(p *plan.Plan) string {
 		}
 	}
 	return hex.EncodeToString(hash.Sum(nil))
-}
-
-func (w *Workspace) inClone(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(w.Root, path)
 }
 
 // addTree adds the names, sizes, modes and times of a file, or of all files of a folder, to a hash. Their content would take longer

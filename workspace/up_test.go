@@ -36,7 +36,7 @@ func TestNewObjectsOfAnotherRunAreKept(t *testing.T) {
 			said := ""
 			r := &run{Workspace: w, stack: "dev", engine: c, say: func(line string) { said += line + "\n" }}
 			found := &observe.Findings{Containers: []container.Summary{{ID: "c1", Names: []string{"/x_redis"}, Created: test.made.Unix()}}}
-			err = r.converge(context.Background(), &plan.Plan{Provider: settings.Official}, found, true)
+			_, err = r.converge(context.Background(), &plan.Plan{Provider: settings.Official}, found, "up")
 			if test.removed {
 				require.ErrorContains(t, err, "container x_redis: ", "the stand-in for an engine stops nothing")
 				assert.Contains(t, said, "x_redis was left behind by an interrupted run: removing it")

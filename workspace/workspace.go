@@ -7,6 +7,7 @@
 package workspace
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -23,6 +24,8 @@ import (
 	"github.com/google/renameio/v2/maybe"
 
 	"trading-platform/fault"
+	"trading-platform/plan"
+	"trading-platform/settings"
 	"trading-platform/stack"
 	"trading-platform/timing"
 )
@@ -37,7 +40,7 @@ type Workspace struct {
 	Pulumi string
 	// Installed says that the user has installed the CLI; otherwise `make` has built it.
 	Installed bool
-	// Timing is the folder that an up writes its timing report to; empty for none.
+	// Timing is the folder that Run writes a timing report to; empty for none.
 	Timing   string
 	recorder *timing.Recorder
 	// current says that this process was built from the present sources of the clone; see Renew.
@@ -46,29 +49,28 @@ type Workspace struct {
 
 // Open finds the backend and the CLI of this machine. It changes nothing.
 func Open(root string) (*Workspace, error) {
-	home, err := stack.Home(os.Getenv)
+	home, err := stack.Home()
 	if err != nil {
 		return nil, err
 	}
-	w := &Workspace{Root: root, Home: home, Backend: stack.Backend(os.Getenv, home)}
+	w := &Workspace{Root: root, Home: home, Backend: stack.Backend(home)}
 	w.Pulumi, w.Installed = w.findPulumi()
 	return w, nil
 }
 
 // findPulumi searches PATH, without our own shim, and then the folder that tools/build writes to.
 func (w *Workspace) findPulumi() (path string, installed bool) {
+	built := filepath.Join(w.Root, "tools", "bin")
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		if dir == w.ShimDir() || dir == filepath.Join(w.Root, "tools", "bin") {
+		if dir == w.ShimDir() || dir == built {
 			continue
 		}
 		if path, err := exec.LookPath(filepath.Join(dir, "pulumi")); err == nil && filepath.IsAbs(path) {
 			return path, true
 		}
 	}
-	if path, err := exec.LookPath(filepath.Join(w.Root, "tools", "bin", "pulumi")); err == nil {
-		return path, false
-	}
-	return "", false
+	path, _ = exec.LookPath(filepath.Join(built, "pulumi"))
+	return path, false
 }
 
 // ShimDir is the folder, for a shell's PATH, of a `pulumi` command that runs through this workspace.
@@ -125,6 +127,24 @@ func (w *Workspace) ConfigFile(stack string) string {
 	return w.trackedFile(stack)
 }
 
+// Source reads a stack's config as the Pulumi program would receive it.
+func (w *Workspace) Source(name string) (settings.Source, error) {
+	src, err := settings.FromFiles(name, w.Root, w.ConfigFile(name))
+	if err == nil && src.Config["identity"] == "" {
+		src.Config["identity"] = stack.DefaultIdentity(w.Backend, "organization", name)
+	}
+	return src, err
+}
+
+// Resolve reads a stack's config and resolves it, as stack.Resolve does.
+func (w *Workspace) Resolve(name string) (*plan.Plan, *settings.Settings, error) {
+	src, err := w.Source(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return stack.Resolve(src)
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
@@ -141,33 +161,20 @@ func (w *Workspace) passphraseFile() string { return filepath.Join(w.sharedDir()
 
 // ensurePassphrase generates a passphrase if the user has none, readable by the owner only.
 // If the stack exists already, its passphrase is elsewhere, and the error says so.
-func (w *Workspace) ensurePassphrase(name string, made bool) error {
+func (r *run) ensurePassphrase(context.Context) error {
 	_, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE")
-	if set || os.Getenv("PULUMI_CONFIG_PASSPHRASE_FILE") != "" || !w.selfManaged() || exists(w.passphraseFile()) {
+	if set || os.Getenv("PULUMI_CONFIG_PASSPHRASE_FILE") != "" || !r.selfManaged() || exists(r.passphraseFile()) {
 		return nil
 	}
-	if !made {
-		return writeFile(w.passphraseFile(), []byte(RandomSecret()))
+	if r.state != nil {
+		return fault.List{{
+			Where: "stack " + r.stack,
+			What:  fmt.Sprintf("its state in %s is encrypted, and the passphrase is not in %s", r.Backend, r.passphraseFile()),
+			Fix:   "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE as when it was made",
+		}}
 	}
-	find := "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE as when it was made"
-	if old := filepath.Join(w.Home, "trading-platform", "passphrase"); exists(old) {
-		find = fmt.Sprintf("mkdir -p %s && cp -a %s/. %s", shellescape.Quote(w.sharedDir()), shellescape.Quote(filepath.Dir(old)), shellescape.Quote(w.sharedDir()))
-	}
-	return fault.List{{
-		Where: "stack " + name,
-		What:  fmt.Sprintf("its state in %s is encrypted, and the passphrase is not in %s", w.Backend, w.passphraseFile()),
-		Fix:   find,
-	}}
-}
-
-// SetConfig sets one key of the stack's own file. It replaces the file atomically.
-func (w *Workspace) SetConfig(stack, key string, value any) error {
-	f, err := w.load(stack)
-	if err != nil {
-		return err
-	}
-	f.set(key, value)
-	return w.save(stack, f)
+	r.say("created a passphrase for the secrets in the state: " + r.passphraseFile())
+	return writeFile(r.passphraseFile(), []byte(RandomSecret()))
 }
 
 // RandomSecret returns 32 random bytes in base64: a password, or a key for AES-256.

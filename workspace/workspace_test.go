@@ -10,10 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"trading-platform/engine/enginetest"
+	"trading-platform/observe"
 	"trading-platform/settings"
 )
 
@@ -154,7 +156,8 @@ func TestPassphrase(t *testing.T) {
 			for key, value := range test.environment {
 				t.Setenv(key, value)
 			}
-			require.NoError(t, w.ensurePassphrase("dev", false))
+			r := &run{Workspace: w, stack: "dev", say: func(string) {}}
+			require.NoError(t, r.ensurePassphrase(t.Context()))
 			if !test.made {
 				assert.NoFileExists(t, w.passphraseFile())
 				return
@@ -166,7 +169,8 @@ func TestPassphrase(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, os.FileMode(0o700), folder.Mode().Perm())
 			first := read(t, w.passphraseFile())
-			require.NoError(t, w.ensurePassphrase("dev", true), "it is there")
+			r.state = &observe.State{}
+			require.NoError(t, r.ensurePassphrase(t.Context()), "it is there")
 			assert.Equal(t, first, read(t, w.passphraseFile()), "another would lock the state")
 		})
 	}
@@ -175,12 +179,10 @@ func TestPassphrase(t *testing.T) {
 // With a new passphrase the user could not decrypt a state that was encrypted with another.
 func TestAPassphraseThatIsElsewhere(t *testing.T) {
 	w := clone(t)
-	err := w.ensurePassphrase("dev", true)
+	err := (&run{Workspace: w, stack: "dev", state: &observe.State{}}).ensurePassphrase(t.Context())
 	require.ErrorContains(t, err, "stack dev: its state in "+w.Backend+" is encrypted, and the passphrase is not in "+w.passphraseFile())
 	require.ErrorContains(t, err, "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE")
 	assert.NoFileExists(t, w.passphraseFile())
-	write(t, filepath.Join(w.Home, "trading-platform", "passphrase"), "the one")
-	require.ErrorContains(t, w.ensurePassphrase("dev", true), "cp -a "+filepath.Join(w.Home, "trading-platform")+"/. ")
 }
 
 func TestLocks(t *testing.T) {
@@ -283,7 +285,7 @@ func TestStackOf(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Setenv("PULUMI_STACK", "from-environment")
-			assert.Equal(t, want, StackOf(strings.Fields(args)))
+			assert.Equal(t, want, stackOf(strings.Fields(args)))
 		})
 	}
 }
@@ -308,7 +310,7 @@ func TestPulumiArgs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := strings.Fields(test.args)
-			assert.Equal(t, strings.Fields(test.want), append([]string{}, w.PulumiArgs(test.stack, args)...))
+			assert.Equal(t, strings.Fields(test.want), append([]string{}, w.pulumiArgs(test.stack, args)...))
 			assert.Equal(t, strings.Fields(test.args), append([]string{}, args...), "the caller's stay theirs")
 		})
 	}
@@ -356,7 +358,7 @@ func TestInitOfAnUnknownStack(t *testing.T) {
 	w := clone(t)
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	write(t, filepath.Join(w.Root, "Pulumi.base.yaml"), "")
-	err := w.Init(context.Background(), "prod", InitOptions{}, func(string) {})
+	err := w.Init(context.Background(), "prod", false, func(string) {})
 	require.EqualError(t, err, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, or copy the file of one of them")
 }
 
@@ -365,7 +367,7 @@ func TestInitWithoutAnEngine(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.yaml"), "")
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent")
-	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})
+	err := w.Init(context.Background(), "dev", false, func(string) {})
 	require.ErrorContains(t, err, "Docker engine: does not answer: ")
 	entries, err := os.ReadDir(w.Home)
 	require.NoError(t, err)
@@ -378,7 +380,7 @@ func TestInitWithAPulumiThatFails(t *testing.T) {
 	write(t, filepath.Join(w.Root, "Pulumi.dev.yaml"), "")
 	t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
 	w.Pulumi, w.Installed = executable(t, t.TempDir(), "echo 'the backend is away' >&2\nexit 3"), true
-	err := w.Init(context.Background(), "dev", InitOptions{}, func(string) {})
+	err := w.Init(context.Background(), "dev", false, func(string) {})
 	require.ErrorContains(t, err, "stack export -s dev: exit status 3\nthe backend is away")
 }
 
@@ -429,7 +431,10 @@ func secretsOf(t *testing.T, config string) (told, said string) {
 	os.Stdin = stdin
 	t.Cleanup(func() { os.Stdin = terminal; _ = stdin.Close() })
 	var lines []string
-	require.NoError(t, w.makeSecrets(context.Background(), "oauth2", nil, func(line string) { lines = append(lines, line) }))
+	engine, err := client.New(client.WithHost((&enginetest.Engine{}).Start(t)))
+	require.NoError(t, err)
+	r := &run{Workspace: w, stack: "oauth2", engine: engine, say: func(line string) { lines = append(lines, line) }}
+	require.NoError(t, r.makeSecrets(t.Context()))
 	if exists(log) {
 		told = read(t, log)
 	}

@@ -13,7 +13,6 @@ import (
 
 	"trading-platform/backup"
 	engines "trading-platform/engine"
-	"trading-platform/workspace"
 )
 
 // withData opens the stack's engine and settings, locks its data, and calls work. It refuses a stack with
@@ -27,7 +26,7 @@ func (t target) withData(work func(*backup.Stack) error) error {
 		s := &backup.Stack{
 			Engine: engine, Plan: p, Say: say,
 			SetVolumes: func(volumes map[string]string) error { return t.SetConfig(t.stack, "volumes", volumes) },
-			Up:         func(ctx context.Context) error { return t.Up(ctx, t.stack, nil, say) },
+			Up:         func(ctx context.Context) error { return t.Run(ctx, "up", t.stack, nil, say) },
 		}
 		unlock, err := s.Lock(t.cmd.Context(), t.StackFile(t.stack)+".data-lock")
 		if err != nil {
@@ -79,7 +78,7 @@ them only when the restore is complete. The previous volumes are kept.`,
 			return err
 		}
 		defer func() { _ = file.Close() }()
-		if err := t.Init(t.cmd.Context(), t.stack, workspace.InitOptions{}, say); err != nil {
+		if err := t.Init(t.cmd.Context(), t.stack, false, say); err != nil {
 			return err
 		}
 		return t.withData(func(s *backup.Stack) error { return s.Restore(t.cmd.Context(), file) })

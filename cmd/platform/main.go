@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,13 +14,13 @@ import (
 	"syscall"
 
 	"github.com/moby/moby/client"
+	pulumi "github.com/pulumi/pulumi/sdk/v3/go/common/workspace"
 	"github.com/spf13/cobra"
 
 	engines "trading-platform/engine"
 	"trading-platform/operate"
 	"trading-platform/plan"
 	"trading-platform/settings"
-	"trading-platform/stack"
 	"trading-platform/workspace"
 )
 
@@ -65,10 +64,10 @@ func root() *cobra.Command {
 		cmd.Version = info.Main.Version
 	}
 	cmd.AddCommand(
-		upCommand(),
-		pulumiStep("down", "Take a stack down; its volumes and their data stay", (*workspace.Workspace).Down),
-		pulumiStep("preview", "Show what an up would change", (*workspace.Workspace).Preview),
-		pulumiStep("refresh", "Record in the state what changed outside of Pulumi", (*workspace.Workspace).Refresh),
+		runCommand("up", "Bring a stack up; exit code 0 means that every service is healthy"),
+		runCommand("down", "Take a stack down; its volumes and their data stay"),
+		runCommand("preview", "Show what an up would change"),
+		runCommand("refresh", "Record in the state what changed outside of Pulumi"),
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
 		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), forwardCommand(),
 		logsCommand(), execCommand(), shellCommand(),
@@ -87,34 +86,33 @@ type target struct {
 	stack string
 }
 
-// stackCommand makes a command for one stack: it adds the flag --stack.
-func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *cobra.Command {
-	stack := cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
+// cloneCommand makes a command for the clone that contains the current folder.
+func cloneCommand(cmd *cobra.Command, run func(t target, args []string) error) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		w, err := here()
 		if err != nil {
 			return err
 		}
-		return run(target{w, cmd, *stack}, args)
+		return run(target{Workspace: w, cmd: cmd}, args)
 	}
 	return cmd
 }
 
-// source reads the stack's config as the next run of Pulumi will see it.
-func (t target) source() (settings.Source, error) {
-	if err := t.MergeTracked(t.stack); err != nil {
-		return settings.Source{}, err
-	}
-	return t.Source(t.stack)
+// stackCommand makes a command for one stack: it adds the flag --stack.
+func stackCommand(cmd *cobra.Command, run func(t target, args []string) error) *cobra.Command {
+	stack := cmd.Flags().StringP("stack", "s", "dev", "the stack, named as in Pulumi.<stack>.yaml")
+	return cloneCommand(cmd, func(t target, args []string) error {
+		t.stack = *stack
+		return run(t, args)
+	})
 }
 
-// resolve reads the stack's config and resolves it, as stack.Resolve does.
+// resolve reads the stack's config as the next run of Pulumi will see it, and resolves it as stack.Resolve does.
 func (t target) resolve() (*plan.Plan, *settings.Settings, error) {
-	src, err := t.source()
-	if err != nil {
+	if err := t.MergeTracked(t.stack); err != nil {
 		return nil, nil, err
 	}
-	return stack.Resolve(src)
+	return t.Resolve(t.stack)
 }
 
 // withEngine opens and identifies the stack's engine, calls use, and closes the engine.
@@ -127,24 +125,27 @@ func (t target) withEngine(use func(*client.Client, engines.Ref) error) error {
 	return use(engine, here)
 }
 
+// withPlan is withEngine with the stack's plan. It ignores what is wrong with the settings, if there is a plan nevertheless.
+func (t target) withPlan(use func(*client.Client, engines.Ref, *plan.Plan) error) error {
+	p, _, err := t.resolve()
+	if p == nil {
+		return err
+	}
+	return t.withEngine(func(engine *client.Client, here engines.Ref) error { return use(engine, here, p) })
+}
+
 // here opens the workspace of the clone that contains the current folder.
 func here() (*workspace.Workspace, error) {
-	dir, err := os.Getwd()
+	project, err := pulumi.DetectProjectPath()
+	if errors.Is(err, pulumi.ErrProjectNotFound) {
+		dir, _ := os.Getwd()
+		return nil, fmt.Errorf("there is no Pulumi.yaml in %s or above it. Fix: run this command in a clone of the project", dir)
+	} else if err != nil {
+		return nil, err
+	}
+	w, err := workspace.Open(filepath.Dir(project))
 	if err != nil {
 		return nil, err
 	}
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(filepath.Join(d, "Pulumi.yaml")); err == nil {
-			w, err := workspace.Open(d)
-			if err == nil {
-				err = w.Renew()
-			}
-			return w, err
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		if d == filepath.Dir(d) {
-			return nil, fmt.Errorf("there is no Pulumi.yaml in %s or above it. Fix: run this command in a clone of the project", dir)
-		}
-	}
+	return w, w.Renew()
 }

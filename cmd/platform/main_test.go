@@ -329,6 +329,15 @@ func TestExitCodes(t *testing.T) {
 		assert.Contains(t, stdout, "missing")
 		assert.Empty(t, stderr)
 	})
+	t.Run("an error of pulumi's during init is said", func(t *testing.T) {
+		t.Setenv("DOCKER_HOST", (&enginetest.Engine{}).Start(t))
+		bin := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(bin, "pulumi"), []byte("#!/bin/sh\necho 'the backend is away' >&2\nexit 3\n"), 0o700))
+		t.Setenv("PATH", bin)
+		_, stderr, code := process(t, "init", "-s", "base")
+		assert.Equal(t, 1, code)
+		assert.Contains(t, stderr, "the backend is away")
+	})
 	assert.Equal(t, "exit code 3", exitCode(3).Error())
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -24,14 +25,13 @@ branch changes since it left main: --diff "$(git merge-base main HEAD)".
 Exit code: 0 no change, 2 changes, 3 changes that touch data, 1 an error.`,
 		Args: cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		switch {
-		case t.cmd.Flags().Changed("diff") && all:
-			t.stack = ""
-			fallthrough
-		case t.cmd.Flags().Changed("diff"):
-			return t.printDiff(ref, format)
-		case all:
+		switch diff := t.cmd.Flags().Changed("diff"); {
+		case all && !diff:
 			return errors.New("--all needs --diff")
+		case all:
+			return t.printDiff(ref, format, "")
+		case diff:
+			return t.printDiff(ref, format, t.stack)
 		}
 		return t.printPlan(format, files)
 	})
@@ -50,32 +50,27 @@ func (t target) printPlan(format, files string) error {
 	if p == nil {
 		return faults
 	}
-	var err error
-	switch format {
-	case "text":
-		err = p.Text(t.cmd.OutOrStdout())
-	case "json":
-		err = p.JSON(t.cmd.OutOrStdout())
-	case "mermaid":
-		err = p.Mermaid(t.cmd.OutOrStdout())
-	case "compose":
-		err = compose.Write(p, t.cmd.OutOrStdout())
-	default:
+	write := map[string]func(io.Writer) error{
+		"text": p.Text, "json": p.JSON, "mermaid": p.Mermaid,
+		"compose": func(out io.Writer) error { return compose.Write(p, out) },
+	}[format]
+	if write == nil {
 		return errors.New("-o must be text, json, mermaid or compose, not " + format)
 	}
+	err := write(t.cmd.OutOrStdout())
 	if files != "" {
 		err = errors.Join(err, p.WriteFiles(files))
 	}
 	return errors.Join(err, faults)
 }
 
-// printDiff compares the stacks, writes the report, and returns its exit code.
-func (t target) printDiff(ref, format string) error {
+// printDiff compares a stack, or all, writes the report, and returns its exit code.
+func (t target) printDiff(ref, format, stack string) error {
 	write, ok := review.Formats[format]
 	if !ok {
 		return errors.New("with --diff, -o must be text, markdown or json, not " + format)
 	}
-	report, err := review.Diff(t.cmd.Context(), t.Root, ref, t.stack)
+	report, err := review.Diff(t.cmd.Context(), t.Root, ref, stack)
 	if err == nil {
 		err = write(report, t.cmd.OutOrStdout())
 	}
@@ -86,7 +81,8 @@ func (t target) printDiff(ref, format string) error {
 }
 
 func previewAllCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	var verbose bool
+	cmd := cloneCommand(&cobra.Command{
 		Use:   "preview-all",
 		Short: "Preview every stack with an empty, temporary state; needs an engine",
 		Long: `Run pulumi preview of every stack that has a file here, as if none of them existed yet.
@@ -95,18 +91,13 @@ State, secrets and certificates are generated for the run and deleted after it. 
 stacks do not conflict with it, whatever their names, ports and subnets. A stack's own
 settings on this machine are ignored.`,
 		Args: cobra.NoArgs,
-	}
-	verbose := cmd.Flags().BoolP("verbose", "v", false, "show pulumi's complete output")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		w, err := here()
-		if err != nil {
-			return err
-		}
-		ok, err := review.PreviewAll(cmd.Context(), w.Root, *verbose, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}, func(t target, _ []string) error {
+		ok, err := review.PreviewAll(t.cmd.Context(), t.Root, verbose, t.cmd.OutOrStdout(), t.cmd.ErrOrStderr())
 		if err == nil && !ok {
 			return exitCode(1) // it has already printed the errors
 		}
 		return err
-	}
+	})
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show pulumi's complete output")
 	return cmd
 }

@@ -7,36 +7,23 @@ import (
 )
 
 func pulumiCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "pulumi [arguments]",
-		Short: "Run pulumi with this machine's state, passphrase and the stack's own file",
-		// All arguments, including flags, are passed to pulumi.
-		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := here()
-			if err != nil {
-				return err
-			}
-			return w.Exec(cmd.Context(), args, say)
-		},
-	}
+	return cloneCommand(&cobra.Command{
+		Use:                "pulumi [arguments]",
+		Short:              "Run pulumi with this machine's state, passphrase and the stack's own file",
+		DisableFlagParsing: true, // all arguments are for pulumi
+	}, func(t target, args []string) error { return t.Exec(t.cmd.Context(), args, say) })
 }
 
 func envCommand() *cobra.Command {
-	return &cobra.Command{
+	return cloneCommand(&cobra.Command{
 		Use:   "env",
 		Short: `Print the shell commands that set up plain pulumi: eval "$(bin/platform env)"`,
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			w, err := here()
-			if err != nil {
-				return err
-			}
-			path, err := w.Shim()
-			if err == nil {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "export PATH=%s:\"$PATH\"\n", path)
-			}
-			return err
-		},
-	}
+	}, func(t target, _ []string) error {
+		path, err := t.Shim()
+		if err == nil {
+			_, err = fmt.Fprintf(t.cmd.OutOrStdout(), "export PATH=%s:\"$PATH\"\n", path)
+		}
+		return err
+	})
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/moby/moby/client"
@@ -14,47 +14,33 @@ import (
 	engines "trading-platform/engine"
 	"trading-platform/fault"
 	"trading-platform/observe"
+	"trading-platform/plan"
 	"trading-platform/preflight"
-	"trading-platform/settings"
 	"trading-platform/workspace"
 )
 
-// pulumiStep makes a command that runs init, then the pulumi command, and does what
+// runCommand makes a command that runs init, then the pulumi command, and does what
 // Pulumi cannot do itself.
-func pulumiStep(use, short string, step func(w *workspace.Workspace, ctx context.Context, stack string, args []string, say func(string)) error) *cobra.Command {
-	return stackCommand(&cobra.Command{Use: use + " [flags] [-- arguments for pulumi]", Short: short}, func(t target, args []string) error {
-		return step(t.Workspace, t.cmd.Context(), t.stack, args, say)
+func runCommand(name, short string) *cobra.Command {
+	var timing string
+	cmd := stackCommand(&cobra.Command{Use: name + " [flags] [-- arguments for pulumi]", Short: short}, func(t target, args []string) error {
+		t.Timing = timing
+		return t.Run(t.cmd.Context(), name, t.stack, args, say)
 	})
-}
-
-func upCommand() *cobra.Command {
-	timing := ""
-	cmd := pulumiStep("up", "Bring a stack up; exit code 0 means that every service is healthy",
-		func(w *workspace.Workspace, ctx context.Context, stack string, args []string, say func(string)) (err error) {
-			if timing != "" {
-				if w.Timing, err = filepath.Abs(timing); err != nil {
-					return err
-				}
-				if err := os.MkdirAll(timing, 0o750); err != nil {
-					return err
-				}
-			}
-			return w.Up(ctx, stack, args, say)
-		})
 	cmd.Flags().StringVar(&timing, "timing", "", "print where the time went, and write it to this folder, also as a picture and as a trace for Chrome")
 	return cmd
 }
 
 func initCommand() *cobra.Command {
-	var options workspace.InitOptions
+	var moveEngine bool
 	cmd := stackCommand(&cobra.Command{
 		Use:   "init",
 		Short: "Set up what a stack needs on this machine: Pulumi, state, provider, images, secrets",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		return t.Init(t.cmd.Context(), t.stack, options, say)
+		return t.Init(t.cmd.Context(), t.stack, moveEngine, say)
 	})
-	cmd.Flags().BoolVar(&options.MoveEngine, "move-engine", false, "move the stack from the engine that it runs on to the one that docker connects to now; its data stays on the old engine")
+	cmd.Flags().BoolVar(&moveEngine, "move-engine", false, "move the stack from the engine that it runs on to the one that docker connects to now; its data stays on the old engine")
 	return cmd
 }
 
@@ -93,35 +79,23 @@ func statusCommand() *cobra.Command {
 		Short: "Show how a stack's containers are doing; exit code 1 unless all are healthy",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		p, _, err := t.resolve()
-		if p == nil {
-			return err
-		}
-		var statuses []observe.Status
-		err = t.withEngine(func(engine *client.Client, _ engines.Ref) (err error) {
-			statuses, err = observe.Statuses(t.cmd.Context(), engine, p)
+		return t.withPlan(func(engine *client.Client, _ engines.Ref, p *plan.Plan) error {
+			statuses, err := observe.Statuses(t.cmd.Context(), engine, p)
+			if err != nil {
+				return err
+			}
+			table := tabwriter.NewWriter(t.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "SERVICE\tCONTAINER\tHEALTH\tSTATE\tURL")
+			urls := p.URLs()
+			for _, s := range statuses {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Service, s.Container, s.Health, cmp.Or(s.State, "run: make up STACK="+t.stack), urls[s.Service])
+			}
+			err = table.Flush()
+			if err == nil && slices.ContainsFunc(statuses, func(s observe.Status) bool { return s.Health != "healthy" }) {
+				return exitCode(1)
+			}
 			return err
 		})
-		if err != nil {
-			return err
-		}
-		table := tabwriter.NewWriter(t.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "SERVICE\tCONTAINER\tHEALTH\tSTATE\tURL")
-		urls, bad := p.URLs(), false
-		for _, s := range statuses {
-			bad = bad || s.Health != "healthy"
-			if s.State == "" {
-				s.State = "run: make up STACK=" + t.stack
-			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Service, s.Container, s.Health, s.State, urls[s.Service])
-		}
-		if err := table.Flush(); err != nil {
-			return err
-		}
-		if bad {
-			return exitCode(1)
-		}
-		return nil
 	})
 }
 
@@ -131,11 +105,9 @@ func forwardCommand() *cobra.Command {
 		Short: "Make the ports of a stack on another machine reachable here, by ssh, until it is interrupted",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		p, _, err := t.resolve()
-		if p == nil {
-			return err
-		}
-		return t.withEngine(func(_ *client.Client, here engines.Ref) error { return workspace.Forward(t.cmd.Context(), here, p) })
+		return t.withPlan(func(_ *client.Client, here engines.Ref, p *plan.Plan) error {
+			return workspace.Forward(t.cmd.Context(), here, p)
+		})
 	})
 }
 
@@ -146,21 +118,12 @@ func certsCommand() *cobra.Command {
 		Short: "Create a local certificate authority, nginx's certificate and client certificates; renew those that expire soon",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		src, err := t.source()
-		if err != nil {
+		_, set, err := t.resolve()
+		if set == nil {
 			return err
-		}
-		set, err := settings.Load(src)
-		var faults fault.List
-		if err := faults.Gather(err); err != nil {
-			return err
-		}
-		dir := set.CertsDir
-		if dir == "" {
-			dir = t.CertsDir(t.stack)
 		}
 		o.Stack, o.Names = t.stack, set.ServerNames()
-		report, err := certs.Ensure(dir, o)
+		report, err := certs.Ensure(cmp.Or(set.CertsDir, t.CertsDir(t.stack)), o)
 		if err != nil {
 			return err
 		}
