@@ -27,7 +27,7 @@ func TestHealth(t *testing.T) {
 	assert.Equal(t, healthy, answer.Dependencies["redis"].State)
 
 	f.db.fail(errors.New("connection refused"))
-	f.health.ask(t.Context())
+	f.health.ask(t.Context(), true)
 	code, text, _ = f.ask(t, "GET", "/health", "")
 	assert.Equal(t, http.StatusServiceUnavailable, code)
 	answer = decodeText[healthAnswer](t, text)
