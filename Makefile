@@ -4,8 +4,9 @@ STACK ?= dev
 ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
 
-# The same flags everywhere, so that a package is compiled once for all programs and all clones on a machine.
-export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath
+# The same flags everywhere, so that a package is compiled once for all programs and all clones on a machine. Without
+# debug information the compiler takes a sixth less time.
+export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath -gcflags=all=-dwarf=false
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help

@@ -45,6 +45,9 @@ func newestSource(root string) (newest time.Time, err error) {
 	return newest, err
 }
 
+// buildFlags are the flags of the Makefile and of tools/compile, so that a package is compiled once for all programs.
+const buildFlags = "-trimpath -gcflags=all=-dwarf=false"
+
 // build compiles a package of the clone, unless no source is newer than the binary. Asking
 // Go's tool whether it is up to date takes 0.2 s.
 func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err error) {
@@ -55,9 +58,9 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 	if info, err := os.Stat(binary); err == nil && !info.ModTime().Before(newest) { //nolint:gosec // the user's own clone
 		return false, nil
 	}
-	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                             // another run can use or build the binary at the same time
-	cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath"}, flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
-	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")                                  // as in the Makefile
+	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                                            // another run can use or build the binary at the same time
+	cmd := exec.Command("go", slices.Concat([]string{"build"}, strings.Fields(buildFlags), flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
+	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")                                                 // as in the Makefile
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
