@@ -15,11 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	partAge = 7 * 24 * time.Hour // how long a part stays in the cache after its last use
-	beat    = 10 * time.Second   // the interval of progress messages in a long step
-)
-
 // builder builds the slow parts of images: the base layer and the programs. A part is kept in the cache
 // under a name with its hash. It is built in a temporary folder beside the cache and renamed, so that it appears complete.
 type builder struct {
@@ -45,8 +40,8 @@ func newBuilder(root string, progress func(string)) (*builder, error) {
 	}
 	parts, _ := filepath.Glob(filepath.Join(cache, "*"))
 	for _, part := range parts {
-		if info, err := os.Stat(part); err == nil && time.Since(info.ModTime()) > partAge {
-			_ = os.RemoveAll(part) // a failure leaves old parts in the cache and does no harm
+		if info, err := os.Stat(part); err == nil && time.Since(info.ModTime()) > 7*24*time.Hour {
+			_ = os.RemoveAll(part) // not used for a week; a failure does no harm
 		}
 	}
 	scratch, err := os.MkdirTemp(cache, "making-")
@@ -138,7 +133,7 @@ func (b *builder) step(what, remark string, do func() error) error {
 	elapsed := func() string { return time.Since(started).Round(time.Second).String() }
 	done := make(chan error, 1)
 	go func() { done <- do() }()
-	ticker := time.NewTicker(beat)
+	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
 	for {
 		select {

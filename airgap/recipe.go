@@ -41,7 +41,6 @@ type program struct {
 	Hash    string `yaml:"-"` // of everything that it is compiled from
 }
 
-// name is the name of the program's binary.
 func (p *program) name() string { return path.Base(p.Path) }
 
 // file is one path of a layer: a file when From is set, a symbolic link when Link is, else a folder.
