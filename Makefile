@@ -20,7 +20,7 @@ platform: bin/platform
 # It builds itself again when a source has changed. An older one, which does not, is older than this file.
 bin/platform: Makefile
 	@echo "building bin/platform, once (about a minute)" >&2
-	@GOGC=400 go build -o bin/platform ./cmd/platform # tools/compile says why
+	@GOGC=off GOMEMLIMIT=1GiB go build -ldflags='-s -w' -o bin/platform ./cmd/platform # tools/compile says why
 
 init: platform ## install and generate what the stack needs on this machine
 	@bin/platform init -s $(STACK)

@@ -60,7 +60,7 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 	}
 	made := fmt.Sprintf("%s.%d", binary, os.Getpid())                                                                            // another run can use or build the binary at the same time
 	cmd := exec.Command("go", slices.Concat([]string{"build"}, strings.Fields(buildFlags), flags, []string{"-o", made, pkg})...) //nolint:gosec // the user's own clone
-	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")                                                 // as in the Makefile
+	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=off", "GOMEMLIMIT=1GiB")                              // as in the Makefile
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
@@ -82,7 +82,7 @@ func (w *Workspace) Renew() error {
 	if err1 != nil || err2 != nil || !os.SameFile(there, this) {
 		return nil //nolint:nilerr // it is not the clone's own
 	}
-	built, err := w.build(own, "./cmd/platform")
+	built, err := w.build(own, "./cmd/platform", "-ldflags", "-s -w")
 	if err != nil {
 		return err
 	}
