@@ -42,6 +42,18 @@ func TestHealth(t *testing.T) {
 	assert.Contains(t, text, "go_goroutines")
 }
 
+func TestHealthyDependenciesAreCheckedLessOften(t *testing.T) {
+	f := newFixture(t, "execution_gateway", nil, needs("postgres"))
+	f.db.fail(errors.New("away"))
+	f.health.ask(t.Context(), false)
+	assert.True(t, f.health.allHealthy(), "not asked in this round")
+	f.health.ask(t.Context(), true)
+	assert.False(t, f.health.allHealthy())
+	f.db.fail(nil)
+	f.health.ask(t.Context(), false)
+	assert.True(t, f.health.allHealthy(), "one that is away is asked in every round")
+}
+
 func TestHealthAsksOnlyTheEdges(t *testing.T) {
 	f := newFixture(t, "execution_gateway", nil)
 	f.db.fail(errors.New("away"))

@@ -96,6 +96,17 @@ func TestJob(t *testing.T) {
 	assert.Contains(t, metrics, `jobs_total{queue="high",result="duplicate"} 1`)
 }
 
+func TestPausesOfAnIdleWorkerGrow(t *testing.T) {
+	f := workFixture(t)
+	w := f.worker("high")
+	w.poll = 20 * time.Millisecond
+	before := f.redis.CommandCount()
+	stop := start(t, w)
+	time.Sleep(400 * time.Millisecond)
+	stop()
+	assert.Less(t, f.redis.CommandCount()-before, 30, "20 polls of 3 commands, if they did not")
+}
+
 func TestJobOfADeadWorker(t *testing.T) {
 	f := workFixture(t)
 	f.push(t, "high", `{"job_id":"one","text":"a"}`)
