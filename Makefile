@@ -4,8 +4,9 @@ STACK ?= dev
 ARGS  ?=
 PASS   = $(if $(ARGS),-- $(ARGS))
 
-# The same flags everywhere, so that a package is compiled once for all programs and all clones on a machine.
-export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath
+# The same flags everywhere, so that a package is compiled once for all programs and all clones on a machine. Without
+# debug information the compiler takes a sixth less time.
+export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath -gcflags=all=-dwarf=false
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ platform: bin/platform
 # It builds itself again when a source has changed. An older one, which does not, is older than this file.
 bin/platform: Makefile
 	@echo "building bin/platform, once (about a minute)" >&2
-	@GOGC=400 go build -o bin/platform ./cmd/platform # tools/compile says why
+	@GOGC=off GOMEMLIMIT=1GiB go build -ldflags='-s -w' -o bin/platform ./cmd/platform # tools/compile says why
 
 init: platform ## install and generate what the stack needs on this machine
 	@bin/platform init -s $(STACK)

@@ -18,9 +18,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/jsonmessage"
 )
@@ -35,48 +32,21 @@ const VersionLabel = "trading-platform.airgap.version"
 // architecture. It asks no engine, and fails only when the checkout cannot be read.
 func References(root string) (map[string]string, error) {
 	recipes, err := load(root)
-	if err != nil {
-		return nil, fmt.Errorf("air-gap images: %w", err)
-	}
 	references := make(map[string]string, len(recipes))
 	for name, recipe := range recipes {
 		references[name] = recipe.reference
 	}
-	return references, nil
+	return references, named(err)
 }
 
 // Build builds those of the named images (keys of [References]) that the engine lacks; if it has them all, Build does
 // nothing. root is the checkout. progress gets one line as each step starts and ends and every ten seconds between, from
-// one goroutine at a time; nil discards them. A Build that is stopped or fails leaves nothing behind but finished parts in the cache.
+// one goroutine at a time. A Build that is stopped or fails leaves nothing behind but finished parts in the cache.
 //
 // It fails for unknown names, for an engine of another architecture than this machine's, and when a part cannot be built;
 // the error says what to install or which server must be reachable.
-func Build(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) error {
-	if err := makeMissing(ctx, engine, root, names, progress); err != nil {
-		return fmt.Errorf("air-gap images: %w", err)
-	}
-	return nil
-}
-
-// Prepare makes the slow parts of those of the named images that can be built, and keeps them in the cache for [Build].
-func Prepare(ctx context.Context, root string, names []string, progress func(string)) error {
-	recipes, err := load(root)
-	if err != nil {
-		return fmt.Errorf("air-gap images: %w", err)
-	}
-	maps.DeleteFunc(recipes, func(name string, _ recipe) bool { return !slices.Contains(names, name) })
-	if len(recipes) == 0 {
-		return nil
-	}
-	b, err := newBuilder(root, progress)
-	if err != nil {
-		return fmt.Errorf("air-gap images: %w", err)
-	}
-	defer b.close()
-	return b.prepare(ctx, slices.Collect(maps.Values(recipes)))
-}
-
-func makeMissing(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) error {
+func Build(ctx context.Context, engine *client.Client, root string, names []string, progress func(string)) (err error) {
+	defer func() { err = named(err) }()
 	recipes, err := load(root)
 	if err != nil {
 		return err
@@ -85,8 +55,14 @@ func makeMissing(ctx context.Context, engine *client.Client, root string, names 
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	if err := sameArchitecture(ctx, engine); err != nil {
-		return err
+	version, err := engine.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the engine for its architecture: %w", err)
+	}
+	if version.Os != "linux" || version.Arch != runtime.GOARCH {
+		return fmt.Errorf("the engine runs %s/%s, but this machine builds images for linux/%s. "+
+			"Fix: build them on a machine of the engine's architecture, and copy them with `docker save` and `docker load`",
+			version.Os, version.Arch, runtime.GOARCH)
 	}
 	b, err := newBuilder(root, progress)
 	if err != nil {
@@ -96,18 +72,38 @@ func makeMissing(ctx context.Context, engine *client.Client, root string, names 
 	if err := b.prepare(ctx, missing); err != nil {
 		return err
 	}
-	if err := b.step("loading "+list(missing)+" into the engine", "", func() error {
-		images, err := b.images(missing)
-		if err != nil {
-			return err
-		}
-		return loadImages(ctx, engine, images)
-	}); err != nil {
+	return b.step(fmt.Sprintf("loading %d images into the engine", len(missing)), "", func() error {
+		return loadImages(ctx, engine, func(out io.Writer) error { return b.save(out, missing) })
+	})
+}
+
+// Prepare makes the slow parts of those of the named images that can be built, and keeps them in the cache for [Build].
+func Prepare(ctx context.Context, root string, names []string, progress func(string)) (err error) {
+	defer func() { err = named(err) }()
+	recipes, err := load(root)
+	if err != nil {
 		return err
 	}
-	still, err := lacking(ctx, engine, recipes, names)
-	if err == nil && len(still) > 0 {
-		err = fmt.Errorf("the engine loaded %s without an error, but does not have it. Fix: look for the reason in the engine's own log", list(still))
+	var wanted []recipe
+	for _, name := range names {
+		if r, known := recipes[name]; known {
+			wanted = append(wanted, r)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	b, err := newBuilder(root, progress)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	return b.prepare(ctx, wanted)
+}
+
+func named(err error) error {
+	if err != nil {
+		err = fmt.Errorf("air-gap images: %w", err)
 	}
 	return err
 }
@@ -119,38 +115,24 @@ func lacking(ctx context.Context, engine *client.Client, recipes map[string]reci
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		recipe, known := recipes[name]
 		if !known {
-			faults = append(faults, fmt.Errorf("there is no recipe for %q; there are recipes for %s", name, strings.Join(slices.Sorted(maps.Keys(recipes)), ", ")))
+			known := strings.Join(slices.Sorted(maps.Keys(recipes)), ", ")
+			faults = append(faults, fmt.Errorf("there is no recipe for %q; there are recipes for %s", name, known))
 			continue
 		}
-		_, err := engine.ImageInspect(ctx, recipe.reference)
-		switch {
-		case errdefs.IsNotFound(err):
+		if _, err := engine.ImageInspect(ctx, recipe.reference); errdefs.IsNotFound(err) {
 			missing = append(missing, recipe)
-		case err != nil:
+		} else if err != nil {
 			return nil, fmt.Errorf("asking the engine for %s: %w", recipe.reference, err)
 		}
 	}
 	return missing, errors.Join(faults...)
 }
 
-// sameArchitecture refuses an engine that cannot run what this machine builds.
-func sameArchitecture(ctx context.Context, engine *client.Client) error {
-	version, err := engine.ServerVersion(ctx, client.ServerVersionOptions{})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its architecture: %w", err)
-	}
-	if version.Os != "linux" || version.Arch != runtime.GOARCH {
-		return fmt.Errorf("the engine runs %s/%s, but this machine builds images for linux/%s. Fix: build them on a machine of the engine's architecture, and copy them with `docker save` and `docker load`",
-			version.Os, version.Arch, runtime.GOARCH)
-	}
-	return nil
-}
-
-// loadImages loads the images into the engine as one archive, which contains the base layer once.
-func loadImages(ctx context.Context, engine *client.Client, images map[name.Reference]v1.Image) error {
+// loadImages loads an archive of images, which save writes, into the engine.
+func loadImages(ctx context.Context, engine *client.Client, save func(io.Writer) error) error {
 	reader, writer := io.Pipe()
 	defer func() { _ = reader.Close() }() // releases the writer when the engine stopped reading
-	go func() { writer.CloseWithError(tarball.MultiRefWrite(images, writer)) }()
+	go func() { writer.CloseWithError(save(writer)) }()
 	answer, err := engine.ImageLoad(ctx, reader, client.ImageLoadWithQuiet(true))
 	if err == nil {
 		defer func() { _ = answer.Close() }()
@@ -160,12 +142,4 @@ func loadImages(ctx context.Context, engine *client.Client, images map[name.Refe
 		return fmt.Errorf("the engine did not load them: %w. Fix: if its disk is full, `docker system df` shows what uses the space", err)
 	}
 	return nil
-}
-
-func list(recipes []recipe) string {
-	names := make([]string, len(recipes))
-	for i, recipe := range recipes {
-		names[i] = recipe.name
-	}
-	return strings.Join(names, ", ")
 }

@@ -3,111 +3,95 @@ package airgap
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // epoch is the date of every file and layer, so that an image built again from the same parts has the same ID and no
 // container is replaced.
 var epoch = time.Unix(0, 0).UTC()
 
-// images assembles the recipes' images from the parts in the cache.
-func (b *builder) images(recipes []recipe) (map[name.Reference]v1.Image, error) {
-	base, err := newLayer(b.basePath(recipes[0]))
+// save writes the recipes' images, from the parts in the cache, in the format of `docker save`. Layers are not compressed,
+// which would take longer than the engine needs to read them, and the base layer is in the archive once.
+func (b *builder) save(out io.Writer, recipes []recipe) error {
+	file, err := os.Open(b.basePath(recipes[0]))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	images := map[name.Reference]v1.Image{}
-	for _, r := range recipes {
-		reference, err := name.ParseReference(r.reference)
-		if err != nil {
-			return nil, err
-		}
-		own, err := b.ownLayer(r)
-		if err != nil {
-			return nil, fmt.Errorf("the layer of %s: %w", r.name, err)
-		}
-		if images[reference], err = r.image(base, own); err != nil {
-			return nil, fmt.Errorf("the image of %s: %w", r.name, err)
-		}
-	}
-	return images, nil
-}
-
-// image returns the image with the recipe's configuration and its two layers.
-func (r recipe) image(base, own v1.Layer) (v1.Image, error) {
-	created := v1.Time{Time: epoch}
-	configured, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-		OS: "linux", Architecture: runtime.GOARCH, Created: created, Config: r.Config, RootFS: v1.RootFS{Type: "layers"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return mutate.Append(configured,
-		mutate.Addendum{Layer: base, History: v1.History{Created: created, CreatedBy: "airgap/base/build.sh"}},
-		mutate.Addendum{Layer: own, History: v1.History{Created: created, CreatedBy: "airgap: " + r.name}})
-}
-
-// ownLayer writes the files that the image adds to the base layer.
-func (b *builder) ownLayer(r recipe) (v1.Layer, error) {
-	out, err := os.Create(filepath.Join(b.scratch, r.name+".tar"))
-	if err != nil {
-		return nil, err
-	}
+	defer func() { _ = file.Close() }()
+	base, err := digest.FromReader(file)
+	size, seekErr := file.Seek(0, io.SeekCurrent)
+	_, rewindErr := file.Seek(0, io.SeekStart)
 	archive := tar.NewWriter(out)
-	err = writeFiles(archive, r.Files)
-	if err == nil && r.Program != nil {
-		err = writeProgram(archive, r.Program.Path, b.programPath(r.Program))
+	if err := errors.Join(err, seekErr, rewindErr, add(archive, &tar.Header{Name: layerName(base), Mode: 0o644, Size: size}, file)); err != nil {
+		return err
 	}
-	if err := errors.Join(err, archive.Close(), out.Close()); err != nil {
-		return nil, err
+	type image struct {
+		Config           string
+		RepoTags, Layers []string
 	}
-	return newLayer(out.Name())
+	var manifest []image
+	for _, r := range recipes {
+		content, err := b.ownLayer(r)
+		if err != nil {
+			return fmt.Errorf("the layer of %s: %w", r.name, err)
+		}
+		own := digest.FromBytes(content)
+		config, err := json.Marshal(ocispec.Image{
+			Created:  &epoch,
+			Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+			Config:   r.Config,
+			RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{base, own}},
+			History:  []ocispec.History{{Created: &epoch, CreatedBy: "airgap/base/build.sh"}, {Created: &epoch, CreatedBy: "airgap: " + r.name}},
+		})
+		name := digest.FromBytes(config).Encoded() + ".json"
+		if err := errors.Join(err, addFile(archive, layerName(own), 0o644, content), addFile(archive, name, 0o644, config)); err != nil {
+			return err
+		}
+		manifest = append(manifest, image{name, []string{r.reference}, []string{layerName(base), layerName(own)}})
+	}
+	text, err := json.Marshal(manifest)
+	return errors.Join(err, addFile(archive, "manifest.json", 0o644, text), archive.Close())
 }
 
-func writeFiles(archive *tar.Writer, files []file) error {
-	for _, f := range files {
-		header := &tar.Header{Name: f.Path, Mode: f.Mode, Uid: f.Owner, Gid: f.Owner}
+func layerName(layer digest.Digest) string { return layer.Encoded() + ".tar" }
+
+// ownLayer returns the files that the image adds to the base layer, as a tar archive.
+func (b *builder) ownLayer(r recipe) ([]byte, error) {
+	var layer bytes.Buffer
+	archive := tar.NewWriter(&layer)
+	var faults []error
+	for _, f := range r.Files {
+		header := &tar.Header{Name: f.Path, Mode: f.Mode, Uid: f.Owner, Gid: f.Owner, Size: int64(len(f.Content))}
 		switch {
 		case f.Link != "":
 			header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, f.Link, 0o777
-		case f.From != "":
-			header.Typeflag, header.Size = tar.TypeReg, int64(len(f.Content))
-		default:
+		case f.From == "":
 			header.Typeflag, header.Name = tar.TypeDir, f.Path+"/"
 		}
-		if err := addEntry(archive, header, bytes.NewReader(f.Content)); err != nil {
-			return err
-		}
+		faults = append(faults, add(archive, header, bytes.NewReader(f.Content)))
 	}
-	return nil
+	if r.Program != nil {
+		content, err := os.ReadFile(b.programPath(r.Program))
+		faults = append(faults, err, addFile(archive, r.Program.Path, 0o755, content))
+	}
+	err := errors.Join(append(faults, archive.Close())...)
+	return layer.Bytes(), err
 }
 
-func writeProgram(archive *tar.Writer, path, from string) error {
-	program, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = program.Close() }()
-	info, err := program.Stat()
-	if err != nil {
-		return err
-	}
-	return addEntry(archive, &tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755, Size: info.Size()}, program)
+func addFile(archive *tar.Writer, name string, mode int64, content []byte) error {
+	return add(archive, &tar.Header{Name: name, Mode: mode, Size: int64(len(content))}, bytes.NewReader(content))
 }
 
-func addEntry(archive *tar.Writer, header *tar.Header, content io.Reader) error {
+func add(archive *tar.Writer, header *tar.Header, content io.Reader) error {
 	header.ModTime = epoch
 	if err := archive.WriteHeader(header); err != nil {
 		return err
@@ -115,30 +99,3 @@ func addEntry(archive *tar.Writer, header *tar.Header, content io.Reader) error 
 	_, err := io.Copy(archive, content)
 	return err
 }
-
-// layer is an uncompressed tar file. The library's own layers are compressed, which would take longer than the local
-// engine needs to read them.
-type layer struct {
-	path string
-	hash v1.Hash
-	size int64
-}
-
-var _ v1.Layer = layer{}
-
-func newLayer(path string) (v1.Layer, error) {
-	tarFile, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = tarFile.Close() }()
-	hash, size, err := v1.SHA256(tarFile)
-	return layer{path: path, hash: hash, size: size}, err
-}
-
-func (l layer) Digest() (v1.Hash, error)             { return l.hash, nil }
-func (l layer) DiffID() (v1.Hash, error)             { return l.hash, nil }
-func (l layer) Compressed() (io.ReadCloser, error)   { return os.Open(l.path) }
-func (l layer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.path) }
-func (l layer) Size() (int64, error)                 { return l.size, nil }
-func (l layer) MediaType() (types.MediaType, error)  { return types.DockerUncompressedLayer, nil }

@@ -1,6 +1,7 @@
 package airgap
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -14,17 +15,17 @@ import (
 	"slices"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/mod/sumdb/dirhash"
-	"sigs.k8s.io/yaml"
 )
 
 // recipe is what one image is made from, over the base layer: an entry of images.yaml, which explains the fields.
 type recipe struct {
-	Version string    `json:"version"`
-	Program *program  `json:"program"`
-	Files   []file    `json:"files"`
-	Config  v1.Config `json:"config"`
+	Version string
+	Program *program
+	Files   []file
+	Config  ocispec.ImageConfig
 
 	name      string
 	reference string
@@ -33,26 +34,23 @@ type recipe struct {
 
 // program is a static Linux binary that the host's Go compiles.
 type program struct {
-	Module  string `json:"module"` // folder of its Go module, from the checkout's root
-	Package string `json:"package"`
-	LDFlags string `json:"ldflags"` // in addition to those that strip the binary
-	Path    string `json:"path"`    // in the image
-
-	hash string // of everything that it is compiled from
+	Module  string // folder of its Go module, from the checkout's root
+	Package string
+	LDFlags string // in addition to those that strip the binary; the same for all programs of a module
+	Path    string // in the image
+	Hash    string `yaml:"-"` // of everything that it is compiled from
 }
 
-// name is the name of the program's binary.
 func (p *program) name() string { return path.Base(p.Path) }
 
 // file is one path of a layer: a file when From is set, a symbolic link when Link is, else a folder.
 type file struct {
-	Path  string `json:"path"`
-	Mode  int64  `json:"mode"` // permission bits, the sticky and set-id ones included, as chmod takes them
-	Owner int    `json:"owner"`
-	From  string `json:"from"`
-	Link  string `json:"link"`
-
-	Content []byte `json:"content"` // of From; images.yaml does not set it
+	Path    string
+	Mode    int64 // permission bits, the sticky and set-id ones included, as chmod takes them
+	Owner   int
+	From    string
+	Link    string
+	Content []byte `yaml:"-"` // of From
 }
 
 // load returns the recipes of the checkout at root by name, with their references. The reference app's is left out where
@@ -67,7 +65,9 @@ func load(root string) (map[string]recipe, error) {
 		return nil, err
 	}
 	recipes := map[string]recipe{}
-	if err := yaml.UnmarshalStrict(text, &recipes); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&recipes); err != nil {
 		return nil, fmt.Errorf("airgap/images.yaml: %w", err)
 	}
 	for name, recipe := range recipes {
@@ -87,30 +87,27 @@ func load(root string) (map[string]recipe, error) {
 
 // load reads what the image is built from and derives the image's reference from it.
 func (r *recipe) load(root string) error {
-	compiled := ""
-	if r.Program != nil {
-		sources, err := hashFolder(filepath.Join(root, filepath.FromSlash(r.Program.Module)))
+	if p := r.Program; p != nil {
+		sources, err := hashFolder(filepath.Join(root, p.Module))
 		if err != nil {
 			return err
 		}
-		compiled = hash(runtime.GOARCH, r.Program.Package, r.Program.LDFlags, sources)
-		r.Program.hash = compiled
+		p.Hash = hash(runtime.GOARCH, p.Package, p.LDFlags, sources)
 	}
 	for i, f := range r.Files {
-		if f.From == "" {
-			continue
+		if f.From != "" {
+			content, err := os.ReadFile(filepath.Join(root, "airgap", f.From))
+			if err != nil {
+				return err
+			}
+			r.Files[i].Content = content
 		}
-		content, err := os.ReadFile(filepath.Join(root, "airgap", filepath.FromSlash(f.From)))
-		if err != nil {
-			return err
-		}
-		r.Files[i].Content = content
 	}
 	entry, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	tag := hash(r.base, compiled, string(entry))
+	tag := hash(r.base, string(entry))
 	if r.Version != "" {
 		tag = r.Version + "-" + tag
 		r.Config.Labels[VersionLabel] = r.Version

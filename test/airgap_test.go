@@ -181,6 +181,11 @@ func testLokiImage(t *testing.T, image string) {
 		container := airgapRun(t, "loki_alone", image)
 		container.becomes(t, `"version":"3.0.0"`, "wget", "-q", "-O", "-", "http://127.0.0.1:3100/loki/api/v1/status/buildinfo")
 		assert.Equal(t, "loki", container.exec(t, "stat", "-c", "%U", "/proc/1"), "user of the server")
+		container.becomes(t, `"margin call"`, "sh", "-c", `
+wget -q -O - --header 'Content-Type: application/json' http://127.0.0.1:3100/loki/api/v1/push \
+	--post-data '{"streams": [{"stream": {"job": "test"}, "values": [["'$(date +%s)'000000000", "margin call"]]}]}'
+wget -q -O - 'http://127.0.0.1:3100/loki/api/v1/query_range?query=%7Bjob%3D%22test%22%7D'`)
+		container.becomes(t, `"value":[`, "wget", "-q", "-O", "-", "http://127.0.0.1:3100/loki/api/v1/query?query=sum(count_over_time(%7Bjob%3D%22test%22%7D%5B5m%5D))")
 	})
 	t.Run("as root, with the stack's configuration", func(t *testing.T) {
 		t.Parallel()

@@ -75,7 +75,7 @@ func TestWorkersStack(t *testing.T) {
 		assert.ElementsMatch(t, five, s.replaced(before), "the first keeps its name and its container")
 		assertAllHealthy(t, s, slices.Concat(baseServices, workerServices, five)...)
 		for i := range 5 {
-			s.enqueue("backtest_high", `{"job_id": "crowd-%d", "text": "crowd", "steps": 60, "step_ms": 40}`, i)
+			s.enqueue("backtest_high", `{"job_id": "crowd-%d", "text": "crowd", "steps": 60, "step_ms": 80}`, i)
 		}
 		s.eventually("5|5", "select count(*), count(distinct worker) from reference_app.jobs where job_id like 'crowd-%' and status = 'completed'")
 		assertFound(t, s, `{service="backtest_worker_high", container="`+s.prefix+`_backtest_worker_high_5"}`)

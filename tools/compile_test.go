@@ -52,7 +52,7 @@ func main() {
 		require.NoError(t, os.WriteFile(filepath.Join(module, name), []byte(text), 0o600))
 	}
 	program := filepath.Join(t.TempDir(), "program")
-	out, err := exec.Command("./compile", module, program, "-trimpath", "golang.org/x/sync/program").CombinedOutput()
+	out, err := exec.Command("./compile", module, program, "golang.org/x/sync/program").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	out, err = exec.Command(program).CombinedOutput()
 	require.NoError(t, err)

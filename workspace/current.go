@@ -38,6 +38,9 @@ func newestSource(root string) (newest time.Time, err error) {
 	return newest, err
 }
 
+// buildFlags are the flags of the Makefile and of tools/compile, so that a package is compiled once for all programs.
+const buildFlags = "-trimpath -gcflags=all=-dwarf=false"
+
 // build compiles a package of the clone, unless no source is newer than the binary. Asking
 // Go's tool whether it is up to date takes 0.2 s.
 func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err error) {
@@ -49,9 +52,9 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 		return false, nil
 	}
 	made := fmt.Sprintf("%s.%d", binary, os.Getpid()) // another run can use or build the binary at the same time
-	args := slices.Concat([]string{"build", "-trimpath"}, flags, []string{"-o", made, pkg})
-	cmd := exec.Command("go", args...)                                           //nolint:gosec // the user's own clone
-	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=400") // as in the Makefile
+	args := slices.Concat([]string{"build"}, strings.Fields(buildFlags), flags, []string{"-o", made, pkg})
+	cmd := exec.Command("go", args...)                                                              //nolint:gosec // the user's own clone
+	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=off", "GOMEMLIMIT=1GiB") // as in the Makefile
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
@@ -73,7 +76,7 @@ func (w *Workspace) Renew() error {
 	if err1 != nil || err2 != nil || !os.SameFile(there, this) {
 		return nil //nolint:nilerr // it is not the clone's own
 	}
-	built, err := w.build(own, "./cmd/platform")
+	built, err := w.build(own, "./cmd/platform", "-ldflags", "-s -w")
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (w *Workspace) Environ() []string {
 	add("PULUMI_GO_USE_RUN", "true")
 	// As the Makefile builds the other programs, so that what they share is compiled once, for all clones.
 	add("CGO_ENABLED", "0")
-	put("GOFLAGS", strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"))
+	put("GOFLAGS", strings.TrimSpace(os.Getenv("GOFLAGS")+" "+buildFlags))
 	if !w.Installed {
 		// A machine that had to build its CLI cannot download anything else either, so do not wait for it.
 		add("PULUMI_SKIP_UPDATE_CHECK", "true")

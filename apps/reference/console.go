@@ -10,31 +10,29 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/time/rate"
 )
 
 //go:embed web
 var webFiles embed.FS
 
-var pageFunctions = template.FuncMap{
-	"ago":     func(t time.Time) time.Duration { return time.Since(t).Round(time.Second) },
-	"has":     slices.Contains[[]string],
-	"join":    strings.Join,
-	"replace": strings.ReplaceAll,
-}
-
 // pages are parsed when the first is shown, because most services show none.
 var pages = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("").Funcs(pageFunctions).ParseFS(webFiles, "web/*.html"))
+	functions := template.FuncMap{
+		"ago":     func(t time.Time) time.Duration { return time.Since(t).Round(time.Second) },
+		"has":     slices.Contains[[]string],
+		"join":    strings.Join,
+		"replace": strings.ReplaceAll,
+	}
+	return template.Must(template.New("").Funcs(functions).ParseFS(webFiles, "web/*.html"))
 })
 
-// render writes the page of a template.
 func (s *service) render(w http.ResponseWriter, r *http.Request, code int, name string, view any) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(code)
@@ -148,7 +146,10 @@ func setupConsole(s *service) error {
 		c.method, c.login, c.out, c.failures = "password", "/login", "/logout", rate.NewLimiter(rate.Every(10*time.Second), 8)
 		handle("GET /login", func(w http.ResponseWriter, r *http.Request) { c.form(w, r, http.StatusOK, "") })
 		handle("POST /login", c.signIn)
-		handle("POST /logout", c.signOut)
+		handle("POST /logout", func(w http.ResponseWriter, r *http.Request) {
+			_ = c.sessions.Destroy(r.Context()) // a map in memory does not fail
+			http.Redirect(w, r, "/login", http.StatusSeeOther)
+		})
 	default:
 		c.method, c.login, c.out = "OpenID Connect", s.env["OAUTH2_LOGIN_URL"]+"?next=%2F", s.env["OAUTH2_LOGOUT_URL"]
 		s.policy += "; report-uri /csp-report"
@@ -185,8 +186,11 @@ func (c *console) forUser(poll bool, show func(http.ResponseWriter, *http.Reques
 	}
 }
 
-// user identifies the user of a request, who has no name if the request has no valid identity: that of a session, or that in the headers of
-// nginx. Headers of other clients prove nothing. Active means that the user, and not a page's timer, made the request.
+// commonName matches the user's name in the subject of a certificate.
+var commonName = regexp.MustCompile(`(?:^|[,/]) *CN=([^,/]*)`)
+
+// user identifies the user of a request, who has no name if the request has no valid identity: that of a session, or that in the headers
+// of nginx. Headers of other clients prove nothing. Active means that the user, and not a page's timer, made the request.
 func (c *console) user(r *http.Request, active bool) identity {
 	if c.login == "" {
 		subject := r.Header.Get("X-SSL-Client-S-DN")
@@ -194,10 +198,8 @@ func (c *console) user(r *http.Request, active bool) identity {
 			return identity{}
 		}
 		name := subject
-		for _, part := range strings.FieldsFunc(subject, func(c rune) bool { return c == ',' || c == '/' }) {
-			if cn, ok := strings.CutPrefix(strings.TrimSpace(part), "CN="); ok {
-				name = cn
-			}
+		if match := commonName.FindStringSubmatch(subject); match != nil {
+			name = match[1]
 		}
 		return identity{Name: name, Detail: subject, Method: c.method}
 	}
@@ -239,12 +241,6 @@ func (c *console) signIn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-func (c *console) signOut(w http.ResponseWriter, r *http.Request) {
-	_ = c.sessions.Destroy(r.Context()) // a map in memory does not fail
-	http.Redirect(w, r, "/login", http.StatusSeeOther)
-}
-
-// post puts a job into a queue.
 func (c *console) post(w http.ResponseWriter, r *http.Request, user identity) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	queue := r.PostFormValue("queue")
@@ -253,7 +249,7 @@ func (c *console) post(w http.ResponseWriter, r *http.Request, user identity) {
 	view, code := c.view(r, user), http.StatusBadRequest
 	if !slices.Contains(c.s.Queues, queue) || j.Text == "" || len(j.Text) > maxText {
 		view.Fault = "A job needs one of the queues, and a text of at most 4000 bytes."
-	} else if err := c.s.rdb.XAdd(r.Context(), &redis.XAddArgs{Stream: queue, Values: []string{"job", string(payload)}}).Err(); err != nil {
+	} else if _, err := c.s.rdb.do(r.Context(), "XADD", queue, "*", "job", payload); err != nil {
 		c.s.log.WarnContext(r.Context(), "job not posted", "queue", queue, "error", err)
 		view.Fault, code = "Redis does not answer, so the job was not posted.", http.StatusServiceUnavailable
 	} else {

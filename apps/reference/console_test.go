@@ -176,8 +176,8 @@ func TestConsoleShowsWhoIsAffected(t *testing.T) {
 	f.db.rows["j1"] = jobRow{job: job{ID: "j1"}, Queue: "backtest_low", Status: "failed", Attempts: 2}
 	cookie := f.signIn(t)
 	look := func() pageView {
-		gateway.health.ask(t.Context())
-		f.stack.ask(t.Context())
+		gateway.health.ask(t.Context(), true)
+		f.stack.ask(t.Context(), true)
 		_, text, _ := f.ask(t, "GET", "/api/stack", "", "Cookie", cookie)
 		return decodeText[pageView](t, text)
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
 
@@ -104,11 +103,10 @@ func needs(names ...string) func(*service) {
 // fixture is one service under test, with Redis and a store in memory.
 type fixture struct {
 	*service
-	redis  *miniredis.Miniredis
-	client *redis.Client
-	db     *memoryStore
-	url    string
-	log    *syncBuffer
+	redis *miniredis.Miniredis
+	db    *memoryStore
+	url   string
+	log   *syncBuffer
 }
 
 type syncBuffer struct {
@@ -138,7 +136,7 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 	if password := all["REDIS_PASSWORD"]; password != "" {
 		mini.RequireAuth(password)
 	}
-	f := &fixture{redis: mini, db: &memoryStore{rows: map[string]jobRow{}}, log: &syncBuffer{}, client: redis.NewClient(&redis.Options{Addr: mini.Addr()})}
+	f := &fixture{redis: mini, db: &memoryStore{rows: map[string]jobRow{}}, log: &syncBuffer{}}
 	f.service = newService(c, f.log)
 	f.Folders = nil
 	if c.Folders != nil {
@@ -149,10 +147,10 @@ func newFixture(t *testing.T, name string, changes map[string]string, tweak ...f
 		change(f.service)
 	}
 	require.NoError(t, f.setup(environment(name, all)))
-	f.health.ask(t.Context())
+	f.health.ask(t.Context(), true)
 	server := httptest.NewServer(f.handler())
 	f.url = server.URL
-	t.Cleanup(func() { server.Close(); _ = f.client.Close() })
+	t.Cleanup(server.Close)
 	return f
 }
 

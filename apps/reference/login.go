@@ -22,7 +22,8 @@ import (
 
 const reportLimit = 4 << 10
 
-// refusal is an error with the page that the user sees. SwitchURL, if set, signs the user out at the provider, so that another account can be used.
+// refusal is an error with the page that the user sees. SwitchURL, if set, signs the user out at the provider, so that another account
+// can be used.
 type refusal struct {
 	status                 int
 	event, Text, SwitchURL string
@@ -35,7 +36,8 @@ func (r refusal) Error() string { return r.event }
 func (s *service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	page, ok := errors.AsType[refusal](err)
 	if !ok {
-		page = refusal{http.StatusServiceUnavailable, "sessions not read, written or renewed: " + err.Error(), "Sessions cannot be read, written or renewed right now. Try again in a minute.", ""}
+		page = refusal{http.StatusServiceUnavailable, "sessions not read, written or renewed: " + err.Error(),
+			"Sessions cannot be read, written or renewed right now. Try again in a minute.", ""}
 	}
 	s.log.WarnContext(r.Context(), page.event, "client", s.client(r))
 	s.render(w, r, page.status, "message.html", page)
@@ -52,7 +54,8 @@ func (s *service) client(r *http.Request) string {
 
 // unreachable is the refusal of a login while the provider does not answer.
 func unreachable(err error) error {
-	return refusal{http.StatusServiceUnavailable, "identity provider not reached: " + err.Error(), "The identity provider cannot be reached right now. Try again in a minute.", ""}
+	return refusal{http.StatusServiceUnavailable, "identity provider not reached: " + err.Error(),
+		"The identity provider cannot be reached right now. Try again in a minute.", ""}
 }
 
 // login is the service that signs people in with OpenID Connect.
@@ -97,8 +100,11 @@ func (l *login) handler(handle func(http.ResponseWriter, *http.Request) error) h
 // under the state of the login, which is also its nonce. A state is therefore valid once, and only in the browser that began the login.
 func (l *login) begin(w http.ResponseWriter, r *http.Request) error {
 	next := cmp.Or(r.URL.Query().Get("next"), "/")
-	if !localPath(next) {
-		return refusal{http.StatusBadRequest, "login refused: next leads elsewhere", "The address to go to after signing in is not one of this console.", ""}
+	// Browsers could interpret these as another site: "//host", "/\host", and control characters.
+	odd := func(c rune) bool { return c == '\\' || c < ' ' || c == 0x7f }
+	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsFunc(next, odd) || len(next) > 1024 {
+		return refusal{http.StatusBadRequest, "login refused: next leads elsewhere",
+			"The address to go to after signing in is not one of this console.", ""}
 	}
 	p, err := l.discover(r.Context())
 	if err != nil {
@@ -111,20 +117,14 @@ func (l *login) begin(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// localPath refuses whatever a browser could interpret as another site: "//host", "/\host", control characters, a scheme.
-func localPath(next string) bool {
-	u, err := url.Parse(next)
-	return err == nil && strings.HasPrefix(next, "/") && !strings.HasPrefix(next, "//") && u.Scheme == "" && u.Host == "" &&
-		!strings.ContainsFunc(next, func(c rune) bool { return c == '\\' || c < ' ' || c == 0x7f }) && len(next) <= 1024
-}
-
 // callback serves the URL that the provider redirects the browser to.
 func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
 	ctx, query := r.Context(), r.URL.Query()
 	state := query.Get("state")
 	verifier, next, known := strings.Cut(l.sessions.PopString(ctx, "login:"+state), "/") // the verifier has no slash, and next begins with one
 	if !known {
-		return refusal{http.StatusBadRequest, "login refused: state unknown, used before or another browser's", "This login has been used before, took too long, or began in another browser.", ""}
+		return refusal{http.StatusBadRequest, "login refused: state unknown, used before or another browser's",
+			"This login has been used before, took too long, or began in another browser.", ""}
 	}
 	if _, _, err := l.sessions.Commit(ctx); err != nil { // now, so that nobody else uses the state
 		return err
@@ -153,7 +153,7 @@ func (l *login) callback(w http.ResponseWriter, r *http.Request) error {
 	l.keep(ctx, got)
 	l.sessions.Put(ctx, "name", cmp.Or(got.profile.Name, got.profile.Email, got.Subject))
 	l.s.log.InfoContext(ctx, "login", "sub", got.Subject, "client", l.s.client(r))
-	http.Redirect(w, r, "/"+next, http.StatusSeeOther) //nolint:gosec // localPath has checked it
+	http.Redirect(w, r, "/"+next, http.StatusSeeOther) //nolint:gosec // begin has checked it
 	return nil
 }
 
@@ -201,7 +201,8 @@ func (l *login) logout(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	subject, idToken := l.sessions.GetString(ctx, "sub"), l.sessions.GetString(ctx, "id_token")
 	if subject != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-		return refusal{http.StatusForbidden, "logout refused: asked for by another site", "Another site asked to sign you out. Sign out on the console itself.", ""}
+		return refusal{http.StatusForbidden, "logout refused: asked for by another site",
+			"Another site asked to sign you out. Sign out on the console itself.", ""}
 	}
 	if err := l.sessions.Destroy(ctx); err != nil {
 		return err

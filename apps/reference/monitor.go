@@ -17,8 +17,11 @@ import (
 	"time"
 )
 
+// Services that are not healthy are checked in each round, and healthy ones in every third: hundreds of replicas would otherwise ask
+// PostgreSQL and Redis a thousand times a second.
 const (
 	checkEvery   = time.Second
+	healthyEvery = 3 // rounds
 	checkTimeout = 2 * time.Second
 )
 
@@ -80,14 +83,13 @@ func (s *service) newMonitor(addresses map[string]string, observe func(name stri
 	}
 	m.states.Store(&states)
 	s.background = append(s.background, func(ctx context.Context) {
-		for ok := true; ok; ok = sleep(ctx, checkEvery) {
-			m.ask(ctx)
+		for round := 0; round == 0 || sleep(ctx, checkEvery); round++ {
+			m.ask(ctx, round%healthyEvery == 0)
 		}
 	})
 	return m
 }
 
-// known returns the current states.
 func (m *monitor) known() map[string]state { return *m.states.Load() }
 
 // allHealthy reports whether every service that can be checked is healthy.
@@ -100,8 +102,9 @@ func (m *monitor) allHealthy() bool {
 	return true
 }
 
-// ask checks all services at once. The results of a round are recorded together, because half of them could name the wrong cause.
-func (m *monitor) ask(ctx context.Context) {
+// ask checks services at once: all, or only those that are not healthy. The results of a round are recorded together, because half
+// of them could name the wrong cause.
+func (m *monitor) ask(ctx context.Context, all bool) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	before := m.known()
@@ -109,6 +112,9 @@ func (m *monitor) ask(ctx context.Context) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for name, check := range m.checkers {
+		if !all && before[name].State == healthy {
+			continue
+		}
 		wg.Go(func() {
 			begin := time.Now()
 			now := before[name].next(check(ctx), time.Since(begin))
@@ -133,7 +139,10 @@ func (s *service) checker(name, address string) func(context.Context) error {
 	case name == "postgres" && s.db != nil:
 		return s.db.check
 	case name == "redis" && s.rdb != nil:
-		return func(ctx context.Context) error { return s.rdb.Ping(ctx).Err() }
+		return func(ctx context.Context) error {
+			_, err := s.rdb.do(ctx, "PING")
+			return err
+		}
 	}
 	return func(ctx context.Context) error { return checkAddress(ctx, s.peers, address) }
 }

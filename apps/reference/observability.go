@@ -77,7 +77,6 @@ func (s *service) handler() http.Handler {
 	})
 }
 
-// showMetrics answers what Prometheus asks for.
 func (s *service) showMetrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 	s.metrics.WritePrometheus(w)
@@ -118,7 +117,6 @@ func (s *service) inside(path string) bool {
 	return slices.Contains([]string{"/metrics", "/health", "/readyz", s.url().Path}, path)
 }
 
-// proxied reports whether a request comes from one of the trusted proxies.
 func (s *service) proxied(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && slices.Contains(s.proxies, peer.Addr().Unmap())

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +17,6 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
 )
 
 // service is a running service: its contract, its variables, and the connections and state that it needs.
@@ -27,7 +24,6 @@ type service struct {
 	contract
 	env        map[string]string
 	database   *pgxpool.Config // of DATABASE_URL
-	redis      *redis.Options  // of REDIS_URL
 	level      slog.LevelVar
 	proxies    []netip.Addr // the proxies through which requests from outside arrive
 	sessionKey []byte
@@ -40,16 +36,17 @@ type service struct {
 	policy     string // content security policy of the answers
 	reportOnly bool   // violations of the policy are reported but not blocked
 	peers      *http.Client
-	db         store         // nil without DATABASE_URL
-	rdb        *redis.Client // nil without REDIS_URL or REDIS_HOST
-	health     *monitor      // watches what the service needs
-	stack      *monitor      // watches every service of the stack, for a console
+	db         store        // nil without DATABASE_URL
+	rdb        *redisClient // nil without REDIS_URL or REDIS_HOST
+	health     *monitor     // watches what the service needs
+	stack      *monitor     // watches every service of the stack, for a console
 	stopping   atomic.Bool
 	background []func(context.Context)
 }
 
 func newService(c contract, out io.Writer) *service {
-	s := &service{contract: c, env: map[string]string{}, metrics: metrics.NewSet(), mux: http.NewServeMux(), policy: pagePolicy, peers: &http.Client{Timeout: 10 * time.Second}}
+	s := &service{contract: c, env: map[string]string{}, metrics: metrics.NewSet(), mux: http.NewServeMux(), policy: pagePolicy,
+		peers: &http.Client{Timeout: 10 * time.Second}}
 	s.log = newLogger(out, c.Name, &s.level)
 	return s
 }
@@ -64,15 +61,15 @@ func (s *service) setup(environ []string) (err error) {
 			return err
 		}
 	}
-	if s.redis != nil {
-		s.rdb = openRedis(s.redis)
+	if address := s.env["REDIS_URL"]; address != "" {
+		s.rdb = openRedis(address)
 	} else if s.env["REDIS_HOST"] != "" {
 		s.rdb = s.redisAtHost(s.env["REDIS_DB"])
 	}
 	if (s.Role == workerRole || s.Role == consoleRole) && (s.db == nil || s.rdb == nil) {
 		return errors.New("a " + s.Role + " needs DATABASE_URL and REDIS_URL")
 	}
-	s.watchNeeds()
+	s.health = s.newMonitor(s.needs(), s.observeDependency)
 	for path := range map[string]bool{"/health": true, "/readyz": true, s.url().Path: true} {
 		s.mux.HandleFunc("GET "+path, s.ready)
 	}
@@ -91,35 +88,23 @@ func (s *service) setup(environ []string) (err error) {
 	return nil
 }
 
-// redisAtHost opens one of the databases of the Redis at REDIS_HOST.
-func (s *service) redisAtHost(number string) *redis.Client {
-	db, _ := strconv.Atoi(number)
-	return openRedis(&redis.Options{Addr: net.JoinHostPort(s.env["REDIS_HOST"], s.env["REDIS_PORT"]), Password: s.env["REDIS_PASSWORD"], DB: db})
-}
-
-func openRedis(options *redis.Options) *redis.Client {
-	options.DialTimeout, options.ReadTimeout, options.MaxRetries = checkTimeout, checkTimeout, 1
-	return redis.NewClient(options)
-}
-
-// watchNeeds watches the services that this one needs.
-func (s *service) watchNeeds() {
+// needs returns the health URLs of the services that this one needs. If a variable names such a peer, as in the platform's own
+// code, its value counts.
+func (s *service) needs() map[string]string {
 	addresses := maps.Clone(s.Needs)
 	for name, address := range s.Needs {
-		// The variable that names the peer is what the platform's own code would use.
 		for variable, standard := range s.Variables {
 			if path, ok := strings.CutPrefix(address, standard+"/"); ok && standard != "" {
 				addresses[name] = strings.TrimRight(s.env[variable], "/") + "/" + path
 			}
 		}
 	}
-	s.health = s.newMonitor(addresses, s.observeDependency)
+	return addresses
 }
 
 // serve runs a service until the context ends, and then waits for running work to finish.
 func serve(ctx context.Context, c contract, environ []string, out io.Writer) error {
 	s := newService(c, out)
-	logging.Disable() // the service logs failures of Redis itself
 	if err := s.setup(environ); err != nil {
 		// The error is one line in the log, where both users and Loki find it.
 		s.log.Error("cannot start, the environment has faults: " + strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -133,8 +118,8 @@ func serve(ctx context.Context, c contract, environ []string, out io.Writer) err
 }
 
 func (s *service) run(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: time.Minute, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	var work sync.WaitGroup

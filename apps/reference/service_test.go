@@ -27,7 +27,7 @@ func TestHealth(t *testing.T) {
 	assert.Equal(t, healthy, answer.Dependencies["redis"].State)
 
 	f.db.fail(errors.New("connection refused"))
-	f.health.ask(t.Context())
+	f.health.ask(t.Context(), true)
 	code, text, _ = f.ask(t, "GET", "/health", "")
 	assert.Equal(t, http.StatusServiceUnavailable, code)
 	answer = decodeText[healthAnswer](t, text)
@@ -40,6 +40,18 @@ func TestHealth(t *testing.T) {
 	assert.Contains(t, text, `dependency_up{dependency="redis"} 1`)
 	assert.Contains(t, text, `http_requests_total{method="GET",route="/health",status="503"} 1`)
 	assert.Contains(t, text, "go_goroutines")
+}
+
+func TestHealthyDependenciesAreCheckedLessOften(t *testing.T) {
+	f := newFixture(t, "execution_gateway", nil, needs("postgres"))
+	f.db.fail(errors.New("away"))
+	f.health.ask(t.Context(), false)
+	assert.True(t, f.health.allHealthy(), "not asked in this round")
+	f.health.ask(t.Context(), true)
+	assert.False(t, f.health.allHealthy())
+	f.db.fail(nil)
+	f.health.ask(t.Context(), false)
+	assert.True(t, f.health.allHealthy(), "one that is away is asked in every round")
 }
 
 func TestHealthAsksOnlyTheEdges(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/alexedwards/scs/redisstore"
 	"github.com/alexedwards/scs/v2"
-	"github.com/redis/go-redis/v9"
 )
 
 // refreshAhead is how long before the provider's token expires the page requests a new one.
@@ -24,11 +24,11 @@ const refreshAhead = time.Minute
 type sessions struct {
 	*scs.SessionManager
 	idle time.Duration
-	rdb  *redis.Client // nil for sessions in memory
+	rdb  *redisClient // nil for sessions in memory
 }
 
-// newSessions returns sessions in memory, which end with the process, or shared ones in Redis: auth_service makes these, and the console of auth
-// type oauth2 honours them. Their times have defaults, because auth_service has no variables for them.
+// newSessions returns sessions in memory, which end with the process, or shared ones in Redis: auth_service makes these, and the console
+// of auth type oauth2 honours them. Their times have defaults, because auth_service has no variables for them.
 func newSessions(s *service, shared bool) *sessions {
 	minutes, _ := strconv.Atoi(cmp.Or(s.env["SESSION_TIMEOUT_MINUTES"], "15"))
 	hours, _ := strconv.Atoi(cmp.Or(s.env["SESSION_ABSOLUTE_TIMEOUT_HOURS"], "4"))
@@ -43,27 +43,32 @@ func newSessions(s *service, shared bool) *sessions {
 	block, _ := aes.NewCipher(s.sessionKey) // a key of 32 bytes is always accepted
 	box, _ := cipher.NewGCMWithRandomNonce(block)
 	m.rdb = s.redisAtHost(cmp.Or(s.env["REDIS_SESSION_DB"], "1")) // the plan gives it to auth_service, whose catalog entry does not list it
-	m.Store = &sealedStore{rdb: m.rdb, box: box, idle: m.idle}
+	m.Store = idleStore{sealedStore{redisstore.NewWithPrefix(&m.rdb.Pool, ""), box}, m.idle}
 	// The prefix makes browsers refuse the cookie without Secure. It is Lax, not Strict: the browser comes back from the provider with it.
 	m.Cookie.Name, m.Cookie.Secure, m.Cookie.Domain = "__Secure-session", true, s.env["COOKIE_DOMAIN"]
 	return m
 }
 
 // touch restarts the time without activity. In Redis it does not write the session, which another service may be changing.
-func (m *sessions) touch(ctx context.Context) error {
+func (m *sessions) touch(ctx context.Context) (err error) {
 	if m.rdb == nil {
 		m.Put(ctx, "active", true) // a change is stored again
-		return nil
+	} else {
+		_, err = m.rdb.do(ctx, "PEXPIRE", storedUnder(m.Token(ctx)), min(m.idle, time.Until(m.Deadline(ctx))).Milliseconds())
 	}
-	return m.rdb.PExpire(ctx, storedUnder(m.Token(ctx)), min(m.idle, time.Until(m.Deadline(ctx)))).Err()
+	return err
 }
 
-// refreshDue reports whether the session's token should be renewed.
 func (m *sessions) refreshDue(ctx context.Context) bool {
 	return m.GetString(ctx, "refresh_token") != "" && time.Until(time.Unix(m.GetInt64(ctx, "token_expiry"), 0)) < refreshAhead
 }
 
-// idleStore keeps sessions in memory for a time without activity.
+func storedUnder(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return "session:" + hex.EncodeToString(sum[:])
+}
+
+// idleStore keeps sessions for a time without activity.
 type idleStore struct {
 	scs.Store
 	idle time.Duration
@@ -77,42 +82,24 @@ func (s idleStore) Commit(token string, plain []byte, expiry time.Time) error {
 // sealedStore keeps sessions in Redis under the hash of their token and encrypted with AES-256-GCM: reading Redis does not
 // reveal a session, and a session that was copied to another key cannot be decrypted.
 type sealedStore struct {
-	scs.Store // methods without a context, which scs does not call where there are others
-	rdb       *redis.Client
-	box       cipher.AEAD
-	idle      time.Duration
+	redis scs.Store
+	box   cipher.AEAD
 }
 
-var _ scs.CtxStore = &sealedStore{}
-
-func storedUnder(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return "session:" + hex.EncodeToString(sum[:])
+// Find finds a session; one that cannot be decrypted, or is past its lifetime, does not exist.
+func (s sealedStore) Find(token string) ([]byte, bool, error) {
+	key := storedUnder(token)
+	sealed, _, err := s.redis.Find(key)
+	plain, bad := s.box.Open(nil, nil, sealed, []byte(key))
+	deadline, _, undecoded := scs.GobCodec{}.Decode(plain)
+	return plain, errors.Join(bad, undecoded) == nil && time.Now().Before(deadline), err
 }
 
-// FindCtx finds a session; one that cannot be decrypted, or is past its lifetime, does not exist.
-func (s *sealedStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
-	sealed, err := s.rdb.Get(ctx, storedUnder(token)).Bytes()
-	if errors.Is(err, redis.Nil) {
-		return nil, false, nil
-	} else if err != nil {
-		return nil, false, err
-	}
-	plain, bad := s.box.Open(nil, nil, sealed, []byte(storedUnder(token)))
-	if bad != nil {
-		return nil, false, nil //nolint:nilerr // data that cannot be decrypted is not a session
-	}
-	deadline, _, bad := scs.GobCodec{}.Decode(plain)
-	return plain, bad == nil && time.Now().Before(deadline), nil
+// Commit stores a session.
+func (s sealedStore) Commit(token string, plain []byte, expiry time.Time) error {
+	key := storedUnder(token)
+	return s.redis.Commit(key, s.box.Seal(nil, nil, plain, []byte(key)), expiry) // #nosec G407 -- this AEAD makes a random nonce itself
 }
 
-// CommitCtx stores a session.
-func (s *sealedStore) CommitCtx(ctx context.Context, token string, plain []byte, expiry time.Time) error {
-	sealed := s.box.Seal(nil, nil, plain, []byte(storedUnder(token))) // #nosec G407 -- this AEAD makes a random nonce itself and takes none
-	return s.rdb.Set(ctx, storedUnder(token), sealed, min(s.idle, time.Until(expiry))).Err()
-}
-
-// DeleteCtx deletes a session.
-func (s *sealedStore) DeleteCtx(ctx context.Context, token string) error {
-	return s.rdb.Del(ctx, storedUnder(token)).Err()
-}
+// Delete deletes a session.
+func (s sealedStore) Delete(token string) error { return s.redis.Delete(storedUnder(token)) }

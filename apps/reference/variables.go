@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
 )
 
 // readEnvironment reads a service's environment. Its error names all variables that are missing or malformed. It never repeats a value,
@@ -48,8 +47,8 @@ func (s *service) read(name, value string) (err error) {
 		s.database, err = pgxpool.ParseConfig(value)
 		ok, wrong = err == nil, "is not a URL that PostgreSQL's client understands (is the password percent-encoded?)"
 	case name == "REDIS_URL":
-		s.redis, err = redis.ParseURL(value)
-		ok, wrong = err == nil && strings.Contains(value, "://"), "is not a URL of the form redis://:password@host:port/db (is the password percent-encoded?)"
+		ok = isURL(value, "redis", "rediss")
+		wrong = "is not a URL of the form redis://:password@host:port/db (is the password percent-encoded?)"
 	case name == "SESSION_ENCRYPTION_KEY":
 		compact := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(value, "="))
 		s.sessionKey, err = base64.RawStdEncoding.DecodeString(compact)
@@ -72,8 +71,8 @@ func (s *service) read(name, value string) (err error) {
 	case name == "RQ_QUEUES":
 		s.takes = strings.Split(value, ",")
 		unique := slices.Compact(slices.Sorted(slices.Values(s.takes)))
-		bad := func(queue string) bool { return !identifier.MatchString(queue) }
-		ok, wrong = len(unique) == len(s.takes) && !slices.ContainsFunc(unique, bad), "is not a list of queues, each once and without spaces"
+		bad := slices.ContainsFunc(unique, func(queue string) bool { return !identifier.MatchString(queue) })
+		ok, wrong = len(unique) == len(s.takes) && !bad, "is not a list of queues, each once and without spaces"
 	case standard == "true" || standard == "false":
 		_, err = strconv.ParseBool(value)
 		ok, wrong = err == nil, "is neither true nor false"
@@ -81,8 +80,7 @@ func (s *service) read(name, value string) (err error) {
 		n, bad := strconv.Atoi(value)
 		ok, wrong = bad == nil && n >= min(least, 1), fmt.Sprintf("is not a whole number, %d or more", min(least, 1))
 	case strings.HasPrefix(standard, "http") && !strings.Contains(standard, ",") || strings.HasPrefix(standard, "${public_url}"):
-		u, bad := url.Parse(value)
-		ok, wrong = bad == nil && u.Hostname() != "" && (u.Scheme == "http" || u.Scheme == "https"), "is not a URL of the form http://host or https://host"
+		ok, wrong = isURL(value, "http", "https"), "is not a URL of the form http://host or https://host"
 	}
 	if !ok {
 		return errors.New(wrong)
@@ -90,14 +88,20 @@ func (s *service) read(name, value string) (err error) {
 	return nil
 }
 
-// issuerOf returns the issuer of a bare domain in the form of Auth0; a value with a scheme is used as it is. Plain http is allowed only for
-// providers that are not reached over a public network: a loopback or private address, or a host name without a dot on a container network.
+func isURL(text string, schemes ...string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Hostname() != "" && slices.Contains(schemes, u.Scheme)
+}
+
+// issuerOf returns the issuer of a bare domain in the form of Auth0; a value with a scheme is used as it is. Plain http is allowed
+// only for providers that are not reached over a public network: a loopback or private address, or a host name without a dot on a
+// container network.
 func issuerOf(text string) (string, error) {
 	if !strings.Contains(text, "://") {
 		text = "https://" + strings.TrimRight(text, "/") + "/"
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	u, _ := url.Parse(text)
+	if !isURL(text, "https", "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return "", errors.New("is neither a domain nor a plain https URL")
 	}
 	ip := net.ParseIP(u.Hostname())

@@ -145,7 +145,7 @@ func TestProbe(t *testing.T) {
 	f := newFixture(t, "execution_gateway", nil, needs("postgres"))
 	assert.NoError(t, probe(t.Context(), f.url+"/health", f.Name))
 	f.db.fail(errors.New("connection refused"))
-	f.health.ask(t.Context())
+	f.health.ask(t.Context(), true)
 	assert.ErrorContains(t, probe(t.Context(), f.url+"/health", f.Name), `execution_gateway answers 503: {"service":"execution_gateway","status":"unavailable"`)
 }
 

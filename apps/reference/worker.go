@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gomodule/redigo/redis"
 	"github.com/google/renameio/v2"
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,7 +48,6 @@ func parseJob(payload string) (job, error) {
 	return j, err
 }
 
-// work hashes the text.
 func (j job) work(ctx context.Context) (string, error) {
 	sum := []byte(j.Text)
 	for range j.Steps {
@@ -67,7 +66,7 @@ type worker struct {
 	name    string
 	queues  []string      // the Redis streams that it takes jobs from, in order of priority
 	results string        // folder of the result files; empty for a service without a volume
-	poll    time.Duration // how often empty queues are checked
+	poll    time.Duration // how soon empty queues are checked again; the pauses grow to four times as long
 	lease   time.Duration // how long a job stays with its worker without a renewal
 	grace   time.Duration // how long a job may go on after SIGTERM before it is handed back
 }
@@ -91,19 +90,19 @@ func setupWorker(s *service) error {
 	return nil
 }
 
-// run processes jobs until the context ends.
 func (w *worker) run(ctx context.Context) {
 	w.s.log.Info("waiting for jobs", "worker", w.name, "queues", w.queues)
-	for ctx.Err() == nil {
+	for pause := w.poll; ctx.Err() == nil; {
 		e, err := w.take(ctx)
 		if e != nil {
-			err = w.do(ctx, e)
+			pause, err = w.poll, w.do(ctx, e)
 		}
 		if err != nil && ctx.Err() == nil {
 			w.s.log.Warn("queue not read or written", "error", err)
 		}
 		if err != nil || e == nil {
-			sleep(ctx, w.poll)
+			sleep(ctx, pause)
+			pause = min(2*pause, 4*w.poll)
 		}
 	}
 }
@@ -114,7 +113,7 @@ type entry struct{ queue, id, payload string }
 // nextJob takes a job of the first queue that has one. All workers of a queue are one consumer group of its stream. Redis keeps an entry
 // pending until the worker that took it acknowledges it; an entry that was pending for longer than the lease without being renewed has
 // lost its worker, and is taken first.
-var nextJob = redis.NewScript(`
+const nextJob = `
 for _, queue in ipairs(KEYS) do
 	local lost = redis.pcall('XAUTOCLAIM', queue, 'workers', ARGV[1], ARGV[2], '0', 'COUNT', 1)
 	if lost.err then -- the queue is new, and has no group
@@ -126,16 +125,22 @@ for _, queue in ipairs(KEYS) do
 	if found then
 		return {queue, found[1], found[2][2]}
 	end
-end`)
+end`
 
-// take returns the next job, and nil if all queues are empty. While a dependency is unavailable it takes none, so that its failures do not
-// count as attempts of a job.
+// endJob takes a job out of its queue.
+const endJob = `
+redis.call('XACK', KEYS[1], 'workers', ARGV[1])
+redis.call('XDEL', KEYS[1], ARGV[1])`
+
+// take returns the next job, and nil if all queues are empty. While a dependency is unavailable it takes none, so that its failures do
+// not count as attempts of a job.
 func (w *worker) take(ctx context.Context) (*entry, error) {
 	if !w.s.health.allHealthy() {
 		return nil, nil
 	}
-	found, err := nextJob.Run(ctx, w.s.rdb, w.queues, w.name, w.lease.Milliseconds()).StringSlice()
-	if errors.Is(err, redis.Nil) {
+	arguments := redis.Args{nextJob, len(w.queues)}.AddFlat(w.queues).Add(w.name, w.lease.Milliseconds())
+	found, err := redis.Strings(w.s.rdb.do(ctx, "EVAL", arguments...))
+	if errors.Is(err, redis.ErrNil) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
@@ -145,7 +150,8 @@ func (w *worker) take(ctx context.Context) (*entry, error) {
 
 // idle sets how long ago the lease of a job was renewed; once that is the whole lease, another worker takes the job.
 func (w *worker) idle(ctx context.Context, e *entry, d time.Duration) error {
-	return w.s.rdb.Do(ctx, "XCLAIM", e.queue, "workers", w.name, 0, e.id, "IDLE", d.Milliseconds(), "JUSTID").Err()
+	_, err := w.s.rdb.do(ctx, "XCLAIM", e.queue, "workers", w.name, 0, e.id, "IDLE", d.Milliseconds(), "JUSTID")
+	return err
 }
 
 // keep renews the lease of a job until the context ends.
@@ -169,15 +175,10 @@ func (w *worker) do(stop context.Context, e *entry) error {
 		return w.idle(after, e, w.lease)
 	}
 	w.count(e, result)
-	_, err = w.s.rdb.TxPipelined(after, func(p redis.Pipeliner) error {
-		p.XAck(after, e.queue, "workers", e.id)
-		p.XDel(after, e.queue, e.id)
-		return nil
-	})
+	_, err = w.s.rdb.do(after, "EVAL", endJob, 1, e.queue, e.id)
 	return err
 }
 
-// count counts a job by how it ended.
 func (w *worker) count(e *entry, result string) {
 	w.s.metrics.GetOrCreateCounter(fmt.Sprintf(`jobs_total{queue=%q,result=%q}`, e.queue, result)).Inc()
 }

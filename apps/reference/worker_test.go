@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -34,12 +33,14 @@ func (f *fixture) worker(names ...string) *worker {
 func (f *fixture) push(t *testing.T, queue string, payloads ...string) {
 	t.Helper()
 	for _, payload := range payloads {
-		require.NoError(t, f.client.XAdd(t.Context(), &redis.XAddArgs{Stream: queue, Values: []string{"job", payload}}).Err())
+		_, err := f.redis.XAdd(queue, "*", []string{"job", payload})
+		require.NoError(t, err)
 	}
 }
 
-func (f *fixture) length(queue string) int64 {
-	return f.client.XLen(context.Background(), queue).Val()
+func (f *fixture) length(queue string) int {
+	entries, _ := f.redis.Stream(queue) // fails for a queue that has never had a job
+	return len(entries)
 }
 
 func (f *fixture) ended(id string) func() bool {
@@ -93,6 +94,17 @@ func TestJob(t *testing.T) {
 	_, metrics, _ := f.ask(t, "GET", "/metrics", "")
 	assert.Contains(t, metrics, `jobs_total{queue="high",result="completed"} 2`)
 	assert.Contains(t, metrics, `jobs_total{queue="high",result="duplicate"} 1`)
+}
+
+func TestPausesOfAnIdleWorkerGrow(t *testing.T) {
+	f := workFixture(t)
+	w := f.worker("high")
+	w.poll = 20 * time.Millisecond
+	before := f.redis.CommandCount()
+	stop := start(t, w)
+	time.Sleep(400 * time.Millisecond)
+	stop()
+	assert.Less(t, f.redis.CommandCount()-before, 30, "20 polls of 3 commands, if they did not")
 }
 
 func TestJobOfADeadWorker(t *testing.T) {
@@ -213,10 +225,10 @@ func TestJobIsTriedAgainAfterAnError(t *testing.T) {
 func TestNothingIsTakenWhileADependencyIsAway(t *testing.T) {
 	f := newFixture(t, "backtest_worker_dev", nil, needs("postgres", "redis"))
 	f.db.fail(errors.New("away"))
-	f.health.ask(t.Context())
+	f.health.ask(t.Context(), true)
 	f.push(t, "high", `{"job_id":"one","text":"a"}`)
 	start(t, f.worker("high"))
 	assert.Contains(t, f.log.String(), "dependency does not answer")
 	assert.Never(t, func() bool { return len(f.db.started()) > 0 }, 50*time.Millisecond, tick)
-	assert.EqualValues(t, 1, f.length("high"))
+	assert.Equal(t, 1, f.length("high"))
 }
