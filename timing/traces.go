@@ -48,7 +48,8 @@ func ReadTraces(path string) ([]Span, error) {
 			}
 			for _, scope := range resource.GetScopeSpans() {
 				for _, s := range scope.GetSpans() {
-					spans = append(spans, Span{process, callName(s.GetName()), unixNano(s.GetStartTimeUnixNano()), unixNano(s.GetEndTimeUnixNano())})
+					start, end := unixNano(s.GetStartTimeUnixNano()), unixNano(s.GetEndTimeUnixNano())
+					spans = append(spans, Span{process, callName(s.GetName()), start, end})
 				}
 			}
 		}

@@ -14,9 +14,12 @@ import (
 	"trading-platform/plan"
 )
 
+// serviceRun does what a command does with its services, on the engine that is found here.
+type serviceRun func(t target, here engines.Ref, s *operate.Services, args []string) error
+
 // serviceCommand makes a command for the services that its first arguments name, most of them, or for all services if there are
 // no arguments. The shell completes the names.
-func serviceCommand(cmd *cobra.Command, most int, run func(t target, here engines.Ref, s *operate.Services, args []string) error) *cobra.Command {
+func serviceCommand(cmd *cobra.Command, most int, run serviceRun) *cobra.Command {
 	cmd = stackCommand(cmd, func(t target, args []string) error {
 		return t.withPlan(func(engine *client.Client, here engines.Ref, p *plan.Plan) error {
 			services, err := operate.Select(engine, p, args[:min(most, len(args))])
@@ -54,10 +57,11 @@ func changeCommand(use, short string, change func(*operate.Services, context.Con
 
 func logsCommand() *cobra.Command {
 	var options operate.LogOptions
-	cmd := serviceCommand(&cobra.Command{Use: "logs [service…]", Short: "Print the logs of services, or of all, in the order of time"}, anyNumber,
-		func(t target, _ engines.Ref, s *operate.Services, _ []string) error {
-			return s.Logs(t.cmd.Context(), options, t.cmd.OutOrStdout())
-		})
+	cmd := serviceCommand(&cobra.Command{
+		Use: "logs [service…]", Short: "Print the logs of services, or of all, in the order of time",
+	}, anyNumber, func(t target, _ engines.Ref, s *operate.Services, _ []string) error {
+		return s.Logs(t.cmd.Context(), options, t.cmd.OutOrStdout())
+	})
 	cmd.Flags().BoolVarP(&options.Follow, "follow", "f", false, "go on with new lines, also of containers that are replaced meanwhile")
 	cmd.Flags().StringVar(&options.Since, "since", "", "a time such as 2026-01-02T15:04:05Z, or a duration such as 10m")
 	cmd.Flags().StringVarP(&options.Tail, "tail", "n", "1000", "the number of lines from the end of each log, or all")
