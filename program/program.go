@@ -197,7 +197,7 @@ func lastOutputs(ctx *pulumi.Context) (last outputs, err error) {
 		Outputs map[string]any `pulumi:"outputs"`
 	}
 	// A local backend writes the stack's file during the run, and a read at that moment can fail.
-	for try := 0; try <= 10; try++ {
+	for range 10 {
 		if err = ctx.Invoke("pulumi:pulumi:readStackOutputs", args, &read); err == nil {
 			break
 		}

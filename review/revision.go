@@ -184,7 +184,8 @@ func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snap
 // build compiles a program of the project.
 func build(ctx context.Context, root, binary, program string) error {
 	// Without version information, for which go would ask git.
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, program)
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-gcflags=all=-dwarf=false", // as in the Makefile
+		"-ldflags=-s -w", "-o", binary, program)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {

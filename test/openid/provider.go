@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -121,7 +122,7 @@ func (p *Provider) login(w http.ResponseWriter, r *http.Request) {
 		_ = form.Execute(w, id)
 		return
 	}
-	http.Redirect(w, r, "/authorize/callback?id="+id, http.StatusFound)
+	http.Redirect(w, r, "/authorize/callback?id="+url.QueryEscape(id), http.StatusFound) //nolint:gosec // to itself, in a test
 }
 
 // Subject is a user's name in tokens.
