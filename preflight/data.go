@@ -96,7 +96,10 @@ func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan)
 		return false, nil
 	}
 	c := &check{ctx: ctx, engine: engine, plan: p}
-	if err := c.list(); err != nil || c.opened(s) {
+	if err := c.listContainers(); err != nil || c.opened(s) {
+		return false, err
+	}
+	if err := c.listVolumes(); err != nil {
 		return false, err
 	}
 	stack, _ := c.securedBy(s)

@@ -90,8 +90,10 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	if !c.version() {
 		return c.faults.Err()
 	}
-	if err := c.list(); err != nil {
-		return err
+	for _, list := range []func() error{c.listContainers, c.listNetworks, c.listVolumes} {
+		if err := list(); err != nil {
+			return err
+		}
 	}
 	c.names()
 	c.ports()
@@ -105,22 +107,32 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 	return c.faults.Err()
 }
 
-// list asks the engine for what it has.
-func (c *check) list() error {
-	containers, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
+// listContainers, listNetworks and listVolumes ask the engine for what it has, of all stacks.
+func (c *check) listContainers() error {
+	result, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return fmt.Errorf("asking the engine for its containers: %w", err)
 	}
-	networks, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
+	c.containers = result.Items
+	return nil
+}
+
+func (c *check) listNetworks() error {
+	result, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
 	if err != nil {
 		return fmt.Errorf("asking the engine for its networks: %w", err)
 	}
-	volumes, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
+	c.networks = result.Items
+	return nil
+}
+
+func (c *check) listVolumes() error {
+	result, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
 	if err != nil {
 		return fmt.Errorf("asking the engine for its volumes: %w", err)
 	}
-	c.containers, c.networks, c.volumes = containers.Items, networks.Items, map[string]volume.Volume{}
-	for _, v := range volumes.Items {
+	c.volumes = map[string]volume.Volume{}
+	for _, v := range result.Items {
 		c.volumes[v.Name] = v
 	}
 	return nil

@@ -73,7 +73,7 @@ type OldStack struct {
 // if the stack already has a database, or if the settings take over or ignore the data.
 func OldCompose(ctx context.Context, engine client.APIClient, p *plan.Plan, set *settings.Settings) ([]OldStack, error) {
 	c := &check{ctx: ctx, engine: engine, plan: p, set: set}
-	if err := c.list(); err != nil {
+	if err := c.listVolumes(); err != nil {
 		return nil, err
 	}
 	return c.oldCompose(), nil
