@@ -113,7 +113,7 @@ var branches = map[string]struct {
 	},
 	"a volume that nobody mounts": {
 		edit: func(c *clone) {
-			c.replace("catalog/base.go", `			Mounts:   []Mount{{Volume: "redisdata", Path: "/data"}},
+			c.replace("catalog/base.go", `			Mounts:  []Mount{{Volume: "redisdata", Path: "/data"}},
 `, "")
 		},
 		code:   3,
@@ -125,7 +125,7 @@ var branches = map[string]struct {
 	},
 	"a volume that is not declared": {
 		edit: func(c *clone) {
-			c.replace("catalog/catalog.go", `	{"redisdata", "Redis' append-only file"},
+			c.replace("catalog/catalog.go", `	"redisdata",      // Redis' append-only file
 `, "")
 		},
 		code:   3,
