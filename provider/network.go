@@ -113,10 +113,16 @@ func removeNetwork(ctx context.Context, c call, id string, args networkArgs) err
 		return err
 	}
 	found, inspectErr := c.engine.NetworkInspect(ctx, id, client.NetworkInspectOptions{})
-	if inspectErr != nil || len(found.Network.Containers) == 0 {
+	switch {
+	case inspectErr != nil:
 		return err
+	case len(found.Network.Containers) > 0:
+		return stillUsed(args.Name, found.Network)
+	case cerrdefs.IsPermissionDenied(err): // seen with Docker 20.10 after 300 containers were removed at once
+		return fmt.Errorf("%w\nno container uses it, so the engine has lost track of one that it removed\n"+
+			"Fix: restart the engine (sudo systemctl restart docker), then run this again", err)
 	}
-	return stillUsed(args.Name, found.Network)
+	return err
 }
 
 func stillUsed(name string, found network.Inspect) error {

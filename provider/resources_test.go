@@ -23,6 +23,10 @@ func TestDeleteOfWhatIsInUseNamesTheUsers(t *testing.T) {
 			map[string]any{"name": "net"},
 			[]string{"network net is still used by containers that do not belong to this stack: db, web", "docker rm -f db web", "docker network disconnect -f net"},
 		},
+		"a network of which the engine has lost track": {
+			networkToken, &fakeEngine{networkRemoveErr: cerrdefs.ErrPermissionDenied}, map[string]any{"name": "net"},
+			[]string{"no container uses it", "Fix: restart the engine"},
+		},
 		"a network that is gone": {networkToken, &fakeEngine{networkRemoveErr: cerrdefs.ErrNotFound}, map[string]any{"name": "net"}, nil},
 		"a volume with containers": {
 			volumeToken, &fakeEngine{volumeRemoveErr: cerrdefs.ErrConflict, attached: []string{"db"}},
