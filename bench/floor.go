@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +22,7 @@ import (
 
 	"trading-platform/observe"
 	"trading-platform/plan"
+	"trading-platform/workspace"
 )
 
 // floor brings a plan up and down with no engine call that it could do without, each as early as
@@ -124,7 +124,7 @@ func (f *floor) up(ctx context.Context, dry bool) error {
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	starting := make(chan struct{}, max(12, 4*runtime.NumCPU())) // as many as platform starts at a time, which is faster than all at once
+	starting := make(chan struct{}, workspace.Parallel()) // faster than all at once
 	for _, s := range f.plan.Services {
 		for _, name := range s.Containers {
 			if spec, ok := specs[name]; ok {

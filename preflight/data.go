@@ -80,9 +80,14 @@ func (c *check) postgresData(s plan.Service) {
 		"holds data of PostgreSQL %d, and the image %s is version %d; nothing in it was changed", have, s.Image, want)
 }
 
+// usesPublicPassword reports whether the stack would set the password of its database to the public default.
+func usesPublicPassword(postgres plan.Service) bool {
+	return catalog.IsLocalOnly("POSTGRES_PASSWORD", postgres.Value("POSTGRES_PASSWORD"))
+}
+
 // securedBy returns the secured stack that has used the database in a volume, if this stack would set its password to the public default.
 func (c *check) securedBy(s plan.Service) (stack, volume string) {
-	if !catalog.IsLocalOnly("POSTGRES_PASSWORD", s.Value("POSTGRES_PASSWORD")) {
+	if !usesPublicPassword(s) {
 		return "", ""
 	}
 	mark, volume := c.readData(s, catalog.SecuredMark)
@@ -92,7 +97,7 @@ func (c *check) securedBy(s plan.Service) (stack, volume string) {
 // SecuredDatabase reports whether a plan would set the password of a database that a secured stack has used to the public default.
 func SecuredDatabase(ctx context.Context, engine client.APIClient, p *plan.Plan) (bool, error) {
 	s, ok := p.Lookup("postgres")
-	if !ok {
+	if !ok || !usesPublicPassword(s) {
 		return false, nil
 	}
 	c := &check{ctx: ctx, engine: engine, plan: p}

@@ -110,30 +110,29 @@ func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *pl
 // listContainers, listNetworks and listVolumes ask the engine for what it has, of all stacks.
 func (c *check) listContainers() error {
 	result, err := c.engine.ContainerList(c.ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its containers: %w", err)
-	}
 	c.containers = result.Items
-	return nil
+	return asking("containers", err)
 }
 
 func (c *check) listNetworks() error {
 	result, err := c.engine.NetworkList(c.ctx, client.NetworkListOptions{})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its networks: %w", err)
-	}
 	c.networks = result.Items
-	return nil
+	return asking("networks", err)
 }
 
 func (c *check) listVolumes() error {
 	result, err := c.engine.VolumeList(c.ctx, client.VolumeListOptions{})
-	if err != nil {
-		return fmt.Errorf("asking the engine for its volumes: %w", err)
-	}
 	c.volumes = map[string]volume.Volume{}
 	for _, v := range result.Items {
 		c.volumes[v.Name] = v
+	}
+	return asking("volumes", err)
+}
+
+// asking returns the error of a list, with what was listed.
+func asking(what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("asking the engine for its %s: %w", what, err)
 	}
 	return nil
 }

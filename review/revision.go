@@ -184,8 +184,8 @@ func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snap
 // build compiles a program of the project.
 func build(ctx context.Context, root, binary, program string) error {
 	// Without version information, for which go would ask git.
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-gcflags=all=-dwarf=false", // as in the Makefile
-		"-ldflags=-s -w", "-o", binary, program)
+	args := slices.Concat([]string{"build", "-buildvcs=false", "-ldflags=-s -w"}, strings.Fields(workspace.BuildFlags), []string{"-o", binary, program})
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -38,8 +38,8 @@ func newestSource(root string) (newest time.Time, err error) {
 	return newest, err
 }
 
-// buildFlags are the flags of the Makefile and of tools/compile, so that a package is compiled once for all programs.
-const buildFlags = "-trimpath -gcflags=all=-dwarf=false"
+// BuildFlags are the flags of the Makefile and of tools/compile, so that a package is compiled once for all programs.
+const BuildFlags = "-trimpath -gcflags=all=-dwarf=false"
 
 // build compiles a package of the clone, unless no source is newer than the binary. Asking
 // Go's tool whether it is up to date takes 0.2 s.
@@ -52,7 +52,7 @@ func (w *Workspace) build(binary, pkg string, flags ...string) (built bool, err 
 		return false, nil
 	}
 	made := fmt.Sprintf("%s.%d", binary, os.Getpid()) // another run can use or build the binary at the same time
-	args := slices.Concat([]string{"build"}, strings.Fields(buildFlags), flags, []string{"-o", made, pkg})
+	args := slices.Concat([]string{"build"}, strings.Fields(BuildFlags), flags, []string{"-o", made, pkg})
 	cmd := exec.Command("go", args...)                                                              //nolint:gosec // the user's own clone
 	cmd.Dir, cmd.Env = w.Root, append(os.Environ(), "CGO_ENABLED=0", "GOGC=off", "GOMEMLIMIT=1GiB") // as in the Makefile
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -47,6 +47,11 @@ func (w *Workspace) selected(ctx context.Context) string {
 	return strings.TrimSpace(string(out))
 }
 
+// Parallel is how many steps of an up run at a time. The CLI's default of four for each CPU is right for containers that start:
+// more of them only take the CPUs from each other. With few CPUs a little more keeps those busy that wait.
+// docs/growth.md has the measurements.
+func Parallel() int { return max(12, 4*runtime.NumCPU()) }
+
 // Environ returns the process environment with the variables that pulumi needs in this
 // workspace. It keeps those that the user has set.
 func (w *Workspace) Environ() []string {
@@ -62,9 +67,7 @@ func (w *Workspace) Environ() []string {
 		}
 	}
 	add("PULUMI_BACKEND_URL", w.Backend)
-	// The CLI's default of four for each CPU is right for containers that start: more of them only take the CPUs from each
-	// other. With few CPUs a little more keeps those busy that wait. docs/growth.md has the measurements.
-	add("PULUMI_PARALLEL", strconv.Itoa(max(12, 4*runtime.NumCPU())))
+	add("PULUMI_PARALLEL", strconv.Itoa(Parallel()))
 	if _, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE"); !set && w.selfManaged() {
 		add("PULUMI_CONFIG_PASSPHRASE_FILE", w.passphraseFile())
 	}
@@ -72,7 +75,7 @@ func (w *Workspace) Environ() []string {
 	add("PULUMI_GO_USE_RUN", "true")
 	// As the Makefile builds the other programs, so that what they share is compiled once, for all clones.
 	add("CGO_ENABLED", "0")
-	put("GOFLAGS", strings.TrimSpace(os.Getenv("GOFLAGS")+" "+buildFlags))
+	put("GOFLAGS", strings.TrimSpace(os.Getenv("GOFLAGS")+" "+BuildFlags))
 	if !w.Installed {
 		// A machine that had to build its CLI cannot download anything else either, so do not wait for it.
 		add("PULUMI_SKIP_UPDATE_CHECK", "true")

@@ -31,7 +31,7 @@ func (r *run) makeSecrets(ctx context.Context) error {
 	}
 	needed := slices.Clone(p.Unset)
 	isUnset := slices.ContainsFunc(needed, func(v catalog.Variable) bool { return v.Name == publicPassword })
-	if postgres, ok := p.Lookup("postgres"); ok && !isUnset && catalog.IsLocalOnly(publicPassword, postgres.Value(publicPassword)) {
+	if !isUnset {
 		secured, err := preflight.SecuredDatabase(ctx, r.engine, p)
 		if err != nil {
 			return err
