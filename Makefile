@@ -60,8 +60,9 @@ unit: ## run the tests that need no engine, list those that need one, and update
 	cd apps/reference && CGO_ENABLED=1 go test -race ./...
 	@cd test && go test
 
-# They share the machine with each other, so one that fails runs once more, alone. The summary lists both runs.
-LIVE = tools/build gotestsum && tools/bin/gotestsum --format standard-verbose --rerun-fails=1
+# They share the machine with each other, so one that fails runs once more, alone and as a whole: its steps follow
+# from each other. The summary lists both runs.
+LIVE = tools/build gotestsum && tools/bin/gotestsum --format standard-verbose --rerun-fails=1 --rerun-fails-run-root-test
 
 live: ## run the tests that need an engine; RUN=TestDevStack runs only the test of that name
 	$(LIVE) --packages './test/... ./tools' -- -tags live -count=1 -p 1 -parallel 3 -timeout 60m $(if $(RUN),-run '^$(RUN)$$')

@@ -60,6 +60,7 @@ func TestConsole(t *testing.T) {
 		assert.Equal(t, "signin", b.text("document.activeElement.id"))
 		b.keys(kb.Enter)
 		b.do(chromedp.WaitVisible("#services"))
+		b.loaded()
 		assert.Equal(t, console+"/", b.text("location.href"))
 		b.shows("#summary", allHealthy, 15*time.Second)
 		for _, service := range append(baseServices, devServices...) {
@@ -278,6 +279,12 @@ func (b *browser) keys(keys ...string) {
 func (b *browser) text(expression string) string {
 	b.t.Helper()
 	return get(b, chromedp.Evaluate[string](expression))
+}
+
+// loaded waits for the end of the page: on a busy machine a browser shows the first rows of a table before the last.
+func (b *browser) loaded() {
+	b.t.Helper()
+	b.do(chromedp.Poll[bool](`document.readyState === "complete"`))
 }
 
 // shows waits until the text is on the page, in the element.
