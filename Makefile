@@ -54,8 +54,8 @@ env: platform ## print the environment for plain pulumi commands: eval "$$(make 
 
 test: lint unit live ## run every test: vet, lint, unit tests, and the live ones on this machine's engine
 
-unit: ## run the tests that need no engine, list those that need one, and update docs/services.md
-	go generate ./catalog # writes docs/services.md
+unit: ## run the tests that need no engine, list those that need one, and update the generated docs
+	go generate ./catalog ./cmd/platform # writes docs/services.md, commands.md and settings.md
 	CGO_ENABLED=1 go test -race ./...
 	cd apps/reference && CGO_ENABLED=1 go test -race ./...
 	@cd test && go test

@@ -45,7 +45,24 @@ func page() string {
 	var b strings.Builder
 	text, _ := json.Marshal(catalog.Services()) // plain data encodes without an error
 	fmt.Fprintf(&b, "<!-- catalog %x; written by go generate ./catalog -->\n# Services\n", sha256.Sum256(text))
-	for _, profile := range append([]catalog.Profile{{}}, catalog.Profiles...) {
+	profiles := append([]catalog.Profile{{}}, catalog.Profiles...)
+	b.WriteString("\nAn arrow leads from a service to one that must be healthy before it starts.\n\n```mermaid\ngraph LR\n")
+	for _, profile := range profiles {
+		fmt.Fprintf(&b, "  subgraph %s\n", cmp.Or(profile.Name, "base"))
+		for _, s := range catalog.Services() {
+			if s.Profile == profile.Name {
+				fmt.Fprintf(&b, "    %s\n", s.Name)
+			}
+		}
+		b.WriteString("  end\n")
+	}
+	for _, s := range catalog.Services() {
+		for _, first := range s.After {
+			fmt.Fprintf(&b, "  %s --> %s\n", s.Name, first)
+		}
+	}
+	b.WriteString("```\n")
+	for _, profile := range profiles {
 		fmt.Fprintf(&b, "\n## %s\n\n", cmp.Or(profile.Name, "In every stack"))
 		b.WriteString("| service | runs | port | on the host | starts after | data | memory | capabilities |\n|---|---|---|---|---|---|---|---|\n")
 		for _, s := range catalog.Services() {

@@ -284,7 +284,7 @@ func (b *browser) text(expression string) string {
 // loaded waits for the end of the page: on a busy machine a browser shows the first rows of a table before the last.
 func (b *browser) loaded() {
 	b.t.Helper()
-	b.do(chromedp.Poll[bool](`document.readyState === "complete"`))
+	get(b, chromedp.Poll[bool](`document.readyState === "complete"`))
 }
 
 // shows waits until the text is on the page, in the element.

@@ -4,11 +4,6 @@ package test
 
 import (
 	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,33 +99,6 @@ func TestOperate(t *testing.T) {
 		shell := l.start("shell redis")
 		assert.NoError(t, l.wait(shell).err, "with nothing on its standard input, the shell ends")
 	})
-}
-
-// TestFromCompose runs every command that README gives in the place of one of Compose's, in README's order.
-func TestFromCompose(t *testing.T) {
-	t.Parallel()
-	l := newLive(t, prepareClone(t), nil)
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
-	require.NoError(t, err)
-	_, table, found := strings.Cut(string(text), "## From Docker Compose\n")
-	require.True(t, found)
-	table, _, _ = strings.Cut(table, "\n## ")
-	rows := regexp.MustCompile("(?m)^\\| `docker compose [^`]*` \\| (.*) \\|$").FindAllStringSubmatch(table, -1)
-	require.Greater(t, len(rows), 10)
-	for _, row := range rows {
-		for _, command := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
-			line := regexp.MustCompile("bin/platform [a-z]+").ReplaceAllString(command[1], "$0 -s "+l.name)
-			cmd := exec.Command("sh", "-c", strings.Replace(line, " -f ", " ", 1)) // a follower of logs has no end of its own
-			cmd.Dir, cmd.Env = l.dir, slices.Concat(l.env, []string{"STACK=" + l.name})
-			out, err := cmd.CombinedOutput()
-			require.NoError(t, err, "%s\n%s", line, out)
-			if line == "make up" {
-				l.fill()
-			}
-		}
-	}
-	assert.Empty(t, l.containers())
-	assert.Empty(t, l.volumes(), "what purge is for")
 }
 
 func nanoseconds(times []time.Time) (all []int64) {

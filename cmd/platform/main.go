@@ -2,6 +2,8 @@
 // Pulumi has no command for. It changes a stack's resources only through Pulumi.
 package main
 
+//go:generate go test . -run ^TestReference$ -update
+
 import (
 	"context"
 	"errors"
