@@ -42,6 +42,7 @@ func TestFromCompose(t *testing.T) {
 func TestGuides(t *testing.T) {
 	t.Parallel()
 	clone := prepareClone(t)
+	runIn(t, clone, nil, "sh", "-ec", "git init -q && git add -A && git -c user.name=test -c user.email=test@example.org commit -qm base")
 	for page, check := range map[string]func(*testing.T, *live){
 		"from-compose.md": func(t *testing.T, l *live) {
 			assert.Empty(t, l.containers())
