@@ -71,7 +71,7 @@ func TestEveryChildUsesTheGivenProvider(t *testing.T) {
 			seen++
 			assert.Contains(t, r.Provider, "::"+providerType+"::docker::", "%s %s", r.TypeToken, r.Name)
 		}
-		assert.Equal(t, 7+2+8+len(m.of(containerType)), seen, "volumes, networks, images, containers")
+		assert.Equal(t, len(catalog.Volumes)+len(catalog.Networks)+8+len(m.of(containerType)), seen, "volumes, networks, images, containers")
 		assert.Len(t, m.of(providerType), 1, "no default provider")
 	})
 }
@@ -147,7 +147,7 @@ func TestVolumes(t *testing.T) {
 			p := planOf(t, test.config)
 			bothWays(t, p, func(t *testing.T, m *monitor) {
 				volumes := m.of(volumeType)
-				require.Len(t, volumes, 7)
+				require.Len(t, volumes, len(catalog.Volumes))
 				for _, v := range p.Volumes {
 					r := volumes["platform-volumes-"+v.Key]
 					assert.Equal(t, test.retain, r.RegisterRPC.GetRetainOnDelete(), v.Key)
@@ -480,7 +480,7 @@ func TestOutputs(t *testing.T) {
 	assert.Equal(t, containers, got["containers"], "in the order in which they start")
 	assert.Equal(t, map[string]string{"default": "trading_platform_default", "trading_platform": "trading_platform_trading_platform"}, got["networks"])
 	assert.Equal(t, "trading_platform_pgdata", got["volumes"].(map[string]string)["pgdata"])
-	assert.Len(t, got["volumes"], 7)
+	assert.Len(t, got["volumes"], len(catalog.Volumes))
 }
 
 func TestAPlatformNeedsAPlan(t *testing.T) {

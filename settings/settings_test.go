@@ -183,7 +183,7 @@ func TestFaults(t *testing.T) {
 		"replicas of what has one": {"replicas", `{"postgres":2}`, "replicas", `no worker "postgres"`,
 			"use one of " + allWorkers},
 		"volumes, unknown": {"volumes", `{"pg_data":"x"}`, "volumes", `no volume "pg_data"; did you mean pgdata?`,
-			"use one of pgdata, redisdata, prometheusdata, grafanadata, lokidata, promtaildata, backtest_data"},
+			"use one of " + strings.Join(catalog.Volumes, ", ")},
 		"disabled, no list": {"disabled", "grafana", "disabled", `"grafana" is not a list of service names`, "pulumi config rm -s dev disabled && " + set + "--path 'disabled[0]' postgres"},
 		"disabled, unknown": {"disabled", `["graphana"]`, "disabled", `no service "graphana"; did you mean grafana?`, ""},
 		"expose, unknown":   {"expose", `["grafana"]`, "expose", `no service "grafana"`, "use one of " + strings.Join(catalog.Exposable(), ", ")},
