@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,17 +158,26 @@ func TestFilesParse(t *testing.T) {
 }
 
 func TestFilesAreWhereTheServicesReadThem(t *testing.T) {
-	for service, want := range map[string]string{
-		"prometheus":  "/etc/prometheus/prometheus.yml",
-		"loki_server": "/etc/loki/loki-config.yml",
-		"promtail":    "/etc/promtail/promtail-config.yml",
-		"grafana":     "/etc/grafana/provisioning/datasources/datasources.yml",
-		"nginx":       "/etc/nginx/nginx.conf",
+	for service, want := range map[string][]string{
+		"prometheus": {
+			"/etc/prometheus/prometheus.yml",
+			"/etc/prometheus/rules/api.yml",
+			"/etc/prometheus/rules/logs.yml",
+			"/etc/prometheus/rules/stack.yml",
+		},
+		"loki_server": {"/etc/loki/loki-config.yml"},
+		"promtail":    {"/etc/promtail/promtail-config.yml"},
+		"grafana": {
+			"/etc/grafana/dashboards/stack-health.json",
+			"/etc/grafana/provisioning/dashboards/dashboards.yml",
+			"/etc/grafana/provisioning/datasources/datasources.yml",
+		},
+		"nginx": {"/etc/nginx/nginx.conf"},
 	} {
 		t.Run(service, func(t *testing.T) {
 			files, err := Files(service, full())
 			require.NoError(t, err)
-			assert.Contains(t, files, want)
+			assert.Equal(t, want, slices.Sorted(maps.Keys(files)))
 		})
 	}
 }

@@ -13,13 +13,13 @@ import (
 )
 
 // Whoever adds to the catalog edits nothing else: no test, no count, no list. Here a copy of the checkout gets every
-// change of the guide: a service, variables, a volume, a profile, an alert and a dashboard. It then passes the unit tests as it is.
+// change of the guide: a service, variables, a volume and a profile. It then passes the unit tests as it is.
 func TestAnEntryOfTheCatalogIsTheOnlyEdit(t *testing.T) {
 	checkout := copyOfTheCheckout(t)
 	guide, err := os.ReadFile("../docs/guides/change-the-stack.md")
 	require.NoError(t, err)
 	patches := regexp.MustCompile("(?s)```diff\n(.*?)```").FindAllStringSubmatch(string(guide), -1)
-	require.GreaterOrEqual(t, len(patches), 7)
+	require.GreaterOrEqual(t, len(patches), 5)
 	for _, patch := range patches {
 		cmd := exec.Command("git", "apply", "--recount", "-")
 		cmd.Dir, cmd.Stdin = checkout, strings.NewReader(patch[1])
