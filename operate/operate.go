@@ -112,6 +112,11 @@ func (s *Services) each(ctx context.Context, wait bool, change func(id string, g
 	return errors.Join(errs...)
 }
 
+// Exist returns an error if one of the containers does not exist.
+func (s *Services) Exist(ctx context.Context) error {
+	return s.each(ctx, false, func(string, *int) error { return nil })
+}
+
 // id returns the ID of a container on the engine. It is an error if it does not exist, or if it is not of this stack.
 func (s *Services) id(ctx context.Context, c Container) (string, error) {
 	found, err := s.Engine.ContainerInspect(ctx, c.Name, client.ContainerInspectOptions{})
@@ -136,7 +141,7 @@ func (s *Services) healthy(ctx context.Context, c Container, id string) error {
 			health = state.Health.Status
 		}
 		switch {
-		case state.Running && health == container.Healthy:
+		case !c.service.Once && state.Running && health == container.Healthy, c.service.Once && !state.Running && state.ExitCode == 0:
 			return nil
 		case !state.Running && !state.Restarting, health == container.Unhealthy, time.Now().After(deadline):
 			return fmt.Errorf("container %s is not healthy. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)

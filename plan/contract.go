@@ -47,6 +47,9 @@ func (r *resolver) contracts(services []catalog.Service) {
 	var queues []string
 	health := map[string]string{}
 	for i, s := range r.plan.Services {
+		if s.Once {
+			continue // nobody can ask it
+		}
 		health[s.Name] = s.Health
 		if r.reference[s.Name] {
 			health[s.Name] = referenceHealth(services[i])
@@ -65,7 +68,9 @@ func (r *resolver) contracts(services []catalog.Service) {
 		}
 		c := contractOf(services[i])
 		for _, name := range s.After {
-			c.Needs[name] = health[name]
+			if address, asked := health[name]; asked {
+				c.Needs[name] = address
+			}
 		}
 		switch c.Role {
 		case "console":

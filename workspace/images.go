@@ -62,7 +62,7 @@ func (r *run) useAirgap() error {
 	for _, s := range catalog.Services() {
 		reference := references[imageKey(s)]
 		switch own := images[s.Name]; {
-		case s.App != "" || own != nil && !isAirgap(own):
+		case s.App != "" || s.Tier == catalog.Local || own != nil && !isAirgap(own):
 		case reference != "":
 			images[s.Name] = reference
 		case !slices.Contains(disabled, any(s.Name)):
