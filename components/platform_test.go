@@ -158,7 +158,7 @@ func TestAServiceThatRunsOnce(t *testing.T) {
 				assert.NotContains(t, step, none)
 			}
 			signals, _ := p.Lookup("signal_service")
-			assert.EqualValues(t, signals.Probe.WaitTimeout().Seconds(), plain(m.of(containerType)["platform-signal_service"].Inputs)["waitTimeout"])
+			assert.EqualValues(t, int(signals.Probe.WaitTimeout().Seconds()), plain(m.of(containerType)["platform-signal_service"].Inputs)["waitTimeout"])
 		})
 	}
 }

@@ -54,7 +54,8 @@ func (r *resolver) contracts(services []catalog.Service) {
 		if r.reference[s.Name] {
 			health[s.Name] = referenceHealth(services[i])
 		}
-		overviews = append(overviews, overview{Name: s.Name, Tier: s.Tier, Health: health[s.Name], Dependencies: append([]string{}, s.After...)})
+		after := slices.DeleteFunc(append([]string{}, s.After...), func(name string) bool { _, asked := health[name]; return !asked })
+		overviews = append(overviews, overview{Name: s.Name, Tier: s.Tier, Health: health[s.Name], Dependencies: after})
 		for _, queue := range strings.FieldsFunc(s.Value("RQ_QUEUES"), func(c rune) bool { return c == ',' }) {
 			if !slices.Contains(queues, queue) {
 				queues = append(queues, queue)
