@@ -178,9 +178,8 @@ func (l *live) onHost(service string, env map[string]string) *exec.Cmd {
 	return cmd
 }
 
-// TestWatch saves files of a checkout, and compares the time until the app is healthy with Compose's.
+// TestWatch saves files of a checkout, and compares the time until the app is healthy with Compose's. No other test runs meanwhile.
 func TestWatch(t *testing.T) {
-	t.Parallel()
 	binary, err := composecli.Binary(t.Context(), "v5.6.0")
 	require.NoError(t, err)
 	checkout := newCheckout(t)

@@ -113,7 +113,7 @@ func (r *run) airgapImages(wanted func(reference any) bool) (names []string) {
 	}
 	for _, s := range p.Services {
 		c, _ := catalog.Lookup(s.Name)
-		if key := imageKey(c); wanted(s.Image.Reference) && !slices.Contains(names, key) {
+		if key := imageKey(c); c.Tier != catalog.Local && wanted(s.Image.Reference) && !slices.Contains(names, key) {
 			names = append(names, key)
 		}
 	}
