@@ -1,12 +1,12 @@
 package operate
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -16,7 +16,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/moby/client"
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 
@@ -114,7 +113,7 @@ func (s *Services) unused(source, folder string) bool {
 			return true
 		}
 		rel, _ := filepath.Rel(source, folder)
-		_, copied := target(c.service, filepath.ToSlash(rel))
+		_, copied := synced(c.service, source, folder)
 		matches, err := ignored.MatchesOrParentMatches(rel)
 		return copied || err != nil || !matches
 	})
@@ -133,26 +132,21 @@ func (s *Services) apply(ctx context.Context, source string, files map[string]bo
 		if !builtFrom(c.service, source) || slices.Contains(names, c.service.Name) {
 			continue
 		}
-		copies := map[string]string{} // by path in the container
+		var copies []catalog.Sync
 		for file := range files {
-			rel, err := filepath.Rel(source, file)
-			if err != nil {
-				continue
-			}
-			if to, ok := target(c.service, filepath.ToSlash(rel)); ok {
-				copies[to] = file
-			} else if holds(c.service.Image.Build, file) {
-				build, names = append(build, c.service), append(names, c.service.Name)
+			if sync, ok := synced(c.service, source, file); !ok && holds(c.service.Image.Build, file) {
+				build, names, copies = append(build, c.service), append(names, c.service.Name), nil
 				break
+			} else if ok && !slices.Contains(copies, sync) {
+				copies = append(copies, sync)
 			}
 		}
-		if slices.Contains(names, c.service.Name) || len(copies) == 0 {
-			continue // the new image has the files
-		}
-		if err := s.copy(ctx, c, copies); err != nil {
-			say(fmt.Sprintf("copying into %s: %v", c.Replica, err))
-		} else {
-			say(fmt.Sprintf("copied %d files into %s", len(copies), c.Replica))
+		for _, sync := range copies {
+			if err := s.copy(ctx, c, filepath.Join(source, sync.From), sync.To); err != nil {
+				say(fmt.Sprintf("copying %s into %s: %v", sync.From, c.Replica, err))
+			} else {
+				say("copied " + sync.From + " into " + c.Replica)
+			}
 		}
 	}
 	if len(build) == 0 {
@@ -167,43 +161,35 @@ func (s *Services) apply(ctx context.Context, source string, files map[string]bo
 	say(fmt.Sprintf("%s: updated and healthy after %.1f s", what, time.Since(began).Seconds()))
 }
 
-// target returns the path in a service's containers of a file of the checkout that needs no build.
-func target(s plan.Service, file string) (string, bool) {
+// synced returns the entry of a service's Sync that a file is in.
+func synced(s plan.Service, source, file string) (catalog.Sync, bool) {
 	entry, _ := catalog.Lookup(s.Name)
-	for _, sync := range entry.Sync {
-		if rest, ok := strings.CutPrefix(file, path.Clean(sync.From)); ok && (rest == "" || rest[0] == '/') {
-			return path.Clean(sync.To) + rest, true
-		}
+	i := slices.IndexFunc(entry.Sync, func(sync catalog.Sync) bool { return within(filepath.Join(source, sync.From), file) })
+	if i < 0 {
+		return catalog.Sync{}, false
 	}
-	return "", false
+	return entry.Sync[i], true
 }
 
-// copy copies files into a running container, which keep their modes. One that is gone stays in the container until the next build.
-func (s *Services) copy(ctx context.Context, c Container, files map[string]string) error {
+// within reports whether a path is a folder, or is inside of it.
+func within(folder, path string) bool {
+	return path == folder || strings.HasPrefix(path, folder+string(os.PathSeparator))
+}
+
+// copy copies a file, or what is in a folder, into a running container with the docker command. What is gone stays in the container.
+func (s *Services) copy(ctx context.Context, c Container, from, to string) error {
 	id, err := s.id(ctx, c)
 	if err != nil {
 		return err
 	}
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	for to, from := range files {
-		info, err := os.Stat(from)
-		if err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		content, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		header := &tar.Header{Typeflag: tar.TypeReg, Name: strings.TrimPrefix(to, "/"), Size: int64(len(content)), Mode: int64(info.Mode().Perm()), ModTime: info.ModTime()}
-		if err := w.WriteHeader(header); err != nil {
-			return err
-		}
-		_, _ = w.Write(content) // into memory
+	if info, err := os.Stat(from); err == nil && info.IsDir() {
+		from += string(os.PathSeparator) + "."
 	}
-	_ = w.Close()
-	_, err = s.Engine.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: &archive})
-	return err
+	out, err := exec.CommandContext(ctx, "docker", append(s.Here.DockerFlags(), "cp", from, id+":"+to)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // ignoredFiles returns the patterns of the files that a build does not get.
@@ -225,7 +211,7 @@ func holds(b *plan.Build, file string) bool {
 		return true
 	}
 	for _, c := range b.Contexts {
-		if strings.HasPrefix(file, filepath.Join(c.Context, c.Args[plan.FolderArg])+string(os.PathSeparator)) {
+		if within(filepath.Join(c.Context, c.Args[plan.FolderArg]), file) {
 			return true
 		}
 	}

@@ -66,14 +66,14 @@ func TestHolds(t *testing.T) {
 	}
 }
 
-func TestSyncTarget(t *testing.T) {
+func TestSynced(t *testing.T) {
 	catalog.SetLocal([]catalog.Service{{Name: "web", Sync: []catalog.Sync{{From: "apps/web/static/", To: "/app/static"}, {From: "one.html", To: "/srv/index.html"}}}})
 	t.Cleanup(func() { catalog.SetLocal(nil) })
 	for file, want := range map[string]string{
-		"apps/web/static/a/b.css": "/app/static/a/b.css", "one.html": "/srv/index.html", "apps/web/static2/b.css": "", "one.htmlx": "",
+		"apps/web/static/a/b.css": "/app/static", "apps/web/static": "/app/static", "one.html": "/srv/index.html", "apps/web/static2/b.css": "", "one.htmlx": "",
 	} {
-		got, _ := target(plan.Service{Name: "web"}, file)
-		assert.Equal(t, want, got, file)
+		got, _ := synced(plan.Service{Name: "web"}, "/src", filepath.Join("/src", file))
+		assert.Equal(t, want, got.To, file)
 	}
 }
 

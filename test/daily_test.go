@@ -217,7 +217,7 @@ func TestWatch(t *testing.T) {
 
 	kept := l.ids()
 	checkout.write("apps/model_registry/web/index.html", "a page")
-	said("copied 1 files into model_registry")
+	said("copied apps/model_registry/web into model_registry")
 	assert.Equal(t, "a page", l.exec("model_registry", "cat", "/app/web/index.html"))
 	checkout.write("apps/orchestrator/version", "2\n") // of an app that the stack has not
 	good := checkout.read("apps/model_registry/Dockerfile")

@@ -34,7 +34,7 @@ func main() {
 
 func run(ctx context.Context, args []string, path string, environ []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == "forward" {
-		return forwardToHost(ctx, args[1:], out)
+		return forward(ctx, args[1:], out)
 	}
 	if len(args) != 1 || args[0] != "serve" && args[0] != "once" && args[0] != "probe" {
 		return errors.New("usage: reference serve; probe to ask the running service for its health; once to check the variables; forward [PORT HOST-PORT]")

@@ -7,7 +7,6 @@ import (
 	"github.com/joho/godotenv"
 	"github.com/spf13/cobra"
 
-	engines "trading-platform/engine"
 	"trading-platform/operate"
 	"trading-platform/settings"
 	"trading-platform/workspace"
@@ -22,8 +21,8 @@ func handOverCommand() *cobra.Command {
 The other services reach the app under its name as before: a container in its place forwards its
 port to this host. platform status shows that, and platform take-back undoes it.`,
 		Args: cobra.ExactArgs(1),
-	}, 1, func(t target, here engines.Ref, s *operate.Services, args []string) error {
-		if machine := here.Machine(); machine != "" {
+	}, 1, func(t target, s *operate.Services, args []string) error {
+		if machine := s.Here.Machine(); machine != "" {
 			return fmt.Errorf("stack %s runs on %s, whose containers do not reach this host. Fix: run it on an engine on this host", t.stack, machine)
 		}
 		if err := s.Exist(t.cmd.Context()); err != nil {
@@ -76,7 +75,7 @@ func (t target) printEnv(app, file string) error {
 func takeBackCommand() *cobra.Command {
 	return serviceCommand(&cobra.Command{
 		Use: "take-back app", Short: "Run an app's container again, after hand-over", Args: cobra.ExactArgs(1),
-	}, 1, func(t target, _ engines.Ref, s *operate.Services, args []string) error {
+	}, 1, func(t target, s *operate.Services, args []string) error {
 		if err := s.Exist(t.cmd.Context()); err != nil {
 			return err
 		}

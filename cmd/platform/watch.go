@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	engines "trading-platform/engine"
 	"trading-platform/operate"
 	"trading-platform/plan"
 	"trading-platform/settings"
@@ -15,7 +14,7 @@ import (
 func watchCommand() *cobra.Command {
 	return serviceCommand(&cobra.Command{
 		Use: "watch [service…]", Short: "Build and replace the apps whose files in sourceDir are saved, until it is interrupted",
-	}, anyNumber, func(t target, _ engines.Ref, s *operate.Services, _ []string) error {
+	}, anyNumber, func(t target, s *operate.Services, _ []string) error {
 		_, set, err := t.resolve()
 		if err != nil {
 			return err
