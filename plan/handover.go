@@ -42,7 +42,7 @@ func (r *resolver) handOver(services []catalog.Service) {
 		default:
 			host := &Host{Port: int(published[c.Address()].Port())}
 			for _, e := range s.Env {
-				e.Value = r.onHost(c, e, s.Mounts, published, host)
+				e.Value = r.onHost(c, e, s.Mounts, published)
 				host.Env = append(host.Env, e)
 			}
 			command := []string{"forward"}
@@ -60,21 +60,17 @@ func (r *resolver) handOver(services []catalog.Service) {
 	}
 }
 
-// onHost returns the value of a variable for an app that runs on this host.
-func (r *resolver) onHost(c catalog.Service, e Env, mounts []Mount, published map[string]netip.AddrPort, host *Host) string {
+// onHost returns the value of a variable for an app that runs on this host. An address that is not published stays as it is.
+func (r *resolver) onHost(c catalog.Service, e Env, mounts []Mount, published map[string]netip.AddrPort) string {
 	i := slices.IndexFunc(c.Env, func(v catalog.Variable) bool { return v.Name == e.Name })
-	if i >= 0 && strings.HasPrefix(c.Env[i].Value, "${port") { // the catalog's port of the app, or of another service
-		for at, on := range published {
-			if name, port, _ := strings.Cut(at, ":"); port == e.Value && (c.Env[i].Value == "${port}" && name == c.Name || c.Env[i].Value == "${port:"+name+"}") {
-				return strconv.Itoa(int(on.Port()))
-			}
-		}
-	}
-	if other, ok := r.plan.Lookup(e.Value); ok { // the name of a host
-		if on := published[address.FindString(other.Health)]; on.IsValid() {
+	for at, on := range published {
+		name, port, _ := strings.Cut(at, ":")
+		switch {
+		case i >= 0 && port == e.Value && (c.Env[i].Value == "${port:"+name+"}" || c.Env[i].Value == "${port}" && name == c.Name):
+			return strconv.Itoa(int(on.Port()))
+		case name == e.Value: // as the name of a host
 			return on.Addr().String()
 		}
-		host.Unreachable = append(host.Unreachable, e.Value)
 	}
 	for _, m := range mounts {
 		if rest, inside := strings.CutPrefix(e.Value, m.Path); inside && m.Host != "" && (rest == "" || rest[0] == '/') {
@@ -82,13 +78,8 @@ func (r *resolver) onHost(c catalog.Service, e Env, mounts []Mount, published ma
 		}
 	}
 	return address.ReplaceAllStringFunc(e.Value, func(at string) string {
-		name, _, _ := strings.Cut(at, ":")
-		_, known := r.plan.Lookup(name)
-		switch on := published[at]; {
-		case on.IsValid():
+		if on := published[at]; on.IsValid() {
 			return on.String()
-		case known && !slices.Contains(host.Unreachable, at):
-			host.Unreachable = append(host.Unreachable, at)
 		}
 		return at
 	})

@@ -168,7 +168,6 @@ func TestHandOver(t *testing.T) {
 		for _, e := range service(t, p, name).Host.Env {
 			env[name+" "+e.Name] = e.Value
 		}
-		assert.Empty(t, service(t, p, name).Host.Unreachable)
 	}
 	for variable, want := range map[string]string{
 		"orchestrator DATABASE_URL":                 "postgresql://trader:pg-canary@127.0.0.1:5533/trader",

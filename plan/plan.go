@@ -82,9 +82,8 @@ type Service struct {
 
 // Host is what an app needs that runs on this host. Its container only forwards connections to it.
 type Host struct {
-	Port        int      `json:"port"` // where it has to listen; 0 if it listens nowhere
-	Env         []Env    `json:"-"`    // its variables, with addresses that this host reaches
-	Unreachable []string `json:"-"`    // addresses in them that only containers reach
+	Port int   `json:"port"` // where it has to listen; 0 if it listens nowhere
+	Env  []Env `json:"-"`    // its variables, with addresses that this host reaches
 }
 
 // Image says where a service's image comes from: a reference, or a build.

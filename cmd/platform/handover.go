@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/joho/godotenv"
 	"github.com/spf13/cobra"
@@ -16,10 +15,6 @@ func handOverCommand() *cobra.Command {
 	var file string
 	cmd := serviceCommand(&cobra.Command{
 		Use: "hand-over app", Short: "Stop an app's container, so that the app can run on this host, for example in a debugger",
-		Long: `Stop an app's container, and print the variables that the app needs to run on this host.
-
-The other services reach the app under its name as before: a container in its place forwards its
-port to this host. platform status shows that, and platform take-back undoes it.`,
 		Args: cobra.ExactArgs(1),
 	}, 1, func(t target, s *operate.Services, args []string) error {
 		if machine := s.Here.Machine(); machine != "" {
@@ -65,9 +60,6 @@ func (t target) printEnv(app, file string) error {
 	}
 	if host.Port > 0 {
 		say(fmt.Sprintf("start %s on this host, at port %d of all addresses; the stack's containers cannot reach 127.0.0.1", app, host.Port))
-	}
-	if len(host.Unreachable) > 0 {
-		say("not reachable from this host, because they publish no port: " + strings.Join(host.Unreachable, ", "))
 	}
 	return err
 }
