@@ -61,5 +61,5 @@ func engineHost(ctx context.Context) (string, error) {
 		return "", errors.New("this container has no default route, so it cannot reach the host")
 	}
 	address, err := strconv.ParseUint(string(gateway[1]), 16, 32)
-	return netip.AddrFrom4([4]byte(binary.NativeEndian.AppendUint32(nil, uint32(address)))).String(), err //nolint:gosec // of 32 bits
+	return netip.AddrFrom4([4]byte(binary.NativeEndian.AppendUint32(nil, uint32(address)))).String(), err
 }

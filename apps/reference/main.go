@@ -101,7 +101,7 @@ type stackService struct {
 }
 
 func readContract(path string) (c contract, err error) {
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the user of this program names it
 	if err != nil {
 		return c, fmt.Errorf("the contract of the service: %w; the stack program puts it there when it creates the container", err)
 	}
