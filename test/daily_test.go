@@ -105,6 +105,7 @@ func TestDailyLoop(t *testing.T) {
 		l := &live{stack: l.in(t), env: l.env}
 		file := filepath.Join(t.TempDir(), ".env")
 		before := l.ids()
+		start := l.appOnHost("signal_service")
 		said := l.must("hand-over signal_service --env-file " + file).out
 		assert.Contains(t, said, fmt.Sprintf("start signal_service on this host, at port %d of all addresses", 8001+l.offset))
 		assert.Equal(t, []string{"signal_service"}, l.replaced(before))
@@ -127,9 +128,9 @@ func TestDailyLoop(t *testing.T) {
 			}, time.Minute, 100*time.Millisecond, "the orchestrator, which asks signal_service for its health")
 		}
 		orchestrator(http.StatusServiceUnavailable)
-		app := l.onHost("signal_service", env)
+		app := start(env)
 		orchestrator(http.StatusOK)
-		assert.Contains(t, l.must("status").out, fmt.Sprintf("on this host, port %d: platform take-back signal_service", 8001+l.offset))
+		assert.Contains(t, l.platform("status").out, fmt.Sprintf("on this host, port %d: platform take-back signal_service", 8001+l.offset))
 		handed := l.ids()
 		l.must("up")
 		assert.Empty(t, l.replaced(handed), "an up of the rest keeps it")
@@ -147,13 +148,15 @@ func TestDailyLoop(t *testing.T) {
 		require.NoError(t, err)
 		answer.Body.Close()
 		assert.Equal(t, http.StatusOK, answer.StatusCode)
-		assert.Contains(t, l.must("up").out, "nothing to change")
+		handed = l.ids()
+		l.must("up")
+		assert.Empty(t, l.replaced(handed))
 		assert.Equal(t, "2", runs(), "the step has not run again")
 	})
 }
 
-// onHost runs the reference app on this host in the place of a service's container, with these variables.
-func (l *live) onHost(service string, env map[string]string) *exec.Cmd {
+// appOnHost builds the reference app, and returns what runs it on this host in the place of a service's container, with its variables.
+func (l *live) appOnHost(service string) func(env map[string]string) *exec.Cmd {
 	l.t.Helper()
 	dir := l.t.TempDir()
 	binary, contract := filepath.Join(dir, "reference"), filepath.Join(dir, "contract.json")
@@ -161,21 +164,23 @@ func (l *live) onHost(service string, env map[string]string) *exec.Cmd {
 	text, err := json.Marshal(map[string]any{"name": service, "role": "api", "health": fmt.Sprintf("http://%s:%d/health", service, 8001+l.offset)})
 	require.NoError(l.t, err)
 	require.NoError(l.t, os.WriteFile(contract, text, 0o600))
-	cmd := exec.Command(binary, "serve")
-	cmd.Env = []string{"CONTRACT=" + contract}
-	for name, value := range env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
-	log := &lockedBuffer{}
-	cmd.Stdout, cmd.Stderr = log, log
-	require.NoError(l.t, cmd.Start())
-	l.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		if l.t.Failed() {
-			l.t.Log(log)
+	return func(env map[string]string) *exec.Cmd {
+		cmd := exec.Command(binary, "serve")
+		cmd.Env = []string{"CONTRACT=" + contract}
+		for name, value := range env {
+			cmd.Env = append(cmd.Env, name+"="+value)
 		}
-	})
-	return cmd
+		log := &lockedBuffer{}
+		cmd.Stdout, cmd.Stderr = log, log
+		require.NoError(l.t, cmd.Start())
+		l.t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			if l.t.Failed() {
+				l.t.Log(log)
+			}
+		})
+		return cmd
+	}
 }
 
 // TestWatch saves files of a checkout, and compares the time until the app is healthy with Compose's. No other test runs meanwhile.
@@ -196,6 +201,13 @@ func TestWatch(t *testing.T) {
 		require.Eventually(t, func() bool { return strings.Contains(r.out.String(), want) }, limit, 50*time.Millisecond, "%q is not in:\n%s", want, r.out)
 	}
 	said("watching " + checkout.dir)
+	updates := 0
+	// updated waits for the end of the next update.
+	updated := func() {
+		t.Helper()
+		updates++
+		require.Eventually(t, func() bool { return strings.Count(r.out.String(), "updated and healthy after") >= updates }, limit, 20*time.Millisecond, "%s", r.out)
+	}
 	version := 1
 	// save saves a file of the app, and returns how long it took until its container runs with it and is healthy.
 	save := func() time.Duration {
@@ -212,7 +224,7 @@ func TestWatch(t *testing.T) {
 		return took
 	}
 	save()
-	said("model_registry: updated and healthy after")
+	updated()
 	assert.Equal(t, []string{"model_registry"}, l.replaced(untouched))
 
 	kept := l.ids()
@@ -227,14 +239,13 @@ func TestWatch(t *testing.T) {
 	assert.Empty(t, l.replaced(kept))
 	assert.Equal(t, "healthy", l.health("model_registry"))
 	checkout.write("apps/model_registry/Dockerfile", good)
+	updated()
 
 	const rounds = 3
 	var ours, theirs []time.Duration
 	for range rounds {
 		ours = append(ours, save())
-		done := strings.Count(r.out.String(), "updated and healthy") + 1
-		require.Eventually(t, func() bool { return strings.Count(r.out.String(), "updated and healthy") >= done-1 }, limit, 20*time.Millisecond)
-		time.Sleep(time.Second) // a person does not save again before that either
+		updated()
 	}
 	require.NoError(t, r.cmd.Process.Signal(syscall.SIGINT))
 	ended := l.wait(r)
@@ -263,7 +274,7 @@ func TestWatch(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "Watch enabled") }, time.Minute, 50*time.Millisecond, "%s", log)
 	for range rounds {
 		theirs = append(theirs, save())
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second) // nothing tells when it is ready for the next
 	}
 	require.NoError(t, watch.Process.Signal(syscall.SIGINT))
 	_ = watch.Wait()
