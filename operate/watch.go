@@ -15,12 +15,12 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 
 	"trading-platform/catalog"
 	"trading-platform/plan"
+	"trading-platform/preflight"
 )
 
 // quietTime is how long no file may change before an update begins: editors, and git, write several files at a time.
@@ -231,16 +231,7 @@ func holds(b *plan.Build, file string) bool {
 
 // copied returns the patterns of the files that a Dockerfile takes from its context. known is false if they cannot be told from it.
 func copied(b *plan.Build) (patterns []string, known bool) {
-	file, err := os.Open(b.Dockerfile)
-	if err != nil {
-		return nil, false
-	}
-	defer file.Close()
-	parsed, err := parser.Parse(file)
-	if err != nil {
-		return nil, false
-	}
-	stages, _, err := instructions.Parse(parsed.AST, nil)
+	stages, _, _, err := preflight.Dockerfile(b)
 	if err != nil {
 		return nil, false
 	}
