@@ -191,11 +191,12 @@ func TestWatch(t *testing.T) {
 	l := newLive(t, prepareClone(t), with(onlyApps("model_registry"), map[string]any{"sourceDir": checkout.dir}))
 	t.Cleanup(func() { _ = os.Remove(filepath.Join(l.dir, catalog.LocalFile)) })
 	l.localFile("services:\n  model_registry:\n    sync: [{from: apps/model_registry/web, to: /app/web}]\n")
-	require.NoError(t, os.Mkdir(checkout.path("apps/model_registry/web"), 0o700))
+	require.NoError(t, os.Mkdir(checkout.path("apps/model_registry/web"), 0o755))
 	l.must("up")
 	untouched := l.ids()
 
 	r := l.start("watch")
+	t.Cleanup(r.killAll)
 	said := func(want string) {
 		t.Helper()
 		require.Eventually(t, func() bool { return strings.Contains(r.out.String(), want) }, limit, 50*time.Millisecond, "%q is not in:\n%s", want, r.out)
@@ -271,6 +272,7 @@ func TestWatch(t *testing.T) {
 	log := &lockedBuffer{}
 	watch.Stdout, watch.Stderr = log, log
 	require.NoError(t, watch.Start())
+	t.Cleanup(func() { _ = watch.Process.Kill() })
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "Watch enabled") }, time.Minute, 50*time.Millisecond, "%s", log)
 	for range rounds {
 		theirs = append(theirs, save())
