@@ -27,9 +27,10 @@ const (
 	Workers Tier = "workers" // queue workers
 	Web     Tier = "web"     // consoles and the login service
 	Proxy   Tier = "proxy"   // nginx, the only way in from outside
+	Local   Tier = "local"   // what LocalFile adds
 )
 
-// Tiers has every tier, with the file of this folder that holds its services.
+// Tiers has every tier of this folder, with the file that holds its services.
 var Tiers = map[Tier]string{Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go"}
 
 // Profile is a set of services that a stack may add to the base.
@@ -79,8 +80,9 @@ var Networks = []Network{{Name: DefaultNetwork}, {Name: EdgeNetwork, Fixed: true
 
 // Service is one service of the platform. A replica of it is one container.
 type Service struct {
-	Name    string
-	Tier    Tier
+	Name    string `yaml:"-"`
+	Tier    Tier   `yaml:"-"`
+	Line    int    `yaml:"-" json:"-"` // of LocalFile, if that adds or changes the service; else 0
 	Profile string // the profile that enables it; empty for the base
 	About   string // one line that is shown to users
 
@@ -88,6 +90,7 @@ type Service struct {
 	Image         string     // the stock image, pinned; empty for an app
 	BuildArgs     []Variable // of the app's Dockerfile
 	BuildContexts []Variable // those that the app's Dockerfile copies from by name, each a folder of the checkout
+	Sync          []Sync     // what `platform watch` copies into the running container, in place of a build
 
 	Command []string // replaces the image's command; empty keeps it
 	User    string   // replaces the image's user; empty keeps it
@@ -102,7 +105,10 @@ type Service struct {
 	// Proxy returns the service the stack's fixed nginx address on the edge network.
 	Proxy bool
 
-	After   []string // services that must be healthy before this one starts
+	// Once says that the service runs to its end, with exit code 0, before those start that come after it: it migrates a
+	// database, or creates topics. It runs again only when its container changes. It has no port, and no probe but its Start.
+	Once    bool
+	After   []string // services that must be healthy, or have run to their end, before this one starts
 	Needs   []string // those of After that it cannot run without; it starts without the others if the stack has none
 	Probe   Probe
 	Metrics Metrics
@@ -152,6 +158,12 @@ type Mount struct {
 	Create   bool // a missing folder of the checkout is created empty
 }
 
+// Sync is a file or folder of the checkout that needs no build, such as a web page or a script.
+type Sync struct {
+	From string // in the checkout
+	To   string // in the container
+}
+
 // Probe is a healthcheck. Package plan decides its interval and retries.
 type Probe struct {
 	// Command runs in the stock image or, for an app, in the platform's own image.
@@ -161,6 +173,7 @@ type Probe struct {
 	Path    string
 	Timeout time.Duration // of one run of the command; default 5 s
 	// Start is Docker's start period: failures in it do not count. It covers the slowest regular start. Default 1 min.
+	// For a service that runs once, it is how long that may take. Default 10 min.
 	Start time.Duration
 }
 
@@ -221,14 +234,15 @@ func (s Service) MetricsURL() string {
 
 // Services returns every service, tier by tier, each after the services that it waits for.
 func Services() []Service {
-	all := slices.Concat(base(), apis(), workers(), web(), proxies())
+	all := withLocal(Tracked())
 	for i, s := range all {
+		all[i].Ports = slices.Clone(s.Ports)
 		all[i].Grace = cmp.Or(s.Grace, 15*time.Second)
 		if s.Networks == nil {
 			all[i].Networks = []string{DefaultNetwork}
 		}
 		for j, p := range s.Ports {
-			s.Ports[j].Container = cmp.Or(p.Container, s.Port)
+			all[i].Ports[j].Container = cmp.Or(p.Container, s.Port)
 		}
 	}
 	return all

@@ -14,11 +14,11 @@ const scrapeTimeout = 10 * time.Second
 // Check finds mistakes in the catalog: duplicate names; references to services, volumes,
 // networks, profiles or facts that do not exist; dependencies on a service of another
 // profile; and dependency cycles, with their path. The error has one line for each
-// mistake, which begins with the file that defines the service.
+// mistake, which begins with the file that defines the service, or with the line of LocalFile.
 func Check(services []Service) error {
 	var faults []error
 	fault := func(s Service, format string, args ...any) {
-		faults = append(faults, fmt.Errorf("catalog/%s: service %s %s", Tiers[s.Tier], s.Name, fmt.Sprintf(format, args...)))
+		faults = append(faults, fmt.Errorf("%s: service %s %s", s.where(), s.Name, fmt.Sprintf(format, args...)))
 	}
 	byName := map[string]Service{}
 	for _, s := range services {
@@ -34,7 +34,10 @@ func Check(services []Service) error {
 		if (s.App == "") == (s.Image == "") {
 			fault(s, "needs either an app or a stock image")
 		}
-		if len(s.Probe.Command) == 0 {
+		switch probed := len(s.Probe.Command) > 0; {
+		case s.Once && (probed || s.Port != 0 || len(s.Ports) > 0 || s.Scalable):
+			fault(s, "runs once, and can have neither a port, a probe nor replicas")
+		case !s.Once && !probed:
 			fault(s, "has no probe, so no service can wait for it")
 		}
 		if s.Scalable && len(s.Ports) > 0 {

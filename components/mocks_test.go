@@ -30,6 +30,7 @@ const (
 type monitor struct {
 	mu      sync.Mutex
 	preview bool
+	exit    int // the exit code of containers that run to their end
 	all     []pulumi.MockResourceArgs
 }
 
@@ -42,6 +43,8 @@ func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 		switch args.TypeToken {
 		case remoteType:
 			outputs["imageId"] = resource.NewStringProperty("sha256:id-of-" + args.Inputs["name"].StringValue())
+		case containerType:
+			outputs["exitCode"] = resource.NewNumberProperty(float64(m.exit))
 		case imageType:
 			name := args.Inputs["imageName"].StringValue()
 			outputs["repoDigest"] = resource.NewStringProperty(name + "@sha256:id-of-" + name)

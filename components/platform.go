@@ -5,6 +5,7 @@ package components
 import (
 	"fmt"
 
+	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"trading-platform/catalog"
@@ -54,6 +55,7 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 	tiers := map[catalog.Tier]*Tier{}
 	// By service. Resources depend on containers and never on components, because the Go SDK can lose a dependency on a component.
 	containers := map[string][]pulumi.Resource{}
+	steps := map[string][]*docker.Container{} // those that run once
 	var names pulumi.StringArray
 	for _, s := range args.Plan.Services {
 		if tiers[s.Tier] == nil {
@@ -62,11 +64,13 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 			}
 		}
 		var after []pulumi.Resource
+		var before []*docker.Container
 		for _, needed := range s.After {
 			after = append(after, containers[needed]...)
+			before = append(before, steps[needed]...)
 		}
 		made, err := NewService(ctx, name+"-"+s.Name, &ServiceArgs{
-			Plan: args.Plan, Service: s, Networks: networks, Volumes: volumes, ImageID: images.IDs[s.Image.Key()], After: after,
+			Plan: args.Plan, Service: s, Networks: networks, Volumes: volumes, ImageID: images.IDs[s.Image.Key()], After: after, Steps: before,
 		}, pulumi.Parent(tiers[s.Tier]))
 		if err != nil {
 			return nil, err
@@ -74,6 +78,9 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		for _, c := range made.Containers {
 			containers[s.Name] = append(containers[s.Name], c)
 			names = append(names, c.Name)
+		}
+		if s.Once {
+			steps[s.Name] = made.Containers
 		}
 	}
 	p.Outputs = pulumi.Map{

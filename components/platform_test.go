@@ -16,6 +16,7 @@ import (
 	"trading-platform/catalog"
 	"trading-platform/components"
 	"trading-platform/plan"
+	"trading-platform/settings"
 )
 
 func TestNamesAndParents(t *testing.T) {
@@ -120,6 +121,46 @@ func TestDependenciesAreThePlansAndNameContainers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAServiceThatRunsOnce looks at what is registered for it, and for a service that starts after it.
+func TestAServiceThatRunsOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		provider string
+		exit     int
+		want     string
+	}{
+		"official, and it succeeds":           {settings.Official, 0, ""},
+		"official, for which it always does":  {settings.Official, 3, "container trading_platform_redis ended with exit code 3\nFix: docker logs trading_platform_redis"},
+		"offline, which reports it by itself": {settings.Offline, 3, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := planOf(t, own, map[string]string{"provider": test.provider})
+			for i, s := range p.Services {
+				if s.Name == "redis" {
+					p.Services[i].Once, p.Services[i].Probe = true, plan.Probe{StartPeriod: plan.Duration{Duration: time.Minute}}
+				}
+			}
+			m := &monitor{exit: test.exit}
+			err := pulumi.RunErr(func(ctx *pulumi.Context) error {
+				_, err := components.NewPlatform(ctx, "platform", &components.PlatformArgs{Plan: p, BuildPlatform: "linux/riscv64"})
+				return err
+			}, pulumi.WithMocks("trading-platform", "test", m))
+			if test.want != "" {
+				require.ErrorContains(t, err, test.want)
+				assert.NotContains(t, m.of(containerType), "platform-signal_service", "it does not start")
+				return
+			}
+			require.NoError(t, err)
+			step := plain(m.of(containerType)["platform-redis"].Inputs)
+			assert.Equal(t, []any{false, true, "no", 90.0}, []any{step["mustRun"], step["attach"], step["restart"], step["waitTimeout"]})
+			for _, none := range []string{"wait", "healthcheck", "logs"} {
+				assert.NotContains(t, step, none)
+			}
+			signals, _ := p.Lookup("signal_service")
+			assert.EqualValues(t, int(signals.Probe.WaitTimeout().Seconds()), plain(m.of(containerType)["platform-signal_service"].Inputs)["waitTimeout"])
+		})
+	}
 }
 
 func TestOptionsOfContainers(t *testing.T) {

@@ -1,6 +1,7 @@
 package components
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"trading-platform/plan"
+	"trading-platform/settings"
 )
 
 // Service is one service: a container for each replica.
@@ -25,7 +27,8 @@ type ServiceArgs struct {
 	Networks *Networks
 	Volumes  *Volumes
 	ImageID  pulumi.StringOutput // of the image that Service names
-	After    []pulumi.Resource   // containers that must be healthy first
+	After    []pulumi.Resource   // containers that must be healthy, or have ended, first
+	Steps    []*docker.Container // those of them that run once
 }
 
 // NewService creates the containers of a service.
@@ -65,7 +68,7 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		// The name, which `docker ps` shows. A label has the ID, so that another image under
 		// the same name replaces the container.
 		Image:   pulumi.String(s.Image.Key()),
-		Restart: pulumi.String(plan.Restart),
+		Restart: pulumi.String(s.Restart()),
 		User:    unlessZero(s.User, pulumi.StringPtr),
 		Envs: pulumi.StringArray(each(s.Env, func(e plan.Env) pulumi.StringInput {
 			return maybeSecret(e.Name+"="+e.Value, e.Secret) // only secrets: one makes Pulumi hide the whole list in every diff
@@ -79,7 +82,7 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 			StartInterval: unlessZero(s.Probe.StartInterval, func(d plan.Duration) pulumi.StringPtrInput { return pulumi.String(d.String()) }),
 		},
 		Wait:        pulumi.Bool(true),
-		WaitTimeout: pulumi.Int(int(s.Probe.WaitTimeout().Seconds())),
+		WaitTimeout: waitTimeout(args),
 		// Without it the plugin kills the container at once, whatever stopTimeout says.
 		DestroyGraceSeconds: pulumi.Int(int(s.Grace.Seconds())),
 		RemoveVolumes:       pulumi.Bool(false),
@@ -132,6 +135,11 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 			}
 		})),
 	}
+	if s.Once {
+		// It stays when it has ended, as the record that it need not run again.
+		c.MustRun, c.Attach = pulumi.Bool(false), pulumi.Bool(true) // without its log, which would be in the state
+		c.Wait, c.Healthcheck = nil, nil
+	}
 	if len(s.Tmpfs) > 0 {
 		tmpfs := pulumi.StringMap{}
 		for _, folder := range s.Tmpfs {
@@ -145,6 +153,26 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		c.Command = pulumi.ToStringArray(s.Command)
 	}
 	return c
+}
+
+// waitTimeout returns how long the creation of a container may take. With the official plugin, for which every exit code is a success,
+// it is known only when those that run once before have ended with 0. A change of it replaces no container.
+func waitTimeout(args *ServiceArgs) pulumi.IntPtrInput {
+	limit := int(args.Service.Probe.WaitTimeout().Seconds())
+	if len(args.Steps) == 0 || args.Plan.Provider != settings.Official {
+		return pulumi.Int(limit)
+	}
+	var ends []any
+	for _, c := range args.Steps {
+		ends = append(ends, pulumi.All(c.Name, c.ExitCode).ApplyT(func(end []any) (int, error) {
+			if end[1] != 0 {
+				return 0, fmt.Errorf("container %[1]s ended with exit code %[2]v\nFix: docker logs %[1]s; remove the cause, then `make up STACK=%[3]s` runs it again",
+					end[0], end[1], args.Plan.Stack)
+			}
+			return limit, nil
+		}))
+	}
+	return pulumi.All(ends...).ApplyT(func([]any) int { return limit }).(pulumi.IntOutput).ToIntPtrOutput()
 }
 
 // unlessZero returns an optional argument, or none for the zero value: the plugin would compare that with the engine's answer.

@@ -92,7 +92,7 @@ func (e *export) key(container string) string {
 
 // service returns the i-th replica of a service.
 func (e *export) service(s plan.Service, i int) types.ServiceConfig {
-	out := types.ServiceConfig{ContainerName: s.Containers[i], Restart: plan.Restart}
+	out := types.ServiceConfig{ContainerName: s.Containers[i], Restart: s.Restart()}
 	out.Image, out.Build = s.Image.Key(), build(s.Image.Build)
 	out.Command, out.User = s.Command, s.User
 	out.Environment = types.MappingWithEquals{}
@@ -141,8 +141,8 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	}
 	for _, name := range s.After {
 		after, _ := e.plan.Lookup(name)
-		condition := types.ServiceConditionHealthy
-		if len(after.Probe.Test) == 0 { // only in a benchmark: every service of the catalog has a probe
+		condition := after.Condition()
+		if len(after.Probe.Test) == 0 && !after.Once { // only in a benchmark: every service of the catalog has a probe
 			condition = types.ServiceConditionStarted
 		}
 		for _, container := range after.Containers {

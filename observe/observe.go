@@ -77,7 +77,7 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 		switch {
 		case !exists:
 			f.Missing = append(f.Missing, r.Name)
-		case r.Faulty: // the next up replaces or starts it
+		case Ended(p, c), r.Faulty: // the next up replaces or starts it
 		case c.State == container.StatePaused:
 			f.Paused = append(f.Paused, c)
 		case c.State != container.StateRunning && c.State != container.StateRestarting:
@@ -100,6 +100,12 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 		}
 	}
 	return f, nil
+}
+
+// Ended reports whether a container of the plan has run to its end, as its service does.
+func Ended(p *plan.Plan, c container.Summary) bool {
+	s, _ := p.Lookup(c.Labels["com.docker.compose.service"])
+	return s.Once && c.State == container.StateExited && strings.HasPrefix(c.Status, "Exited (0)")
 }
 
 // moved returns the names of images that stand for another image than in the state.

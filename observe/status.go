@@ -13,9 +13,12 @@ import (
 // Status is the condition of one container of a plan.
 type Status struct {
 	Service, Container string
-	Health             string // healthy, unhealthy or starting; stopped, missing, or none for one without a healthcheck
+	Health             string // healthy, unhealthy or starting; Completed, stopped, missing, or none for one without a healthcheck
 	State              string // as Docker shows it, such as "Up 2 minutes (healthy)"; empty if it is missing
 }
+
+// Completed is the health of a container that has run to its end, as its service does.
+const Completed = "completed"
 
 // Statuses returns the status of each container of a plan, in the order in which they start.
 func Statuses(ctx context.Context, engine client.APIClient, p *plan.Plan) ([]Status, error) {
@@ -29,6 +32,9 @@ func Statuses(ctx context.Context, engine client.APIClient, p *plan.Plan) ([]Sta
 			status := Status{Service: s.Name, Container: name, Health: "missing"}
 			if i := slices.IndexFunc(all.Items, func(c container.Summary) bool { return slices.Contains(c.Names, "/"+name) }); i >= 0 {
 				status.Health, status.State = health(ctx, engine, all.Items[i]), all.Items[i].Status
+				if Ended(p, all.Items[i]) {
+					status.Health = Completed
+				}
 			}
 			statuses = append(statuses, status)
 		}

@@ -26,6 +26,7 @@ import (
 // Services are services of a running stack.
 type Services struct {
 	Engine     client.APIClient
+	Here       engines.Ref // the engine's address, for the docker command
 	Plan       *plan.Plan
 	Containers []Container
 }
@@ -46,7 +47,7 @@ func Names(p *plan.Plan) (names []string) {
 }
 
 // Select returns the named services and replicas, or all of the plan if none is named.
-func Select(engine client.APIClient, p *plan.Plan, names []string) (*Services, error) {
+func Select(engine client.APIClient, here engines.Ref, p *plan.Plan, names []string) (*Services, error) {
 	var faults fault.List
 	known := Names(p)
 	for _, name := range names {
@@ -54,7 +55,7 @@ func Select(engine client.APIClient, p *plan.Plan, names []string) (*Services, e
 			faults.Add("service "+name, "make plan STACK="+p.Stack+" lists the services", "is not in stack %s%s", p.Stack, fault.DidYouMean(name, known))
 		}
 	}
-	s := &Services{Engine: engine, Plan: p}
+	s := &Services{Engine: engine, Here: here, Plan: p}
 	for _, service := range p.Services {
 		for _, c := range service.Containers {
 			replica := strings.TrimPrefix(c, p.NamePrefix+"_")
@@ -112,6 +113,11 @@ func (s *Services) each(ctx context.Context, wait bool, change func(id string, g
 	return errors.Join(errs...)
 }
 
+// Exist returns an error if one of the containers does not exist.
+func (s *Services) Exist(ctx context.Context) error {
+	return s.each(ctx, false, func(string, *int) error { return nil })
+}
+
 // id returns the ID of a container on the engine. It is an error if it does not exist, or if it is not of this stack.
 func (s *Services) id(ctx context.Context, c Container) (string, error) {
 	found, err := s.Engine.ContainerInspect(ctx, c.Name, client.ContainerInspectOptions{})
@@ -136,7 +142,7 @@ func (s *Services) healthy(ctx context.Context, c Container, id string) error {
 			health = state.Health.Status
 		}
 		switch {
-		case state.Running && health == container.Healthy:
+		case !c.service.Once && state.Running && health == container.Healthy, c.service.Once && !state.Running && state.ExitCode == 0:
 			return nil
 		case !state.Running && !state.Restarting, health == container.Unhealthy, time.Now().After(deadline):
 			return fmt.Errorf("container %s is not healthy. Fix: platform logs -s %s --tail 50 %s", c.Name, s.Plan.Stack, c.Replica)
@@ -146,7 +152,7 @@ func (s *Services) healthy(ctx context.Context, c Container, id string) error {
 
 // Exec runs a command in the first container of the services with the docker command, at a terminal with one of its own. Its
 // exit code is in an *exec.ExitError.
-func (s *Services) Exec(ctx context.Context, here engines.Ref, command []string) error {
+func (s *Services) Exec(ctx context.Context, command []string) error {
 	id, err := s.id(ctx, s.Containers[0])
 	if err != nil {
 		return err
@@ -155,7 +161,7 @@ func (s *Services) Exec(ctx context.Context, here engines.Ref, command []string)
 	if err != nil {
 		return fmt.Errorf("this needs the docker command: %w. Fix: https://docs.docker.com/engine/install", err)
 	}
-	line := append(here.DockerFlags(), "exec", "-i")
+	line := append(s.Here.DockerFlags(), "exec", "-i")
 	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
 		line = append(line, "-t")
 	}

@@ -47,11 +47,15 @@ func (r *resolver) contracts(services []catalog.Service) {
 	var queues []string
 	health := map[string]string{}
 	for i, s := range r.plan.Services {
+		if s.Once {
+			continue // nobody can ask it
+		}
 		health[s.Name] = s.Health
 		if r.reference[s.Name] {
 			health[s.Name] = referenceHealth(services[i])
 		}
-		overviews = append(overviews, overview{Name: s.Name, Tier: s.Tier, Health: health[s.Name], Dependencies: append([]string{}, s.After...)})
+		after := slices.DeleteFunc(append([]string{}, s.After...), func(name string) bool { _, asked := health[name]; return !asked })
+		overviews = append(overviews, overview{Name: s.Name, Tier: s.Tier, Health: health[s.Name], Dependencies: after})
 		for _, queue := range strings.FieldsFunc(s.Value("RQ_QUEUES"), func(c rune) bool { return c == ',' }) {
 			if !slices.Contains(queues, queue) {
 				queues = append(queues, queue)
@@ -65,7 +69,9 @@ func (r *resolver) contracts(services []catalog.Service) {
 		}
 		c := contractOf(services[i])
 		for _, name := range s.After {
-			c.Needs[name] = health[name]
+			if address, asked := health[name]; asked {
+				c.Needs[name] = address
+			}
 		}
 		switch c.Role {
 		case "console":

@@ -23,6 +23,11 @@ func (r *resolver) image(s catalog.Service) Image {
 		return Image{Build: r.build(s)}
 	}
 	r.reference[s.Name] = true
+	return r.referenceImage()
+}
+
+// referenceImage returns the image of the reference app.
+func (r *resolver) referenceImage() Image {
 	if reference := r.set.Images[settings.Reference]; reference != "" {
 		return Image{Reference: reference}
 	}

@@ -35,7 +35,8 @@ func (p *Plan) Owns(labels map[string]string) bool {
 func (s Service) Labels(p *Plan, i int) map[string]string {
 	var after []string
 	for _, name := range s.After {
-		after = append(after, name+":service_healthy:false")
+		other, _ := p.Lookup(name)
+		after = append(after, name+":"+other.Condition()+":false")
 	}
 	// Compose lists only containers with a hash of the service's config. This one covers only what
 	// causes a replacement of the container anyway, and no secret.

@@ -53,6 +53,9 @@ type Service struct {
 	Name       string       `json:"name"`
 	Tier       catalog.Tier `json:"tier"`
 	Profile    string       `json:"profile,omitempty"`
+	Local      bool         `json:"local,omitempty"` // the user's catalog.LocalFile adds or changes it
+	Once       bool         `json:"once,omitempty"`  // it runs to its end, and then others start
+	Host       *Host        `json:"onHost,omitempty"`
 	Containers []string     `json:"containers"` // one name for each replica
 	Image      Image        `json:"image"`
 	Command    []string     `json:"command,omitempty"`
@@ -75,6 +78,12 @@ type Service struct {
 	ReadOnly     bool     `json:"readOnly,omitempty"`
 	Init         bool     `json:"init,omitempty"` // Docker's init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`
+}
+
+// Host is what an app needs that runs on this host. Its container only forwards connections to it.
+type Host struct {
+	Port int   `json:"port"` // where it has to listen; 0 if it listens nowhere
+	Env  []Env `json:"-"`    // its variables, with addresses that this host reaches
 }
 
 // Image says where a service's image comes from: a reference, or a build.
@@ -157,11 +166,24 @@ func (p Probe) WaitTimeout() time.Duration {
 	return p.StartPeriod.Duration + after + 30*time.Second
 }
 
-// What every container has, whatever its service.
-const (
-	Restart   = "unless-stopped"
-	LogDriver = "json-file"
-)
+// Restart is the service's restart policy.
+func (s Service) Restart() string {
+	if s.Once {
+		return "no"
+	}
+	return "unless-stopped"
+}
+
+// Condition is what the services that start after this one wait for, as Compose calls it.
+func (s Service) Condition() string {
+	if s.Once {
+		return "service_completed_successfully"
+	}
+	return "service_healthy"
+}
+
+// LogDriver is the log driver of every container.
+const LogDriver = "json-file"
 
 // SecurityOptions, DroppedCapabilities and LogOptions are the same for every container too.
 var (

@@ -107,7 +107,11 @@ func (p *Plan) Text(w io.Writer) error {
 		if n := len(s.Containers); n > 1 {
 			container += fmt.Sprintf(" (%d replicas)", n)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, container, s.Image, portList(s.Ports), orDash(s.After))
+		name := s.Name
+		if s.Local {
+			name += " (local)"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", name, container, s.Image, portList(s.Ports), orDash(s.After))
 	}
 	fmt.Fprintln(t, "\nNETWORK\tNAME\tSUBNET")
 	for _, n := range p.Networks {

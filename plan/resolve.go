@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"trading-platform/catalog"
 	"trading-platform/fault"
@@ -74,6 +75,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	for _, s := range services {
 		r.plan.Services = append(r.plan.Services, r.service(s))
 	}
+	r.handOver(services)
 	r.capacity(services)
 	r.contracts(services)
 	r.files(services)
@@ -174,7 +176,7 @@ func (r *resolver) enabled() []catalog.Service {
 
 func (r *resolver) service(s catalog.Service) Service {
 	out := Service{
-		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Image: r.image(s),
+		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Local: s.Line > 0, Once: s.Once, Image: r.image(s),
 		Command: s.Command, User: s.User, After: s.After, Health: s.Health(), Metrics: s.MetricsURL(),
 		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init,
 	}
@@ -189,7 +191,14 @@ func (r *resolver) service(s catalog.Service) Service {
 		out.Command, out.Capabilities = []string{"serve"}, nil
 		command = []string{"CMD", "/app/reference", "probe"}
 	}
-	out.Probe = newProbe(command, s.Probe, r.set.EngineAPI)
+	if s.Once && r.reference[s.Name] {
+		out.Command = []string{"once"}
+	}
+	if s.Once || len(command) == 0 { // Check has reported a service without a probe
+		out.Probe = Probe{StartPeriod: Duration{cmp.Or(s.Probe.Start, 10*time.Minute)}}
+	} else {
+		out.Probe = newProbe(command, s.Probe, r.set.EngineAPI)
+	}
 	for replica := range max(1, r.set.Replicas[s.Name]) {
 		name := r.name(s.Name)
 		if replica > 0 {

@@ -138,23 +138,29 @@ func (c *check) has(reference string) bool {
 	return err == nil
 }
 
-// baseImages returns the base images of a build. It returns none for a Dockerfile that
-// cannot be read, because the build reports the cause in more detail.
-func baseImages(b *plan.Build) []string {
+// Dockerfile reads the Dockerfile of a build.
+func Dockerfile(b *plan.Build) (stages []instructions.Stage, args []instructions.ArgCommand, escape rune, err error) {
 	file, err := os.Open(b.Dockerfile)
 	if err != nil {
-		return nil
+		return nil, nil, 0, err
 	}
 	defer func() { _ = file.Close() }()
 	parsed, err := parser.Parse(file)
 	if err != nil {
-		return nil
+		return nil, nil, 0, err
 	}
-	stages, metaArgs, err := instructions.Parse(parsed.AST, nil)
+	stages, args, err = instructions.Parse(parsed.AST, nil)
+	return stages, args, parsed.EscapeToken, err
+}
+
+// baseImages returns the base images of a build. It returns none for a Dockerfile that
+// cannot be read, because the build reports the cause in more detail.
+func baseImages(b *plan.Build) []string {
+	stages, metaArgs, escape, err := Dockerfile(b)
 	if err != nil {
 		return nil
 	}
-	lex := shell.NewLex(parsed.EscapeToken)
+	lex := shell.NewLex(escape)
 	var env []string
 	for _, command := range metaArgs {
 		for _, arg := range command.Args {

@@ -51,7 +51,7 @@ func TestCheckReportsFaults(t *testing.T) {
 			},
 			[]string{
 				"70000/tcp is not a valid port", "ports: ParseAddr", "/data takes either volumeName or hostPath",
-				"networksAdvanced: n:", "wait must be true", `permissions "rw" must be octal`,
+				"networksAdvanced: n:", "either wait or attach must be true", `permissions "rw" must be octal`,
 			},
 		},
 		"a network's addresses": {

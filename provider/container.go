@@ -81,8 +81,8 @@ var containers = &kind[containerArgs, containerState]{
 
 func checkContainer(_ context.Context, args *containerArgs) []string {
 	_, faults := containerSpec(*args)
-	if !args.Wait {
-		faults = append(faults, "wait must be true: the offline docker provider waits until a container is healthy")
+	if args.Wait == args.Attach {
+		faults = append(faults, "either wait or attach must be true: the offline docker provider waits until a container is healthy, or has ended")
 	}
 	for _, u := range args.Uploads {
 		if _, err := u.mode(); err != nil {
@@ -96,7 +96,7 @@ func checkContainer(_ context.Context, args *containerArgs) []string {
 }
 
 // createContainer creates the container, uploads its files, connects it to its networks, starts it, and waits until it
-// is healthy. A container that fails before it has run is removed; one that ran and failed is kept for inspection, and
+// is healthy or has ended. A container that fails before it has run is removed; one that ran and failed is kept for inspection, and
 // the state records it.
 func createContainer(ctx context.Context, c call, args containerArgs) (string, error) {
 	if h := args.Healthcheck; h != nil && h.StartInterval.value() != 0 {
@@ -221,6 +221,9 @@ func prepare(ctx context.Context, c call, args containerArgs, id string) error {
 	if err != nil {
 		return err
 	}
+	if args.Attach {
+		return nil
+	}
 	// The image may have a healthcheck of its own, so this is known only here.
 	probe := found.Container.Config.Healthcheck
 	if probe == nil || len(probe.Test) == 0 || probe.Test[0] == "NONE" {
@@ -230,7 +233,7 @@ func prepare(ctx context.Context, c call, args containerArgs, id string) error {
 }
 
 // readContainer finds out whether the container runs, and whether one that a cancelled run waited for is healthy now.
-func readContainer(ctx context.Context, c call, id string, _ containerArgs, state containerState) (containerState, error) {
+func readContainer(ctx context.Context, c call, id string, args containerArgs, state containerState) (containerState, error) {
 	found, err := c.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return state, err
@@ -238,6 +241,8 @@ func readContainer(ctx context.Context, c call, id string, _ containerArgs, stat
 	drift := map[string]string{}
 	now := found.Container.State
 	switch {
+	case args.ended(now):
+		return containerState{Failed: state.Failed}, nil
 	case now.Paused:
 		drift["running"] = "paused"
 	case !now.Running && !now.Restarting:
@@ -250,6 +255,11 @@ func readContainer(ctx context.Context, c call, id string, _ containerArgs, stat
 		drift = nil // or the state would contain an empty map
 	}
 	return containerState{Failed: state.Failed, Drift: drift}, nil
+}
+
+// ended reports whether a container that runs to its end has done so successfully.
+func (args containerArgs) ended(state *container.State) bool {
+	return args.Attach && state.Status == container.StateExited && state.ExitCode == 0
 }
 
 // updateContainer changes the settings that a running container allows to change, starts the container if it has
@@ -272,6 +282,9 @@ func updateContainer(ctx context.Context, c call, id string, args containerArgs,
 	}
 	state := found.Container.State
 	running := state.Running || state.Restarting
+	if args.ended(state) {
+		return nil
+	}
 	if running && !state.Paused && !pending {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,8 +48,31 @@ var (
 	healthy  = probed(container.State{Status: "running", Running: true, Health: health(container.Healthy, 0)}, 0)
 	exited   = probed(container.State{Status: "exited", ExitCode: 137}, 0)
 	created  = probed(container.State{Status: "created"}, 0)
+	running  = probed(container.State{Status: "running", Running: true}, 0)
+	ended    = probed(container.State{Status: "exited"}, 0)
 	paused   = probed(container.State{Status: "paused", Running: true, Paused: true, Health: health(container.Healthy, 0)}, 0)
 )
+
+// once is what a container that runs to its end has other than one that stays.
+var once = map[string]any{"wait": nil, "attach": true, "mustRun": false, "restart": nil, "healthcheck": nil}
+
+func TestAContainerThatHasEndedStays(t *testing.T) {
+	t.Parallel()
+	for name, found := range map[string]container.InspectResponse{"as it should": ended, "with a failure": exited} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inputs := properties(merged(containerInputs, once))
+			e := &fakeEngine{inspect: []container.InspectResponse{found, found, ended}}
+			server := withEngine(t, e)
+			read, err := server.Read(p.ReadRequest{Urn: urnOf(containerToken), ID: "c1", Inputs: inputs, Properties: inputs.Set(markerKey, property.New(Version))})
+			require.NoError(t, err)
+			assert.Equal(t, name == "with a failure", has(read.Properties, driftKey, "running"))
+			_, err = server.Update(p.UpdateRequest{Urn: urnOf(containerToken), ID: "c1", State: read.Properties, Inputs: inputs})
+			require.NoError(t, err)
+			assert.Equal(t, name == "with a failure", strings.Contains(strings.Join(e.calls, " "), "start"), "it runs again after a failure only: %s", e.calls)
+		})
+	}
+}
 
 // reason is why a resource exists and did not come up.
 func reason(t *testing.T, partial *p.InitializationFailed) string {
@@ -128,6 +152,17 @@ func TestCreateWaits(t *testing.T) {
 				probed(container.State{Running: true, Health: health(container.Healthy, 0)}, 1),
 			},
 			within: time.Second,
+		},
+		"for one that runs to its end": {
+			looks: []container.InspectResponse{running, running, running, ended}, changes: once, within: 2 * time.Second,
+		},
+		"and one that ends at once": {looks: []container.InspectResponse{running, ended}, changes: once},
+		"and does not take a failure for an end": {
+			looks: []container.InspectResponse{running, running, exited}, changes: once, log: "no such table\n",
+			want: []string{"container stack_db exited with code 137 1s after its start", "no such table"}, state: "exited with code 137", within: time.Second,
+		},
+		"nor for one that does not end": {
+			looks: []container.InspectResponse{running}, changes: once, want: []string{"did not end within 30s"}, state: "did not end", within: 30 * time.Second,
 		},
 		"no longer than its limit": {
 			looks: []container.InspectResponse{starting, probed(container.State{Running: true, Health: health(container.Starting, 0, "not yet")}, 0)},

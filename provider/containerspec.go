@@ -38,8 +38,11 @@ type containerArgs struct {
 	MemorySwap int64 `pulumi:"memorySwap,optional"`
 	CPUShares  int64 `pulumi:"cpuShares,optional"`
 
-	// Only this provider reads these. Wait must be true.
+	// Only this provider reads these. Wait or Attach must be true. A container with Attach runs to its end, and is created when its
+	// exit code is 0.
 	Wait                bool  `pulumi:"wait,optional"`
+	Attach              bool  `pulumi:"attach,optional"`
+	MustRun             *bool `pulumi:"mustRun,optional"`
 	WaitTimeout         int   `pulumi:"waitTimeout,optional"`
 	DestroyGraceSeconds *int  `pulumi:"destroyGraceSeconds,optional"`
 	RemoveVolumes       *bool `pulumi:"removeVolumes,optional"`

@@ -64,7 +64,7 @@ func newWatch(ctx context.Context, c call, args containerArgs, id string) *watch
 	return w
 }
 
-// wait returns nil once the container is healthy.
+// wait returns nil once the container is healthy, or has ended.
 func (w *watch) wait(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -88,7 +88,7 @@ func (w *watch) wait(ctx context.Context) error {
 	}
 }
 
-// look inspects the container once. It reports whether the container is healthy; an error means that it will not be.
+// look inspects the container once. It reports whether the container is healthy or has ended; an error means that it will not be.
 func (w *watch) look(ctx context.Context) (healthy bool, err error) {
 	asking, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
@@ -119,6 +119,8 @@ func (w *watch) look(ctx context.Context) (healthy bool, err error) {
 	}
 	exit := exitText(w.lastExit, state)
 	switch {
+	case w.args.ended(state):
+		return true, nil
 	case down && (w.args.Restart == "always" || w.args.Restart == "unless-stopped"):
 		// The engine restarts a container that exits on its own. This one was stopped, or the engine shuts down.
 		return false, w.unfinished("was stopped while it started (" + exit + ")")
@@ -139,6 +141,8 @@ func (w *watch) look(ctx context.Context) (healthy bool, err error) {
 	case running && probe != nil && strings.Contains(probe.Output, "Fix: "):
 		// A probe whose output names a fix has found a fault that waiting does not remove.
 		return false, w.failed(ctx, state, "cannot turn healthy")
+	case age >= w.limit && w.args.Attach:
+		return false, w.failed(ctx, state, "did not end within %s", seconds(w.limit))
 	case age >= w.limit:
 		return false, w.failed(ctx, state, "did not turn healthy within %s", seconds(w.limit))
 	}

@@ -240,7 +240,8 @@ func TestANewFaultIsAChange(t *testing.T) {
 
 func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 	full := plan.Service{
-		Name: "a", Tier: catalog.Base, Profile: "p", Containers: []string{"a"}, Image: plan.Image{Reference: "i"}, Command: []string{"c"},
+		Name: "a", Tier: catalog.Base, Profile: "p", Local: true, Once: true, Host: &plan.Host{Port: 1},
+		Containers: []string{"a"}, Image: plan.Image{Reference: "i"}, Command: []string{"c"},
 		User: "u", Env: []plan.Env{{Name: "E"}}, Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}},
 		Files: []plan.File{{Path: "/f"}}, Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"},
 		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, CPUShares: 1, ReadOnly: true, Init: true, Tmpfs: []string{"t"},

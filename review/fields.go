@@ -72,6 +72,9 @@ func (s *Snapshot) values() []value {
 		for i, name := range o.Containers {
 			addKeyed(replaces, "container", strconv.Itoa(i), name)
 		}
+		add(replaces, "runs once", when(o.Once, "yes"))
+		add(replaces, "runs on this host", when(o.Host != nil, "yes"))
+		add(inPlace, "local", when(o.Local, "yes"))
 		add(replaces, "command", strings.Join(o.Command, " "))
 		add(replaces, "user", o.User)
 		for _, e := range o.Env {

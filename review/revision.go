@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"trading-platform/plan"
+	"trading-platform/settings"
 	"trading-platform/workspace"
 )
 
@@ -223,7 +224,7 @@ func (r *revision) plan(ctx context.Context, stack string) (*Snapshot, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(r.temp, "platform"), "plan", "-s", stack, "-o", "json", "--files", files)
 	// A home and a backend that are empty have no settings of this machine that could cover the tracked file.
 	cmd.Dir, cmd.Env = r.root, append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "PULUMI_") }),
-		"PULUMI_HOME="+filepath.Join(r.temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(r.temp, "state"))
+		settings.TrackedOnly+"=true", "PULUMI_HOME="+filepath.Join(r.temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(r.temp, "state"))
 	var printed, said strings.Builder
 	cmd.Stdout, cmd.Stderr = &printed, &said
 	failed := cmd.Run()

@@ -5,6 +5,7 @@ package settings
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -61,6 +62,7 @@ type Settings struct {
 	Memory        map[string]int              // memory: service → limit in MB, in place of the catalog's
 	Volumes       map[string]string           // volumes: volume → name of an existing volume to use
 	Disabled      []string                    // disabled: services that the stack does not run
+	HandOver      []string                    // handOver: apps that run on this host, in the place of their containers
 	Expose        []string                    // expose: services whose ports without a login are published on bindAddress too
 	RetainVolumes bool                        // retainVolumes: destroy keeps the volumes and their data
 	EngineAPI     Version                     // engineApi: the engine's API version, as `platform init` found it
@@ -90,6 +92,7 @@ func (v Version) AtLeast(major, minor int) bool {
 // Load validates a source. Its error is a fault.List of everything that is wrong.
 func Load(src Source) (*Settings, error) {
 	d := &decoder{Source: src, known: []string{dockerHost, dockerCertPath}}
+	images := d.local() // first, because the names of its services are known then
 	s := &Settings{
 		Stack:    src.Stack,
 		Profiles: d.names("profiles", "profile", catalog.ProfileNames()),
@@ -111,6 +114,7 @@ func Load(src Source) (*Settings, error) {
 			"a number from 64 to "+strconv.Itoa(MaxMemory), "64", strconv.Atoi, between(64, MaxMemory)),
 		Volumes:       entries(d, "volumes", "volume", catalog.Volumes, "a name", "<name>", asIs),
 		Disabled:      d.names("disabled", "service", catalog.ServiceNames()),
+		HandOver:      d.names("handOver", "service", catalog.ServiceNames()),
 		Expose:        d.names("expose", "service", catalog.Exposable()),
 		RetainVolumes: value(d, "retainVolumes", "true", "true or false", strconv.ParseBool),
 		EngineAPI:     value(d, "engineApi", "", `an API version such as "1.44" (quote it)`, ParseVersion),
@@ -125,6 +129,7 @@ func Load(src Source) (*Settings, error) {
 		IgnoreCompose: d.list("ignoreCompose", "Compose project", "my-trading"),
 	}
 	s.NginxAddress = d.nginxAddress(s.Subnet)
+	maps.Copy(s.Images, images)
 	d.conflicts(s.Profiles)
 	d.unknown()
 	slices.SortFunc(d.faults, func(a, b fault.Fault) int {

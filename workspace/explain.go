@@ -63,12 +63,12 @@ func (r *run) explain(ctx context.Context, p *plan.Plan, events []byte) {
 	if bytes.Contains(events, []byte("no resource plugin 'pulumi-resource-docker' found")) {
 		r.say("the official docker plugin is not on this machine. Fix: pulumi plugin install resource docker " + OfficialVersion)
 	}
-	if !bytes.Contains(events, []byte("failed to be in healthy state")) {
+	if !bytes.Contains(events, []byte("failed to be in healthy state")) && !bytes.Contains(events, []byte("ended with exit code")) {
 		return
 	}
 	for _, name := range p.Containers() {
 		found, err := r.engine.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
-		if state := found.Container.State; err == nil && condition(state) != "healthy" {
+		if state := found.Container.State; err == nil && condition(state) != "healthy" && (state.Running || state.ExitCode != 0) {
 			r.say(name + " is " + condition(state) + r.lastOutput(ctx, name, state) + "\n     Fix: docker logs " + name)
 		}
 	}

@@ -50,7 +50,12 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 				answered = time.Now()
 				state, again := found.Container.State, restarted[name]
 				switch {
-				case state.Running && !state.Paused && (state.Health == nil || state.Health.Status == container.Healthy):
+				case s.Once && state.Status == container.StateExited && state.ExitCode == 0:
+					continue
+				case s.Once && state.Status == container.StateExited:
+					faults.Add("container "+name, "remove the cause, then: make up STACK="+r.stack, "exit code %d%s", state.ExitCode, r.lastOutput(ctx, name, state))
+					continue
+				case state.Running && !s.Once && !state.Paused && (state.Health == nil || state.Health.Status == container.Healthy):
 					continue
 				case again.IsZero() && state.Health != nil && state.Health.Status == container.Unhealthy && time.Since(started) > recoveryTime:
 					r.say(name + " stays unhealthy: restarting it")
@@ -81,10 +86,20 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 	}
 }
 
-// allHealthy asks the engine, once, whether every container of the plan is healthy.
+// allHealthy asks the engine whether every container of the plan is healthy, or has ended as its service does.
 func (r *run) allHealthy(ctx context.Context, p *plan.Plan) bool {
-	healthy := client.Filters{}.Add("status", "running").Add("health", "healthy")
-	all, err := observe.All(ctx, r.engine, p.Stack, p.Containers(), healthy)
+	var running, ended []string
+	for _, s := range p.Services {
+		if s.Once {
+			ended = append(ended, s.Containers...)
+		} else {
+			running = append(running, s.Containers...)
+		}
+	}
+	all, err := observe.All(ctx, r.engine, p.Stack, running, client.Filters{}.Add("status", "running").Add("health", "healthy"))
+	if all && err == nil && len(ended) > 0 {
+		all, err = observe.All(ctx, r.engine, p.Stack, ended, client.Filters{}.Add("status", "exited").Add("exited", "0"))
+	}
 	return all && err == nil
 }
 

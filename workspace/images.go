@@ -62,7 +62,7 @@ func (r *run) useAirgap() error {
 	for _, s := range catalog.Services() {
 		reference := references[imageKey(s)]
 		switch own := images[s.Name]; {
-		case s.App != "" || own != nil && !isAirgap(own):
+		case s.App != "" || s.Tier == catalog.Local || own != nil && !isAirgap(own):
 		case reference != "":
 			images[s.Name] = reference
 		case !slices.Contains(disabled, any(s.Name)):
@@ -113,7 +113,7 @@ func (r *run) airgapImages(wanted func(reference any) bool) (names []string) {
 	}
 	for _, s := range p.Services {
 		c, _ := catalog.Lookup(s.Name)
-		if key := imageKey(c); wanted(s.Image.Reference) && !slices.Contains(names, key) {
+		if key := imageKey(c); c.Tier != catalog.Local && wanted(s.Image.Reference) && !slices.Contains(names, key) {
 			names = append(names, key)
 		}
 	}

@@ -207,6 +207,14 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 	if up {
 		for _, c := range found.Stopped {
 			name := observe.Name(c)
+			if s, _ := p.Lookup(c.Labels["com.docker.compose.service"]); s.Once { // the state of the official plugin has its exit code
+				r.say(name + " has failed: it is created again")
+				if err := r.removeContainer(ctx, p, c.ID, name); err != nil {
+					return false, err
+				}
+				refresh = true
+				continue
+			}
 			r.say(name + " is stopped: starting it")
 			if _, err := r.engine.ContainerStart(ctx, c.ID, client.ContainerStartOptions{}); err != nil {
 				// For example because its network was removed. It has no data, and is created again.
@@ -330,4 +338,21 @@ func (r *run) foreground(ctx context.Context, command string, args []string, env
 		return cmdutil.Interrupt(cmd.Process.Pid)
 	}
 	return cmd.Run()
+}
+
+// Targets returns the arguments with which an up changes nothing but services, and the images that they are built from.
+func Targets(services []plan.Service) (args []string) {
+	add := func(resource string) { args = append(args, "--target", "**::platform-"+resource) }
+	for _, s := range services {
+		for _, c := range s.Containers {
+			add(s.Name + strings.TrimPrefix(c, s.Containers[0]))
+		}
+		add("images-" + s.Image.Key())
+		if s.Image.Build != nil {
+			for _, b := range s.Image.Build.Contexts {
+				add("images-" + b.Name)
+			}
+		}
+	}
+	return append(args, "--suppress-outputs")
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,7 +22,7 @@ var errLogged = errors.New("see the log")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:], contractPath, os.Environ(), os.Stdout)
+	err := run(ctx, os.Args[1:], cmp.Or(os.Getenv("CONTRACT"), contractPath), os.Environ(), os.Stdout)
 	stop()
 	if err != nil {
 		if !errors.Is(err, errLogged) {
@@ -32,8 +33,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, path string, environ []string, out io.Writer) error {
-	if len(args) != 1 || args[0] != "serve" && args[0] != "probe" {
-		return errors.New("usage: reference serve, or reference probe to ask the running service for its health")
+	if len(args) > 0 && args[0] == "forward" {
+		return forward(ctx, args[1:], out)
+	}
+	if len(args) != 1 || args[0] != "serve" && args[0] != "once" && args[0] != "probe" {
+		return errors.New("usage: reference serve; probe to ask the running service for its health; once to check the variables; forward [PORT HOST-PORT]")
 	}
 	c, err := readContract(path)
 	if err != nil {
@@ -41,6 +45,9 @@ func run(ctx context.Context, args []string, path string, environ []string, out 
 	}
 	if args[0] == "probe" {
 		return probe(ctx, "http://127.0.0.1:"+c.url().Port()+c.url().Path, c.Name)
+	}
+	if args[0] == "once" {
+		return newService(c, out).readEnvironment(environ)
 	}
 	return serve(ctx, c, environ, out)
 }
@@ -94,7 +101,7 @@ type stackService struct {
 }
 
 func readContract(path string) (c contract, err error) {
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the user of this program names it
 	if err != nil {
 		return c, fmt.Errorf("the contract of the service: %w; the stack program puts it there when it creates the container", err)
 	}

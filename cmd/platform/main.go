@@ -72,7 +72,7 @@ func root() *cobra.Command {
 		runCommand("refresh", "Record in the state what changed outside of Pulumi"),
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
 		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), forwardCommand(),
-		logsCommand(), execCommand(), shellCommand(),
+		logsCommand(), execCommand(), shellCommand(), watchCommand(), handOverCommand(), takeBackCommand(),
 		changeCommand("restart", "Restart services, and wait until they are healthy", (*operate.Services).Restart),
 		changeCommand("stop", "Stop services; `platform up` or `start` starts them again", (*operate.Services).Stop),
 		changeCommand("start", "Start services that are stopped, and wait until they are healthy", (*operate.Services).Start),

@@ -14,19 +14,19 @@ import (
 	"trading-platform/plan"
 )
 
-// serviceRun does what a command does with its services, on the engine that is found here.
-type serviceRun func(t target, here engines.Ref, s *operate.Services, args []string) error
+// serviceRun does what a command does with its services.
+type serviceRun func(t target, s *operate.Services, args []string) error
 
 // serviceCommand makes a command for the services that its first arguments name, most of them, or for all services if there are
 // no arguments. The shell completes the names.
 func serviceCommand(cmd *cobra.Command, most int, run serviceRun) *cobra.Command {
 	cmd = stackCommand(cmd, func(t target, args []string) error {
 		return t.withPlan(func(engine *client.Client, here engines.Ref, p *plan.Plan) error {
-			services, err := operate.Select(engine, p, args[:min(most, len(args))])
+			services, err := operate.Select(engine, here, p, args[:min(most, len(args))])
 			if err != nil {
 				return err
 			}
-			return run(t, here, services, args)
+			return run(t, services, args)
 		})
 	})
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -50,7 +50,7 @@ const anyNumber = math.MaxInt
 // changeCommand makes a command that changes the named services, at least one.
 func changeCommand(use, short string, change func(*operate.Services, context.Context) error) *cobra.Command {
 	return serviceCommand(&cobra.Command{Use: use + " service…", Short: short, Args: cobra.MinimumNArgs(1)}, anyNumber,
-		func(t target, _ engines.Ref, s *operate.Services, _ []string) error {
+		func(t target, s *operate.Services, _ []string) error {
 			return change(s, t.cmd.Context())
 		})
 }
@@ -59,7 +59,7 @@ func logsCommand() *cobra.Command {
 	var options operate.LogOptions
 	cmd := serviceCommand(&cobra.Command{
 		Use: "logs [service…]", Short: "Print the logs of services, or of all, in the order of time",
-	}, anyNumber, func(t target, _ engines.Ref, s *operate.Services, _ []string) error {
+	}, anyNumber, func(t target, s *operate.Services, _ []string) error {
 		return s.Logs(t.cmd.Context(), options, t.cmd.OutOrStdout())
 	})
 	cmd.Flags().BoolVarP(&options.Follow, "follow", "f", false, "go on with new lines, also of containers that are replaced meanwhile")
@@ -72,8 +72,8 @@ func logsCommand() *cobra.Command {
 func execCommand() *cobra.Command {
 	cmd := serviceCommand(&cobra.Command{
 		Use: "exec service command…", Short: "Run a command in a service's container, with the docker command", Args: cobra.MinimumNArgs(2),
-	}, 1, func(t target, here engines.Ref, s *operate.Services, args []string) error {
-		return t.runIn(here, s, args[1:]...)
+	}, 1, func(t target, s *operate.Services, args []string) error {
+		return t.runIn(s, args[1:]...)
 	})
 	cmd.Flags().SetInterspersed(false) // the flags after the service are those of its command
 	return cmd
@@ -82,14 +82,14 @@ func execCommand() *cobra.Command {
 func shellCommand() *cobra.Command {
 	return serviceCommand(&cobra.Command{
 		Use: "shell service", Short: "Open a shell in a service's container", Args: cobra.ExactArgs(1),
-	}, 1, func(t target, here engines.Ref, s *operate.Services, _ []string) error {
-		return t.runIn(here, s, "sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
+	}, 1, func(t target, s *operate.Services, _ []string) error {
+		return t.runIn(s, "sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 	})
 }
 
 // runIn runs a command in the first container of a service.
-func (t target) runIn(here engines.Ref, s *operate.Services, command ...string) error {
-	err := s.Exec(t.cmd.Context(), here, command)
+func (t target) runIn(s *operate.Services, command ...string) error {
+	err := s.Exec(t.cmd.Context(), command)
 	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) {
 		return exitCode(ended.ExitCode()) // the command has said why
 	}

@@ -88,10 +88,13 @@ func statusCommand() *cobra.Command {
 			fmt.Fprintln(table, "SERVICE\tCONTAINER\tHEALTH\tSTATE\tURL")
 			urls := p.URLs()
 			for _, s := range statuses {
+				if service, _ := p.Lookup(s.Service); service.Host != nil && s.State != "" {
+					s.State = fmt.Sprintf("on this host, port %d: platform take-back %s", service.Host.Port, s.Service)
+				}
 				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Service, s.Container, s.Health, cmp.Or(s.State, "run: make up STACK="+t.stack), urls[s.Service])
 			}
 			err = table.Flush()
-			if err == nil && slices.ContainsFunc(statuses, func(s observe.Status) bool { return s.Health != "healthy" }) {
+			if err == nil && slices.ContainsFunc(statuses, func(s observe.Status) bool { return s.Health != "healthy" && s.Health != observe.Completed }) {
 				return exitCode(1)
 			}
 			return err

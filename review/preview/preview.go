@@ -121,7 +121,7 @@ func (p *previews) setUp(ctx context.Context) error {
 	}
 	home, state := filepath.Join(p.dir, "home"), filepath.Join(p.dir, "state")
 	err = errors.Join(
-		os.Setenv("PULUMI_HOME", home), os.Setenv("PULUMI_BACKEND_URL", "file://"+state),
+		os.Setenv(settings.TrackedOnly, "true"), os.Setenv("PULUMI_HOME", home), os.Setenv("PULUMI_BACKEND_URL", "file://"+state),
 		os.Setenv("PULUMI_CONFIG_PASSPHRASE", workspace.RandomSecret()), os.Setenv("PULUMI_SKIP_UPDATE_CHECK", "true"),
 		os.Setenv("PATH", filepath.Dir(p.w.Pulumi)+string(os.PathListSeparator)+os.Getenv("PATH")),
 		os.Mkdir(home, 0o700), os.Mkdir(state, 0o700))

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"trading-platform/catalog"
 	"trading-platform/review"
 	"trading-platform/workspace"
 )
@@ -248,8 +249,10 @@ func TestAMachinesOwnSettingsDoNotCount(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Dir(own), 0o700))
 	require.NoError(t, os.WriteFile(own, []byte("config:\n  trading-platform:profiles: [workers]\n  trading-platform:POSTGRES_PASSWORD: "+canary+"\n"), 0o600))
 	env := []string{"PULUMI_HOME=" + home, "PULUMI_BACKEND_URL=" + backend}
+	c.add(catalog.LocalFile, "services:\n  redis: {user: '7'}\n")
 	plan, said, _ := c.run(env, "plan", "-s", "dev")
 	require.Contains(t, plan, "profiles: dev, workers", "the machine's own settings do count for a plan: %s", said)
+	require.Contains(t, plan, "redis (local)")
 	out, said, code := c.run(env, "plan", "-s", "dev", "--diff", "HEAD")
 	assert.Equal(t, 0, code, "%s%s", out, said)
 }
