@@ -31,10 +31,14 @@ func FromProgram(stack, root string, getenv func(string) string) (Source, error)
 	src := Source{Stack: stack, Root: root, Config: map[string]string{}, Secret: map[string]bool{}}
 	var config map[string]string
 	var secret []string
-	for variable, into := range map[string]any{"PULUMI_CONFIG": &config, "PULUMI_CONFIG_SECRET_KEYS": &secret} {
+	read := func(variable string, into any) error {
 		if err := json.Unmarshal([]byte(cmp.Or(getenv(variable), "null")), into); err != nil {
-			return src, fmt.Errorf("reading %s: %w", variable, err)
+			return fmt.Errorf("reading %s: %w", variable, err)
 		}
+		return nil
+	}
+	if err := errors.Join(read("PULUMI_CONFIG", &config), read("PULUMI_CONFIG_SECRET_KEYS", &secret)); err != nil {
+		return src, err
 	}
 	for key, value := range config {
 		if name, ok := configKey(key); ok {
