@@ -75,6 +75,7 @@ type Service struct {
 	ReadOnly     bool     `json:"readOnly,omitempty"`
 	Init         bool     `json:"init,omitempty"` // Docker's init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`
+	DNSOptions   []string `json:"dnsOptions,omitempty"` // of its resolver, as in resolv.conf
 }
 
 // Image says where a service's image comes from: a reference, or a build.

@@ -41,7 +41,7 @@ func tempClone(t *testing.T) string {
 	require.NoError(t, err)
 	files, err := filepath.Glob(filepath.Join("..", "..", "Pulumi*.yaml"))
 	require.NoError(t, err)
-	require.Len(t, files, 7, "the project and its six stacks")
+	require.Len(t, files, 8, "the project and its seven stacks")
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		require.NoError(t, err)
