@@ -265,6 +265,8 @@ func TestReportsRead(t *testing.T) {
 		"profiles": `["dev"]`, "retainVolumes": "false", "disabled": `["grafana"]`, "LOG_LEVEL": "DEBUG", "portOffset": "10",
 	})
 	head.of("postgres").Image.Reference = "postgres:17"
+	configuration := &head.of("prometheus").Files[0]
+	configuration.Content = strings.Replace(configuration.Content, "scrape_interval: 15s", "scrape_interval: 20s", 1)
 	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, but not set"}
 	head.Edited = map[string][]string{"apps/reference": {"apps/reference/main.go", "apps/reference/new.go"}}
 	quiet := snapshot(t, nil)

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -169,7 +168,7 @@ func TestObservability(t *testing.T) {
 		for n, end := 0, time.Now().Add(90*time.Second); len(left) > 0 && time.Now().Before(end); n++ {
 			s.get(t, alice, "/")
 			s.get(t, alice, "/nothing")
-			s.enqueue("backtest_high", `{"job_id": "query-`+strconv.Itoa(n)+`", "text": "x"}`)
+			s.enqueue("backtest_high", `{"job_id": "query-%d", "text": "x"}`, n)
 			left = slices.DeleteFunc(left, func(q query) bool { return s.finds(t, q) })
 			if !slices.ContainsFunc(left, func(q query) bool { return mayBeEmpty[q.name] == "" }) {
 				break
