@@ -26,7 +26,7 @@ func observability() []Service {
 			// Without a mount of the host, the kernel still shows it the host's processors, memory and disks. Its own root
 			// file system has the space of the disk that the engine stores everything on.
 			Command: []string{
-				"--collector.textfile.directory=/etc/node_exporter",
+				"--collector.textfile.directory=/etc/node_exporter", "--no-collector.systemd",
 				"--collector.filesystem.mount-points-exclude=^/.+", "--collector.filesystem.fs-types-exclude=^$",
 			},
 			Metrics: Metrics{Component: "host"},

@@ -145,7 +145,6 @@ func TestObservability(t *testing.T) {
 	}), dir)
 	s.up()
 	assertHealthy(t, s.stack)
-	assertTargetsUp(t, s.stack, s.targets()...)
 	for _, arguments := range [][]string{{"pause", s.prefix + "_backtest_worker_low"}, {"stop", s.prefix + "_alert_worker"}} {
 		_, err := s.docker(arguments...)
 		require.NoError(t, err)
@@ -191,5 +190,6 @@ func TestObservability(t *testing.T) {
 			require.NoError(t, err)
 		}
 		s.assertAlerts(map[string]string{})
+		assertTargetsUp(t, s, s.targets()...)
 	})
 }
