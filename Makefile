@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  STACK=$(STACK) names the stack: base, dev, workers, mtls, oauth2, manual; ARGS= goes to pulumi"
+	@echo "  STACK=$(STACK) names the stack: base, dev, workers, mtls, oauth2, manual, observability; ARGS= goes to pulumi"
 
 platform: bin/platform
 # It builds itself again when a source has changed. An older one, which does not, is older than this file.

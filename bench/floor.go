@@ -266,7 +266,7 @@ func (f *floor) spec(s plan.Service, name string) client.ContainerCreateOptions 
 	h := &container.HostConfig{
 		LogConfig:     container.LogConfig{Type: plan.LogDriver, Config: maps.Clone(plan.LogOptions)},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(s.Restart())}, SecurityOpt: plan.SecurityOptions,
-		CapDrop: plan.DroppedCapabilities, CapAdd: s.Capabilities, ReadonlyRootfs: s.ReadOnly, Tmpfs: map[string]string{},
+		CapDrop: plan.DroppedCapabilities, CapAdd: s.Capabilities, ReadonlyRootfs: s.ReadOnly, Tmpfs: map[string]string{}, DNSOptions: s.DNSOptions,
 		Resources: container.Resources{Memory: limit, MemorySwap: limit, CPUShares: int64(s.CPUShares)}, PortBindings: network.PortMap{},
 		NetworkMode: container.NetworkMode(f.network(s.Networks[0].Network)),
 	}

@@ -63,8 +63,13 @@ func base() []Service {
 				Start: 2 * time.Minute, // replaying its write-ahead log
 			},
 			Metrics: Metrics{Component: "monitoring"},
-			Memory:  4096,
-			Grace:   30 * time.Second,
+			// nginx, one of its targets, is on the edge network only.
+			Networks: []string{DefaultNetwork, EdgeNetwork},
+			// Its targets are all services of the catalog. The engine would ask the host's DNS servers for those that
+			// the stack does not have; with this option, it answers itself for every name without a dot.
+			DNSOptions: []string{"ndots:1"},
+			Memory:     4096,
+			Grace:      30 * time.Second,
 		},
 		{
 			Name: "loki_server", Tier: Base, About: "Loki, logs",

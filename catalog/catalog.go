@@ -22,16 +22,19 @@ type Tier string
 
 // The tiers, from the ground up.
 const (
-	Base    Tier = "base"    // databases and observability, in every stack
-	API     Tier = "api"     // the platform's HTTP services
-	Workers Tier = "workers" // queue workers
-	Web     Tier = "web"     // consoles and the login service
-	Proxy   Tier = "proxy"   // nginx, the only way in from outside
-	Local   Tier = "local"   // what LocalFile adds
+	Base          Tier = "base"          // databases, metrics and logs, in every stack
+	API           Tier = "api"           // the platform's HTTP services
+	Workers       Tier = "workers"       // queue workers
+	Web           Tier = "web"           // consoles and the login service
+	Proxy         Tier = "proxy"         // nginx, the only way in from outside
+	Observability Tier = "observability" // exporters, and what passes alerts on
+	Local         Tier = "local"         // what LocalFile adds
 )
 
 // Tiers has every tier of this folder, with the file that holds its services.
-var Tiers = map[Tier]string{Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go"}
+var Tiers = map[Tier]string{
+	Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go", Observability: "observability.go",
+}
 
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
@@ -50,6 +53,7 @@ var Profiles = []Profile{
 	}},
 	{Name: "oauth2", Secured: true},
 	{Name: "manual"},
+	{Name: "observability"},
 }
 
 // Volumes lists the named volumes, all of the engine's local driver.
@@ -125,6 +129,8 @@ type Service struct {
 	// Init runs Docker's init as the container's first process, for a service that treats the
 	// exit of a process that it did not start as a failure of its own.
 	Init bool
+	// DNSOptions are options of its resolver, as in resolv.conf.
+	DNSOptions []string
 
 	// Connections is how many connections a replica holds at most to each server that its variables name: see Clients. Default 4.
 	Connections int
@@ -177,11 +183,14 @@ type Probe struct {
 	Start time.Duration
 }
 
-// Metrics says how Prometheus scrapes a service at its Port. The zero value means that the service has no metrics.
+// Metrics says how Prometheus scrapes a service. The zero value means that the service has no metrics.
 type Metrics struct {
 	Component string        // the target's `component` label
+	Port      int           // default: the service's Port
 	Path      string        // default /metrics
 	Interval  time.Duration // at least 10 s, Prometheus' timeout; default: Prometheus' global interval
+	// Reference says that only the reference app has these metrics: they are not scraped if the service runs its own image.
+	Reference bool
 }
 
 // Clients says how many connections a server accepts. The zero value means that it has no limit.
@@ -229,8 +238,11 @@ func (s Service) MetricsURL() string {
 	if s.Metrics.Component == "" {
 		return ""
 	}
-	return s.URL() + cmp.Or(s.Metrics.Path, "/metrics")
+	return "http://" + s.Name + ":" + strconv.Itoa(s.MetricsPort()) + cmp.Or(s.Metrics.Path, "/metrics")
 }
+
+// MetricsPort is the port at which Prometheus scrapes the service.
+func (s Service) MetricsPort() int { return cmp.Or(s.Metrics.Port, s.Port) }
 
 // Services returns every service, tier by tier, each after the services that it waits for.
 func Services() []Service {

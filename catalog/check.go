@@ -86,7 +86,7 @@ func Check(services []Service) error {
 				return ""
 			})
 		}
-		if s.Metrics.Component != "" && s.Port == 0 {
+		if s.Metrics.Component != "" && s.MetricsPort() == 0 {
 			fault(s, "has metrics, but no port to scrape them from")
 		}
 		if s.Metrics.Interval != 0 && s.Metrics.Interval < scrapeTimeout {

@@ -68,7 +68,7 @@ var contracts = map[string]contract{
 	"prometheus": {
 		image:   "prom/prometheus:v2.55.1",
 		command: "--config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/prometheus",
-		ports:   "9090→9090", mounts: "prometheusdata→/prometheus", networks: "default", after: "postgres",
+		ports:   "9090→9090", mounts: "prometheusdata→/prometheus", networks: "default trading_platform", after: "postgres",
 	},
 	"grafana": {
 		image: "grafana/grafana:10.4.2", ports: "3000→3000 login", mounts: "grafanadata→/var/lib/grafana", networks: "default",

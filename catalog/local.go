@@ -17,7 +17,9 @@ var local atomic.Pointer[[]Service]
 func SetLocal(services []Service) { local.Store(&services) }
 
 // Tracked returns the services of this catalog alone, as they are written.
-func Tracked() []Service { return slices.Concat(base(), apis(), workers(), web(), proxies()) }
+func Tracked() []Service {
+	return slices.Concat(base(), apis(), workers(), web(), proxies(), observability())
+}
 
 // withLocal returns all services with those of LocalFile.
 func withLocal(all []Service) []Service {

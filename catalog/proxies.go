@@ -26,6 +26,7 @@ func nginx(name, profile string, s Service) Service {
 	s.Proxy = true
 	// nginx.conf has a separate server for it, which listens inside of the container only.
 	s.Probe = Probe{Command: []string{"CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/healthz"}}
+	s.Metrics = Metrics{Component: "proxy", Port: 9113} // a server of its own, too
 	s.Capabilities, s.Memory = []string{"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"}, 512
 	return s
 }

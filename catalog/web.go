@@ -66,6 +66,7 @@ func web() []Service {
 			After:        []string{"redis", "postgres"},
 			Port:         8001,
 			Probe:        Probe{Command: curl, Path: "/health"},
+			Metrics:      Metrics{Component: "login", Reference: true},
 			Capabilities: rootSetup, Memory: 1024,
 		},
 	}
@@ -108,6 +109,7 @@ func console(name, profile, authType string, s Service) Service {
 		Timeout: 10 * time.Second,
 		Path:    "/readyz",
 	}
+	s.Metrics = Metrics{Component: "console", Reference: true}
 	s.Capabilities, s.Memory = rootSetup, 2048
 	return s
 }

@@ -22,6 +22,7 @@ func worker(s Service) Service {
 	s.Tier = Workers
 	s.After = []string{"redis", "postgres"}
 	s.Scalable = true
+	s.Metrics = Metrics{Component: "workers", Port: 9100, Reference: true}
 	// The healthcheck of the platform's worker images, which connects to Redis.
 	s.Probe = Probe{Command: []string{"CMD", "python", "-c",
 		"import os, redis; redis.Redis.from_url(os.environ['REDIS_URL'], socket_timeout=3).ping()"}}

@@ -376,6 +376,11 @@ func everyContainer(t *testing.T, p *plan.Plan, m *monitor, startInterval bool) 
 		assert.EqualValues(t, s.Memory, c["memory"], s.Name)
 		assert.Equal(t, c["memory"], c["memorySwap"], "%s: left out, it differs forever", s.Name)
 		assert.Equal(t, s.ReadOnly, c["readOnly"] == true, s.Name)
+		options, _ := c["dnsOpts"].([]any)
+		require.Len(t, options, len(s.DNSOptions), s.Name)
+		for i, option := range options {
+			assert.Equal(t, s.DNSOptions[i], option)
+		}
 		assert.False(t, s.ReadOnly && len(s.Files) > 0, "%s: the engine puts no file into a read-only container", s.Name)
 
 		h := c["healthcheck"].(map[string]any)

@@ -147,6 +147,9 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		}
 		c.Tmpfs = tmpfs
 	}
+	if len(s.DNSOptions) > 0 {
+		c.DnsOpts = pulumi.ToStringArray(s.DNSOptions)
+	}
 	if len(s.Command) > 0 {
 		// An empty list is not set: the official plugin compares it with the image's own
 		// command, and each up would replace the container.

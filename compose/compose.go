@@ -104,7 +104,7 @@ func (e *export) service(s plan.Service, i int) types.ServiceConfig {
 	out.CapDrop, out.CapAdd = plan.DroppedCapabilities, s.Capabilities
 	out.MemLimit, out.CPUShares = types.UnitBytes(s.Memory)<<20, int64(s.CPUShares)
 	out.MemSwapLimit = out.MemLimit
-	out.ReadOnly, out.Tmpfs = s.ReadOnly, s.Tmpfs
+	out.ReadOnly, out.Tmpfs, out.DNSOpts = s.ReadOnly, s.Tmpfs, s.DNSOptions
 	out.Logging = &types.LoggingConfig{Driver: plan.LogDriver, Options: plan.LogOptions}
 	out.Labels = own(s.Labels(e.plan, i))
 	if s.Init {

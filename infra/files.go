@@ -29,20 +29,23 @@ type Values struct {
 	// URLs has the URLs of the stack's services that listen on a port, by service. Data sources, panels and alerts that
 	// need a service which the stack does not have are left out.
 	URLs map[string]string
-	// Targets are what Prometheus scrapes, in the plan's order.
+	// Targets are what Prometheus scrapes: the services of all stacks, because it is not told which of them this one has.
 	Targets []Target
+	// Replicas has the number of containers of each service of the stack that Prometheus scrapes.
+	Replicas map[string]int
 	// Nginx is the zero value unless the service is an nginx.
 	Nginx Nginx
 }
 
 // Target is a service that Prometheus scrapes, with all its replicas.
 type Target struct {
-	Service   string        // the job's name, and the label `service`
-	Address   string        // host:port on a network that Prometheus is on
+	Service   string        // the job's name, the label `service`, and the name of its containers on a network that Prometheus is on
+	Port      int           // of the metrics
 	Path      string        // URL path of the metrics
 	Tier      string        // the label `tier`
 	Component string        // the label `component`
 	Interval  time.Duration // between two scrapes; 0 is the global interval, 15 s
+	Replicas  bool          // it can have several containers, which the label `instance` has to tell apart
 }
 
 // Files returns the files of a folder under files, by their absolute path inside the container. The same values always

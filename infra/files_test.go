@@ -30,12 +30,13 @@ func full() Values {
 		NamePrefix: "trading_platform",
 		URLs:       map[string]string{"prometheus": "http://prometheus:9090", "loki_server": "http://loki_server:3100"},
 		Targets: []Target{
-			{Service: "prometheus", Address: "prometheus:9090", Path: "/metrics", Tier: "observability", Component: "metrics"},
-			{Service: "loki_server", Address: "loki_server:3100", Path: "/metrics", Tier: "observability", Component: "logs"},
-			{Service: "execution_gateway", Address: "execution_gateway:8002", Path: "/metrics", Tier: "api", Component: "trading", Interval: 10 * time.Second},
-			{Service: "web_console_dev", Address: "web_console_dev:8080", Path: "/internal/metrics", Tier: "web", Component: "console"},
-			{Service: "alert_worker", Address: "alert_worker:9101", Path: "/metrics", Tier: "workers", Component: "alerts"},
+			{Service: "prometheus", Port: 9090, Path: "/metrics", Tier: "observability", Component: "metrics"},
+			{Service: "loki_server", Port: 3100, Path: "/metrics", Tier: "observability", Component: "logs"},
+			{Service: "execution_gateway", Port: 8002, Path: "/metrics", Tier: "api", Component: "trading", Interval: 10 * time.Second},
+			{Service: "web_console_dev", Port: 8080, Path: "/internal/metrics", Tier: "web", Component: "console"},
+			{Service: "alert_worker", Port: 9100, Path: "/metrics", Tier: "workers", Component: "alerts", Replicas: true},
 		},
+		Replicas: map[string]int{"prometheus": 1, "alert_worker": 3},
 		Nginx: Nginx{
 			Upstreams:      map[string]string{"web_console_ng": "web_console_oauth2:8080", "auth_service": "auth_service:8001"},
 			HTTPSPort:      443,
@@ -71,14 +72,13 @@ func cases() map[string]struct {
 		service string
 		values  Values
 	}{
-		"prometheus":              {"prometheus", full()},
-		"prometheus-no-targets":   {"prometheus", with(func(v *Values) { v.Targets = nil })},
-		"prometheus-without-loki": {"prometheus", without("loki_server")},
-		"loki":                    {"loki_server", full()},
-		"promtail":                {"promtail", full()},
-		"promtail-other-prefix":   {"promtail", with(func(v *Values) { v.NamePrefix = "desk.2" })},
-		"grafana":                 {"grafana", full()},
-		"grafana-without-loki":    {"grafana", without("loki_server")},
+		"prometheus":            {"prometheus", full()},
+		"prometheus-no-targets": {"prometheus", with(func(v *Values) { v.Targets = nil })},
+		"loki":                  {"loki_server", full()},
+		"promtail":              {"promtail", full()},
+		"promtail-other-prefix": {"promtail", with(func(v *Values) { v.NamePrefix = "desk.2" })},
+		"grafana":               {"grafana", full()},
+		"grafana-without-loki":  {"grafana", without("loki_server")},
 		"nginx-mtls": {"nginx", with(func(v *Values) {
 			v.Service, v.Nginx.ClientCerts = "nginx_mtls", true
 			v.Nginx.Upstreams, v.Nginx.TrustedProxies = map[string]string{"web_console_ng": "web_console_mtls:8080"}, netip.Prefix{}
@@ -87,6 +87,8 @@ func cases() map[string]struct {
 		"nginx-oauth2-any-name-report-only-other-port": {"nginx", with(func(v *Values) {
 			v.Service, v.Nginx.ServerNames, v.Nginx.CSPReportOnly, v.Nginx.HTTPSPort = "nginx_oauth2", nil, true, 10443
 		})},
+		"node_exporter": {"node_exporter", full()},
+		"alertmanager":  {"alertmanager", full()},
 		"grafana-alone": {"grafana", without("loki_server", "prometheus")},
 	}
 }
@@ -106,7 +108,8 @@ func TestFilesMatchTheirGoldens(t *testing.T) {
 			files, err := Files(c.service, c.values)
 			require.NoError(t, err)
 			// A golden of a file that is not a template would only be a second copy to edit.
-			maps.DeleteFunc(files, func(_, text string) bool { return asIs[text] })
+			// A dashboard without the panels of a data source is looked at in grafana_test.go.
+			maps.DeleteFunc(files, func(path, text string) bool { return asIs[text] || strings.HasPrefix(path, dashboards) })
 			golden := filepath.Join("testdata", "golden", name)
 			if *update {
 				require.NoError(t, os.RemoveAll(golden))
@@ -148,7 +151,7 @@ func TestFilesParse(t *testing.T) {
 				case ".json":
 					decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
 					require.NoError(t, decoder.Decode(&parsed), path)
-				case ".conf":
+				case ".conf", ".prom":
 				default:
 					t.Errorf("%s: no parser for it here", path)
 				}
@@ -162,17 +165,27 @@ func TestFilesAreWhereTheServicesReadThem(t *testing.T) {
 		"prometheus": {
 			"/etc/prometheus/prometheus.yml",
 			"/etc/prometheus/rules/api.yml",
+			"/etc/prometheus/rules/databases.yml",
 			"/etc/prometheus/rules/logs.yml",
 			"/etc/prometheus/rules/stack.yml",
 		},
 		"loki_server": {"/etc/loki/loki-config.yml"},
 		"promtail":    {"/etc/promtail/promtail-config.yml"},
 		"grafana": {
+			"/etc/grafana/dashboards/host.json",
+			"/etc/grafana/dashboards/jobs.json",
+			"/etc/grafana/dashboards/logs.json",
+			"/etc/grafana/dashboards/nginx.json",
+			"/etc/grafana/dashboards/postgres.json",
+			"/etc/grafana/dashboards/redis.json",
+			"/etc/grafana/dashboards/requests.json",
 			"/etc/grafana/dashboards/stack-health.json",
 			"/etc/grafana/provisioning/dashboards/dashboards.yml",
 			"/etc/grafana/provisioning/datasources/datasources.yml",
 		},
-		"nginx": {"/etc/nginx/nginx.conf"},
+		"nginx":         {"/etc/nginx/nginx.conf"},
+		"node_exporter": {"/etc/node_exporter/stack.prom"},
+		"alertmanager":  {"/etc/alertmanager/alertmanager.yml"},
 	} {
 		t.Run(service, func(t *testing.T) {
 			files, err := Files(service, full())
@@ -189,16 +202,6 @@ func TestATemplateThatNamesAMissingServiceFails(t *testing.T) {
 	assert.ErrorContains(t, err, "loki_server")
 	_, err = Files("nginx", with(func(v *Values) { v.Nginx.Upstreams = nil }))
 	require.ErrorContains(t, err, "web_console_ng")
-}
-
-func TestAlertsOnLogsComeWithLoki(t *testing.T) {
-	const logs = "/etc/prometheus/rules/logs.yml"
-	files, err := Files("prometheus", full())
-	require.NoError(t, err)
-	assert.Contains(t, files, logs)
-	files, err = Files("prometheus", without("loki_server"))
-	require.NoError(t, err)
-	assert.NotContains(t, files, logs)
 }
 
 // write writes files below a folder, by their absolute path.

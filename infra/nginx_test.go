@@ -36,13 +36,14 @@ import (
 type proxy struct {
 	dir                string
 	https, plain, loop string // addresses
+	metrics            string // address
 	otherCA            string // folder of certificates that this nginx must not believe
 }
 
 func newProxy(t *testing.T, service string, n Nginx) *proxy {
 	t.Helper()
-	free := freeAddresses(t, 3)
-	p := &proxy{dir: t.TempDir(), https: free[0], plain: free[1], loop: free[2], otherCA: t.TempDir()}
+	free := freeAddresses(t, 4)
+	p := &proxy{dir: t.TempDir(), https: free[0], plain: free[1], loop: free[2], metrics: free[3], otherCA: t.TempDir()}
 	names := []string{"console.example", "localhost"}
 	for _, run := range []struct {
 		dir, client string
@@ -70,6 +71,7 @@ func newProxy(t *testing.T, service string, n Nginx) *proxy {
 		"listen 443 ssl":              "listen " + p.https + " ssl",
 		"listen 80 ":                  "listen " + p.plain + " ",
 		"listen 127.0.0.1:8081":       "listen " + p.loop,
+		"listen 9113":                 "listen " + p.metrics,
 		"access_log /dev/stdout json": "access_log " + p.file("access.log") + " json",
 		// All other paths that nginx writes to, so that the test needs no access outside of its folder.
 		"http {": strings.ReplaceAll(
@@ -374,6 +376,21 @@ func TestOAuth2RoutesRequests(t *testing.T) {
 	}
 	assert.EqualValues(t, 5, auth.hits.Load())
 	assert.EqualValues(t, 5, c.hits.Load())
+}
+
+func TestNginxShowsItsConnections(t *testing.T) {
+	p := startProxy(t, "nginx_mtls", full().Nginx)
+	for path, status := range map[string]int{"/metrics": 200, "/": 404} {
+		response, body := get(t, http.DefaultClient, "http://"+p.metrics+path)
+		assert.Equal(t, status, response.StatusCode)
+		if status == 200 {
+			assert.Regexp(t, `\A# TYPE nginx_connections gauge\n(nginx_connections\{state="[a-z]+"\} \d+\n){3}`+
+				`# TYPE nginx_connections_opened_total counter\nnginx_connections_opened_total [1-9]\d*\n\z`, body)
+		}
+	}
+	log, err := os.ReadFile(p.file("access.log"))
+	require.NoError(t, err)
+	assert.Empty(t, log, "a scrape is not in the log")
 }
 
 func TestHeadersAreOnErrorsToo(t *testing.T) {

@@ -1,7 +1,10 @@
 package infra
 
 import (
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +14,7 @@ import (
 
 type rule struct {
 	Alert       string
+	Record      string
 	Labels      map[string]string
 	Annotations map[string]string
 }
@@ -29,7 +33,7 @@ func rules(t *testing.T) []rule {
 		}
 		require.NoError(t, yaml.Unmarshal([]byte(text), &file), name)
 		for _, group := range file.Groups {
-			all = append(all, group.Rules...)
+			all = append(all, slices.DeleteFunc(group.Rules, func(r rule) bool { return r.Record != "" })...)
 		}
 	}
 	require.NotEmpty(t, all)
@@ -45,7 +49,7 @@ func alertNames(t *testing.T) []string {
 	return names
 }
 
-func TestEveryAlertIsDescribed(t *testing.T) {
+func TestEveryAlertIsDescribedAndHasARunbook(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range rules(t) {
 		assert.NotEmpty(t, r.Alert)
@@ -54,5 +58,16 @@ func TestEveryAlertIsDescribed(t *testing.T) {
 		assert.Contains(t, []string{"warning", "critical"}, r.Labels["severity"], r.Alert)
 		assert.NotEmpty(t, r.Annotations["summary"], r.Alert)
 		assert.NotEmpty(t, r.Annotations["description"], r.Alert)
+		assert.Equal(t, "docs/runbooks/"+r.Alert+".md", r.Annotations["runbook"])
+		text, err := os.ReadFile("../docs/runbooks/" + r.Alert + ".md")
+		require.NoError(t, err)
+		for _, part := range []string{"# " + r.Alert + "\n", "\n## What it means\n", "\n## What to do\n"} {
+			assert.Contains(t, string(text), part, r.Alert)
+		}
+	}
+	files, err := os.ReadDir("../docs/runbooks")
+	require.NoError(t, err)
+	for _, f := range files {
+		assert.True(t, seen[strings.TrimSuffix(f.Name(), ".md")], "docs/runbooks/%s is of no alert", f.Name())
 	}
 }

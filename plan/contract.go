@@ -114,5 +114,5 @@ func contractOf(s catalog.Service) contract {
 // referenceHealth returns the URL of the health endpoint that the reference app serves in
 // place of a service. The platform's own service may have none.
 func referenceHealth(s catalog.Service) string {
-	return fmt.Sprintf("http://%s:%d%s", s.Name, cmp.Or(s.Port, 9100), cmp.Or(s.Probe.Path, "/health"))
+	return fmt.Sprintf("http://%s:%d%s", s.Name, cmp.Or(s.Port, s.MetricsPort()), cmp.Or(s.Probe.Path, "/health"))
 }

@@ -78,6 +78,7 @@ type Service struct {
 	ReadOnly     bool     `json:"readOnly,omitempty"`
 	Init         bool     `json:"init,omitempty"` // Docker's init is the first process
 	Tmpfs        []string `json:"tmpfs,omitempty"`
+	DNSOptions   []string `json:"dnsOptions,omitempty"` // of its resolver, as in resolv.conf
 }
 
 // Host is what an app needs that runs on this host. Its container only forwards connections to it.

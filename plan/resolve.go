@@ -177,11 +177,14 @@ func (r *resolver) enabled() []catalog.Service {
 func (r *resolver) service(s catalog.Service) Service {
 	out := Service{
 		Name: s.Name, Tier: s.Tier, Profile: s.Profile, Local: s.Line > 0, Once: s.Once, Image: r.image(s),
-		Command: s.Command, User: s.User, After: s.After, Health: s.Health(), Metrics: s.MetricsURL(),
-		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init,
+		Command: s.Command, User: s.User, After: s.After, Health: s.Health(),
+		Grace: Duration{s.Grace}, Capabilities: s.Capabilities, ReadOnly: s.ReadOnly, Tmpfs: s.Tmpfs, Init: s.Init, DNSOptions: s.DNSOptions,
 	}
 	if s.Clients.Max > 0 {
 		out.CPUShares = serverShares
+	}
+	if r.scraped(s) {
+		out.Metrics = s.MetricsURL()
 	}
 	command := slices.Clone(s.Probe.Command)
 	for i, word := range command {
@@ -352,15 +355,22 @@ func (r *resolver) variable(name, value string, given bool) Env {
 // files renders each service's configuration files and adds its certificates. The
 // services have the same order as those of the plan.
 func (r *resolver) files(services []catalog.Service) {
-	values := infra.Values{NamePrefix: r.set.NamePrefix, URLs: map[string]string{}}
-	for _, s := range services {
+	values := infra.Values{NamePrefix: r.set.NamePrefix, URLs: map[string]string{}, Replicas: map[string]int{}}
+	for i, s := range services {
 		if s.Port != 0 {
 			values.URLs[s.Name] = s.URL()
 		}
-		if s.Metrics.Component != "" {
+		if out := r.plan.Services[i]; out.Metrics != "" {
+			values.Replicas[s.Name] = len(out.Containers)
+		}
+	}
+	// Not only those of this stack: what Prometheus is told must not change with the profiles, which would replace it. It
+	// finds those that are there by their names.
+	for _, s := range catalog.Services() {
+		if r.scraped(s) {
 			values.Targets = append(values.Targets, infra.Target{
-				Service: s.Name, Address: s.Address(), Path: strings.TrimPrefix(s.MetricsURL(), s.URL()),
-				Tier: string(s.Tier), Component: s.Metrics.Component, Interval: s.Metrics.Interval,
+				Service: s.Name, Port: s.MetricsPort(), Path: cmp.Or(s.Metrics.Path, "/metrics"),
+				Tier: string(s.Tier), Component: s.Metrics.Component, Interval: s.Metrics.Interval, Replicas: s.Scalable,
 			})
 		}
 	}
@@ -380,6 +390,11 @@ func (r *resolver) files(services []catalog.Service) {
 			out.Files = append(out.Files, File{Path: "/etc/nginx/certs/" + name, Content: r.certs[name], Secret: true, Private: strings.HasSuffix(name, ".key")})
 		}
 	}
+}
+
+// scraped reports whether Prometheus scrapes a service wherever it runs.
+func (r *resolver) scraped(s catalog.Service) bool {
+	return s.Metrics.Component != "" && (!s.Metrics.Reference || r.set.Images[s.Name] == "" && r.set.SourceDir == "")
 }
 
 // nginx returns the template data of a proxy.

@@ -469,6 +469,26 @@ func TestVolumes(t *testing.T) {
 	assert.False(t, p.RetainVolumes)
 }
 
+// What Prometheus is told of is not part of a stack: its container outlives every change of the profiles.
+func TestPrometheusStaysWhateverElseTheStackHas(t *testing.T) {
+	want := service(t, resolve(t, config{}), "prometheus")
+	for name, c := range map[string]config{
+		"dev and workers": profiles("dev", "workers"), "mtls": profiles("mtls"), "every exporter": profiles("observability"),
+		"replicas": profiles("workers").with(config{"replicas": `{"alert_worker":7}`}), "without logs": {"disabled": `["loki_server","promtail"]`},
+	} {
+		assert.Equal(t, want, service(t, resolve(t, c), "prometheus"), name)
+	}
+}
+
+func TestPrometheusScrapesOnlyWhatServesMetrics(t *testing.T) {
+	for name, c := range map[string]config{"of the checkout": {"sourceDir": t.TempDir()}, "from an image": {"images": `{"alert_worker":"mine:1"}`}} {
+		p := resolve(t, profiles("workers").with(c))
+		assert.Empty(t, service(t, p, "alert_worker").Metrics, "a worker %s has none", name)
+		assert.NotContains(t, content(t, p, "prometheus", "prometheus.yml"), "alert_worker", name)
+	}
+	assert.Equal(t, "http://alert_worker:9100/metrics", service(t, resolve(t, profiles("workers")), "alert_worker").Metrics)
+}
+
 func TestDisabled(t *testing.T) {
 	p := resolve(t, profiles("dev").with(config{"disabled": `["grafana","loki_server","promtail","redis"]`}))
 	for _, name := range []string{"grafana", "loki_server", "promtail", "redis"} {
@@ -485,7 +505,6 @@ func TestDisabled(t *testing.T) {
 		"backtest_worker_dev does not wait for redis, which is not in the stack",
 	}, p.Notes)
 	assert.NotContains(t, content(t, p, "web_console_dev", "contract.json"), "grafana")
-	assert.NotContains(t, content(t, p, "prometheus", "prometheus.yml"), "loki_server")
 	assert.Empty(t, resolve(t, config{"disabled": `["web_console"]`}).Notes, "what no profile brings is not missed")
 }
 

@@ -241,7 +241,7 @@ func TestCreateHandsTheEngineTheContainer(t *testing.T) {
 					map[string]any{"file": "/k", "content": "key", "permissions": "0600"},
 				},
 				"capabilities": map[string]any{"adds": []any{"CAP_NET_ADMIN"}}, "init": true,
-				"securityOpts": []any{"no-new-privileges:true"},
+				"securityOpts": []any{"no-new-privileges:true"}, "dnsOpts": []any{"ndots:1"},
 			}))})
 		require.NoError(t, err)
 		made := e.created
@@ -252,6 +252,7 @@ func TestCreateHandsTheEngineTheContainer(t *testing.T) {
 		delete(made.Config.Labels, hashLabel)
 		assert.Equal(t, map[string]string{"a": "1", "b": "2"}, made.Config.Labels)
 		assert.Equal(t, []string{"no-new-privileges:true"}, made.HostConfig.SecurityOpt)
+		assert.Equal(t, []string{"ndots:1"}, made.HostConfig.DNSOptions)
 		assert.Equal(t, []string{"data:/data", "/h:/c:ro"}, made.HostConfig.Binds)
 		assert.Equal(t, int64(64<<20), made.HostConfig.Memory)
 		assert.Equal(t, []string{"CAP_NET_ADMIN"}, made.HostConfig.CapAdd)

@@ -26,6 +26,7 @@ type containerArgs struct {
 	LogDriver        string            `pulumi:"logDriver,optional" provider:"replaceOnChanges"`
 	LogOpts          map[string]string `pulumi:"logOpts,optional" provider:"replaceOnChanges"`
 	Tmpfs            map[string]string `pulumi:"tmpfs,optional" provider:"replaceOnChanges"`
+	DNSOpts          []string          `pulumi:"dnsOpts,optional" provider:"replaceOnChanges"`
 	Init             *bool             `pulumi:"init,optional" provider:"replaceOnChanges"`
 	Capabilities     *capabilities     `pulumi:"capabilities,optional" provider:"replaceOnChanges"`
 	ReadOnly         bool              `pulumi:"readOnly,optional" provider:"replaceOnChanges"`
@@ -112,6 +113,7 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []string)
 		ReadonlyRootfs: args.ReadOnly,
 		SecurityOpt:    args.SecurityOpts,
 		Tmpfs:          args.Tmpfs,
+		DNSOptions:     args.DNSOpts,
 		Init:           args.Init,
 		Resources:      args.resources(),
 		PortBindings:   network.PortMap{},

@@ -244,7 +244,7 @@ func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 		Containers: []string{"a"}, Image: plan.Image{Reference: "i"}, Command: []string{"c"},
 		User: "u", Env: []plan.Env{{Name: "E"}}, Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}},
 		Files: []plan.File{{Path: "/f"}}, Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"},
-		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, CPUShares: 1, ReadOnly: true, Init: true, Tmpfs: []string{"t"},
+		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, CPUShares: 1, ReadOnly: true, Init: true, Tmpfs: []string{"t"}, DNSOptions: []string{"d"},
 	}
 	for i := range reflect.TypeFor[plan.Service]().NumField() {
 		f := reflect.TypeFor[plan.Service]().Field(i)
@@ -266,6 +266,8 @@ func TestReportsRead(t *testing.T) {
 		"profiles": `["dev"]`, "retainVolumes": "false", "disabled": `["grafana"]`, "LOG_LEVEL": "DEBUG", "portOffset": "10",
 	})
 	head.of("postgres").Image.Reference = "postgres:17"
+	configuration := &head.of("prometheus").Files[0]
+	configuration.Content = strings.Replace(configuration.Content, "scrape_interval: 15s", "scrape_interval: 20s", 1)
 	head.Faults = []string{"trading-platform:WEB_CONSOLE_USER: required by web_console_dev, but not set"}
 	head.Edited = map[string][]string{"apps/reference": {"apps/reference/main.go", "apps/reference/new.go"}}
 	quiet := snapshot(t, nil)

@@ -116,6 +116,7 @@ func (s *Snapshot) values() []value {
 		add(replaces, "capabilities", strings.Join(o.Capabilities, " "))
 		add(replaces, "read-only image", strconv.FormatBool(o.ReadOnly))
 		add(replaces, "folders in memory", strings.Join(o.Tmpfs, " "))
+		add(replaces, "DNS options", strings.Join(o.DNSOptions, " "))
 		add(replaces, "the engine's init", strconv.FormatBool(o.Init))
 		add(inPlace, "memory limit in MB", when(o.Memory != 0, strconv.Itoa(o.Memory)))
 		add(inPlace, "CPU shares", when(o.CPUShares != 0, strconv.Itoa(o.CPUShares)))

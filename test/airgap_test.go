@@ -41,12 +41,13 @@ func TestAirgapImages(t *testing.T) {
 	})
 	t.Run("an unknown name is refused with the known ones", func(t *testing.T) {
 		err := airgap.Build(t.Context(), engine, "..", []string{"grafana"}, nil)
-		require.ErrorContains(t, err, `no recipe for "grafana"; there are recipes for loki_server, nginx, postgres, prometheus, promtail, redis`)
+		require.ErrorContains(t, err, `no recipe for "grafana"; there are recipes for alertmanager, loki_server, nginx, node_exporter, postgres`)
 	})
 
 	for name, run := range map[string]func(*testing.T, string){
 		"postgres": testPostgresImage, "redis": testRedisImage, "prometheus": testPrometheusImage,
 		"nginx": testNginxImage, "loki_server": testLokiImage, "promtail": testPromtailImage, "reference": testReferenceImage,
+		"alertmanager": testVersion, "node_exporter": testVersion, "postgres_exporter": testVersion, "redis_exporter": testVersion,
 	} {
 		if reference, made := references[name]; made {
 			t.Run(name, func(t *testing.T) {
@@ -164,6 +165,10 @@ func testPrometheusImage(t *testing.T, image string) {
 	version := container.exec(t, "promtool", "--version")
 	assert.Contains(t, version, airgapInspect(t, image).Config.Labels[airgap.VersionLabel])
 	container.stop(t)
+}
+
+func testVersion(t *testing.T, image string) {
+	assert.Contains(t, airgapMust(t, "run", "--rm", "--label", runLabel+"="+runID, image, "--version"), airgapInspect(t, image).Config.Labels[airgap.VersionLabel])
 }
 
 func testNginxImage(t *testing.T, image string) {

@@ -25,6 +25,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"trading-platform/airgap"
+	"trading-platform/catalog"
 	"trading-platform/plan"
 	"trading-platform/settings"
 	resolver "trading-platform/stack"
@@ -154,12 +155,17 @@ func newStack(t testing.TB, name string, config map[string]any) *stack {
 
 // images points every stock service, and the reference app, at the air-gap images.
 func images() map[string]any {
-	return map[string]any{
-		"postgres": references["postgres"], "redis": references["redis"], "prometheus": references["prometheus"],
-		"loki_server": references["loki_server"], "promtail": references["promtail"],
-		"nginx_mtls": references["nginx"], "nginx_oauth2": references["nginx"],
-		settings.Reference: references[settings.Reference],
+	all := map[string]any{settings.Reference: references[settings.Reference]}
+	for _, s := range catalog.Services() {
+		key := s.Name
+		if s.Tier == catalog.Proxy {
+			key = "nginx"
+		}
+		if s.App == "" && references[key] != "" {
+			all[s.Name] = references[key]
+		}
 	}
+	return all
 }
 
 // useProgram writes the project file for the program of a checkout.

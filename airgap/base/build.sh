@@ -10,7 +10,7 @@ set -eu
 out=$1
 components=main
 suite=bookworm
-packages=postgresql-15,redis-server,prometheus,nginx,locales,busybox,ca-certificates,tzdata
+packages=postgresql-15,redis-server,prometheus,prometheus-alertmanager,prometheus-node-exporter,prometheus-postgres-exporter,prometheus-redis-exporter,nginx,locales,busybox,ca-certificates,tzdata
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 if ! command -v mmdebstrap >/dev/null || ! [ -e "$keyring" ]; then

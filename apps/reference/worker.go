@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,8 +87,36 @@ func setupWorker(s *service) error {
 			return fmt.Errorf("%s: %w; give the folder, or the volume that it lies in, to user %d", folder, err, os.Getuid())
 		}
 	}
-	s.background = append(s.background, newWorker(s).run)
+	w := newWorker(s)
+	s.background = append(s.background, w.run)
+	for _, queue := range w.queues {
+		for _, result := range []string{"completed", "failed", "duplicate", "returned"} { // else the first of each would be no increase
+			s.metrics.NewCounter(jobsTotal(queue, result))
+		}
+		s.metrics.NewGauge(fmt.Sprintf(`queue_jobs{queue=%q}`, queue), func() float64 { return w.measure("XLEN", queue) })
+		s.metrics.NewGauge(fmt.Sprintf(`queue_waiting_seconds{queue=%q}`, queue), func() float64 { return w.measure("EVAL", waiting, 1, queue) })
+	}
 	return nil
+}
+
+func jobsTotal(queue, result string) string {
+	return fmt.Sprintf(`jobs_total{queue=%q,result=%q}`, queue, result)
+}
+
+// waiting is how long, in seconds, the oldest of the jobs that no worker has taken yet has been in its queue.
+const waiting = `
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+local taken = not groups.err and groups[1] and '(' .. groups[1][8] or '-' -- the field last-delivered-id
+local oldest = redis.call('XRANGE', KEYS[1], taken, '+', 'COUNT', 1)[1]
+return oldest and redis.call('TIME')[1] - string.match(oldest[1], '%d+') / 1000 or 0`
+
+// measure returns the whole number that Redis answers, or no number if it does not.
+func (w *worker) measure(command string, arguments ...any) float64 {
+	n, err := redis.Int(w.s.rdb.do(context.Background(), command, arguments...))
+	if err != nil {
+		return math.NaN()
+	}
+	return float64(n)
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -180,7 +209,7 @@ func (w *worker) do(stop context.Context, e *entry) error {
 }
 
 func (w *worker) count(e *entry, result string) {
-	w.s.metrics.GetOrCreateCounter(fmt.Sprintf(`jobs_total{queue=%q,result=%q}`, e.queue, result)).Inc()
+	w.s.metrics.GetOrCreateCounter(jobsTotal(e.queue, result)).Inc()
 }
 
 // attempt runs a job and returns how it ended: completed, failed or duplicate. An error means that it has not ended. The row goes from

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,30 @@ func TestJob(t *testing.T) {
 	_, metrics, _ := f.ask(t, "GET", "/metrics", "")
 	assert.Contains(t, metrics, `jobs_total{queue="high",result="completed"} 2`)
 	assert.Contains(t, metrics, `jobs_total{queue="high",result="duplicate"} 1`)
+}
+
+func TestAQueueShowsWhatWaitsInIt(t *testing.T) {
+	f := workFixture(t)
+	metric := func(format string) func() bool {
+		return func() bool {
+			_, text, _ := f.ask(t, "GET", "/metrics", "")
+			return regexp.MustCompile(`(?m)^queue_` + format + `$`).MatchString(text)
+		}
+	}
+	assert.True(t, metric(`jobs\{queue="backtest_low"\} 0`)() && metric(`waiting_seconds\{queue="backtest_low"\} 0`)(), "it has never had a job")
+	_, text, _ := f.ask(t, "GET", "/metrics", "")
+	assert.Contains(t, text, `jobs_total{queue="backtest_low",result="failed"} 0`)
+
+	_, err := f.redis.XAdd("backtest_low", "1000-0", []string{"job", `{"job_id":"slow","text":"x","step_ms":60000}`}) // of 1970
+	require.NoError(t, err)
+	assert.True(t, metric(`jobs\{queue="backtest_low"\} 1`)() && metric(`waiting_seconds\{queue="backtest_low"\} \d{10}`)())
+	w := f.worker("backtest_low")
+	w.grace = 0
+	start(t, w)
+	require.Eventually(t, metric(`waiting_seconds\{queue="backtest_low"\} 0`), soon, tick)
+	assert.True(t, metric(`jobs\{queue="backtest_low"\} 1`)(), "a worker has it, and it is not done")
+	f.redis.Close()
+	assert.True(t, metric(`jobs\{queue="backtest_low"\} NaN`)(), "nobody knows")
 }
 
 func TestPausesOfAnIdleWorkerGrow(t *testing.T) {

@@ -41,7 +41,7 @@ func tempClone(t *testing.T) string {
 	require.NoError(t, err)
 	files, err := filepath.Glob(filepath.Join("..", "..", "Pulumi*.yaml"))
 	require.NoError(t, err)
-	require.Len(t, files, 7, "the project and its six stacks")
+	require.Len(t, files, 8, "the project and its seven stacks")
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		require.NoError(t, err)
@@ -152,7 +152,7 @@ func TestInvalidArguments(t *testing.T) {
 		"an unknown format":        {[]string{"plan", "-o", "yaml"}, "-o must be text, json, mermaid or compose, not yaml"},
 		"an unknown command":       {[]string{"deploy"}, `unknown command "deploy" for "platform"`},
 		"an argument too many":     {[]string{"plan", "dev"}, `unknown command "dev" for "platform plan"`},
-		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, manual, mtls, oauth2, workers"},
+		"init of an unknown one":   {[]string{"init", "-s", "prod"}, "there is no stack file Pulumi.prod.yaml. Fix: name one of the stacks base, dev, manual, mtls, oauth2, observability, workers"},
 		"pulumi without one":       {[]string{"pulumi", "up"}, "there is no pulumi here yet. Fix: make init"},
 		"doctor of an unknown one": {[]string{"doctor", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},
 		"status of an unknown one": {[]string{"status", "-s", "prod"}, "Pulumi.prod.yaml. Fix: write it"},

@@ -74,7 +74,7 @@ var branches = map[string]struct {
 			"+ risk_service: creates trading_platform_risk_service",
 			"port 8006: 127.0.0.1:8006",
 			"starts after: redis",
-			`+          - "risk_service:8006"`,
+			`+  - job_name: "risk_service"`,
 		},
 	},
 	"a probe": {
