@@ -128,6 +128,7 @@ func TestAWorktreeHasAPlaceOfItsOwn(t *testing.T) {
 		assert.Equal(t, offset, src.Config["portOffset"])
 	})
 	t.Run("another worktree takes another place", func(t *testing.T) {
+		t.Setenv("PULUMI_CONFIG_PASSPHRASE", "the fake CLI knows the stack already")
 		require.NoError(t, os.Rename(all[0].State, filepath.Join(w.worktreesDir(), "another")))
 		require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
 		src, err := w.Source("base")
