@@ -59,7 +59,7 @@ func FreePlace(ctx context.Context, engine client.APIClient, here engines.Ref, s
 			continue
 		}
 		for n := seed; ; n++ { // of 10.64.0.0/10, outside of the engine's own pools; there are more than an engine has networks
-			subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(n>>8)%64, byte(n), 0}), 24)
+			subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(n>>8)%64, byte(n), 0}), 24) //nolint:gosec // the other bits do not matter
 			if !slices.ContainsFunc(subnets, subnet.Overlaps) {
 				return Place{offset, subnet.String()}, nil
 			}

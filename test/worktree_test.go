@@ -8,6 +8,8 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -133,8 +135,8 @@ func TestWorktrees(t *testing.T) {
 		require.ErrorContains(t, err, "does not exist", "its own data is in its previous volumes")
 		assert.Empty(t, second.exec("postgres", "pg_amcheck", "-U", "trader", "-h", "127.0.0.1", "--all", "--install-missing", "--heapallindexed"))
 		forked, forkedKeys := ticks(second)
-		assert.Equal(t, fmt.Sprint(forked), second.sql("select max(i) from ticks"), "no row is missing")
-		assert.Equal(t, fmt.Sprint(forkedKeys-1), second.exec("redis", "redis-cli", "get", fmt.Sprintf("tick:%d", forkedKeys-1)), "no key is missing")
+		assert.Equal(t, strconv.Itoa(forked), second.sql("select max(i) from ticks"), "no row is missing")
+		assert.Equal(t, strconv.Itoa(forkedKeys-1), second.exec("redis", "redis-cli", "get", fmt.Sprintf("tick:%d", forkedKeys-1)), "no key is missing")
 		assert.GreaterOrEqual(t, forked, rows)
 		assert.GreaterOrEqual(t, forkedKeys, keys)
 		assert.Less(t, forked, after)
@@ -163,7 +165,7 @@ func TestWorktrees(t *testing.T) {
 		keys, typed := io.Pipe()
 		shown := &lockedBuffer{}
 		cmd := exec.Command("script", "-qec", "stty cols 200 rows 30; bin/platform status --watch -s "+second.name, "/dev/null")
-		cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = second.dir, append(second.env, "TERM=xterm-256color"), keys, shown, shown
+		cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = second.dir, slices.Concat(second.env, []string{"TERM=xterm-256color"}), keys, shown, shown
 		require.NoError(t, cmd.Start())
 		wait := func(text string) {
 			t.Helper()

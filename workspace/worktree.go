@@ -173,6 +173,6 @@ func (t Worktree) Gone() bool {
 }
 
 func missing(path string) bool {
-	_, err := os.Stat(path)
+	_, err := os.Stat(path) //nolint:gosec // of the user's own clone
 	return errors.Is(err, fs.ErrNotExist)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -106,7 +107,7 @@ func TestAWorktreeHasAPlaceOfItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	assert.Equal(t, subnet, all[0].Subnet)
-	assert.Equal(t, offset, fmt.Sprint(all[0].PortOffset))
+	assert.Equal(t, offset, strconv.Itoa(all[0].PortOffset))
 	assert.Equal(t, root, all[0].Root)
 	assert.True(t, all[0].Owns([]string{src.Config["identity"]}))
 	assert.False(t, all[0].Owns([]string{src.Config["identity"], "other"}))

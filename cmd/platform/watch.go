@@ -48,8 +48,8 @@ func watch(ctx context.Context, all *operate.Services) error {
 		return errors.New("--watch needs a terminal. Fix: leave the flag out")
 	}
 	_, err := tea.NewProgram(newWatcher(ctx, all), tea.WithAltScreen(), tea.WithContext(ctx)).Run()
-	if ctx.Err() != nil { // interrupted
-		return nil
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the user has ended it
 	}
 	return err
 }
