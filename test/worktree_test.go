@@ -69,13 +69,18 @@ func TestWorktrees(t *testing.T) {
 	before := l.ids()
 	second := l.worktree("second")
 	require.NotEqual(t, l.prefix, second.prefix)
+	healthy := func(t *testing.T) {
+		t.Helper()
+		assert.ElementsMatch(t, []string{"postgres", "redis"}, second.names())
+		assert.Equal(t, []string{"healthy", "healthy"}, []string{second.health("postgres"), second.health("redis")})
+	}
 
 	t.Run("side by side", func(t *testing.T) {
 		assert.Contains(t, second.platform("status").out, "missing", "it does not show the other one's containers")
 		up := second.must("up").out
 		assert.Contains(t, up, "this is a worktree, so its stacks have names, ports and a subnet of their own: "+second.prefix)
 		assert.Regexp(t, `platform: redis: redis://127\.0\.0\.1:[12]\d{4}`, up)
-		assertHealthy(t, second.in(t))
+		healthy(t)
 		second.sql("create table mine as select 1")
 		assert.Equal(t, before, l.ids(), "the first one is as it was")
 		assert.Equal(t, l.rows, l.contents())
@@ -89,7 +94,7 @@ func TestWorktrees(t *testing.T) {
 		assert.Regexp(t, l.prefix+` +`+l.name+` +2/2 healthy +.+[kM]B +main +`+l.dir+` +\d+, \d+\n`, said.out)
 		assert.Regexp(t, second.prefix+` +`+l.name+` +2/2 healthy +.+[kM]B +second +`+second.dir+` +\d+, \d+\n`, said.out)
 		l.must("stacks prune --yes") // nothing of a worktree that exists
-		assertHealthy(t, second.in(t))
+		healthy(t)
 		assert.Equal(t, "stack "+l.name+" has no page\n", second.must("open").out, "the databases have none")
 	})
 	name := l.prefix + "-save"
@@ -129,7 +134,7 @@ func TestWorktrees(t *testing.T) {
 		assert.Contains(t, again.out, "exists already")
 
 		second.must("fork " + name)
-		assertHealthy(t, second.in(t))
+		healthy(t)
 		assert.Equal(t, l.rows, second.contents())
 		_, err := second.trySQL("select * from mine")
 		require.ErrorContains(t, err, "does not exist", "its own data is in its previous volumes")
@@ -202,7 +207,7 @@ func TestWorktrees(t *testing.T) {
 		assert.Empty(t, second.containers())
 		assert.Empty(t, second.volumes())
 		assert.Empty(t, second.networks())
-		left, err := filepath.Glob(filepath.Join(l.backend, ".pulumi", "trading-platform", "worktrees", "*"))
+		left, err := filepath.Glob(filepath.Join(l.backend, ".pulumi", "trading-platform", "worktrees", "*", "*"))
 		require.NoError(t, err)
 		assert.Empty(t, left, "its state and secrets")
 		l.converges()
