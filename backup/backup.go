@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -43,6 +45,9 @@ func refuse(where, fix, what string, args ...any) error {
 // Lock excludes other operations on the stack's data, which use the same file, until unlock is called. A killed
 // process loses its lock, so Lock removes whatever such a process left on the engine.
 func (s *Stack) Lock(ctx context.Context, file string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil { // a stack that was never up has no folder yet
+		return nil, err
+	}
 	lock := flock.New(file)
 	if locked, err := lock.TryLock(); err != nil {
 		return nil, err
@@ -152,14 +157,14 @@ func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.
 	defer s.remove(helper)
 	for _, v := range volumes {
 		err := w.add(Entry{Name: v.Key + ".tar", Volume: v.Key}, zip.Deflate, func(to io.Writer) error {
-			writers, err := s.pausing(ctx, v.Name, func() error {
+			writers, err := s.pausing(ctx, func() error {
 				from, err := s.Engine.CopyFromContainer(ctx, helper, client.CopyFromContainerOptions{SourcePath: "/" + v.Key})
 				if err != nil {
 					return err
 				}
 				_, err = io.Copy(to, from.Content)
 				return errors.Join(err, from.Content.Close())
-			})
+			}, v.Name)
 			paused = append(paused, writers...)
 			return err
 		})
@@ -170,14 +175,14 @@ func (s *Stack) saveVolumes(ctx context.Context, w *writer) (paused []container.
 	return paused, nil
 }
 
-// pausing calls work while the containers that can write to a volume are paused. It returns these containers.
-func (s *Stack) pausing(ctx context.Context, volume string, work func() error) (paused []container.Summary, err error) {
-	users, err := s.users(ctx, volume)
+// pausing calls work while all containers that can write to one of these volumes are paused. It returns these containers.
+func (s *Stack) pausing(ctx context.Context, work func() error, volumes ...string) (paused []container.Summary, err error) {
+	users, err := s.users(ctx, volumes...)
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range users {
-		if c.State != container.StateRunning || !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.Name == volume && m.RW }) {
+		if c.State != container.StateRunning || !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.RW && slices.Contains(volumes, m.Name) }) {
 			continue
 		}
 		if _, err := s.Engine.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{}); err != nil {
@@ -202,7 +207,7 @@ func (s *Stack) await(ctx context.Context, containers []container.Summary) error
 		for {
 			now, err := s.Engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 			if err != nil {
-				return fmt.Errorf("the backup is complete, but container %s is not healthy again: %w", observe.Name(c), err)
+				return fmt.Errorf("the data is saved, but container %s is not healthy again: %w", observe.Name(c), err)
 			}
 			if now.Container.State.Health == nil || healthy(now.Container) {
 				break

@@ -62,9 +62,9 @@ func (s *Stack) remove(id string) {
 	_, _ = s.Engine.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 }
 
-// users returns the containers that have a volume, running or not.
-func (s *Stack) users(ctx context.Context, volume string) ([]container.Summary, error) {
-	users, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", volume)})
+// users returns the containers that have one of these volumes, running or not.
+func (s *Stack) users(ctx context.Context, volumes ...string) ([]container.Summary, error) {
+	users, err := s.Engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", volumes...)})
 	return users.Items, err
 }
 
@@ -82,7 +82,7 @@ func (s *Stack) sweep(ctx context.Context) error {
 		s.remove(c.ID)
 		_, staging := c.Labels[stagingLabel]
 		for _, m := range c.Mounts { // an anonymous one is gone with the container, which Force permits
-			if staging && !slices.ContainsFunc(s.Plan.Volumes, func(v plan.Volume) bool { return v.Name == m.Name }) {
+			if staging && m.RW && !slices.ContainsFunc(s.Plan.Volumes, func(v plan.Volume) bool { return v.Name == m.Name }) {
 				if _, err := s.Engine.VolumeRemove(ctx, m.Name, client.VolumeRemoveOptions{Force: true}); err != nil {
 					return err
 				}
@@ -224,9 +224,9 @@ func (s *Stack) log(id, lines string) string {
 	return strings.TrimSpace(text.String())
 }
 
-// run runs a command in a new container that mounts a volume, and returns what it has written.
-func (s *Stack) run(ctx context.Context, image, bind string, command ...string) (string, error) {
-	id, err := s.create(ctx, container.Config{Image: image, User: "0", Entrypoint: command}, container.HostConfig{Binds: []string{bind}})
+// run runs a command in a new container that mounts volumes, and returns what it has written.
+func (s *Stack) run(ctx context.Context, image string, binds []string, command ...string) (string, error) {
+	id, err := s.create(ctx, container.Config{Image: image, User: "0", Entrypoint: command}, container.HostConfig{Binds: binds})
 	if err != nil {
 		return "", err
 	}
@@ -243,14 +243,23 @@ func (s *Stack) run(ctx context.Context, image, bind string, command ...string) 
 	}
 }
 
-// sized returns a volume's name with its size in a readable unit, if it can be found out.
+// sized returns a volume's name with its size.
+func (s *Stack) sized(ctx context.Context, volume string) string {
+	return volume + " (" + s.Size(ctx, volume) + ")"
+}
+
+// Size returns the size of volumes together in a readable unit, if it can be found out.
 // The engine's own count (docker system df) also goes through every image and container
 // before Docker 23, and refuses to run twice at once.
-func (s *Stack) sized(ctx context.Context, volume string) string {
-	var kib float64
-	printed, _ := s.run(ctx, "", volume+":/volume:ro", "du", "-sk", "/volume")
-	if _, err := fmt.Sscan(printed, &kib); err != nil {
-		return volume + " (size unknown)"
+func (s *Stack) Size(ctx context.Context, volumes ...string) string {
+	var binds []string
+	for _, name := range volumes {
+		binds = append(binds, name+":/volumes/"+name+":ro")
 	}
-	return volume + " (" + units.HumanSize(kib*1024) + ")"
+	var kib float64
+	printed, _ := s.run(ctx, "", binds, "du", "-sk", "/volumes")
+	if _, err := fmt.Sscan(printed, &kib); err != nil {
+		return "size unknown"
+	}
+	return units.HumanSize(kib * 1024)
 }

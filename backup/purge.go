@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync"
 
@@ -86,4 +87,24 @@ func (s *Stack) purgeable(ctx context.Context, old bool) (names []string, err er
 		}
 	}
 	return names, nil
+}
+
+// Prune deletes what an engine has of stacks that nobody uses any more, the data last.
+func Prune(ctx context.Context, engine client.APIClient, held *observe.Held) error {
+	for _, c := range held.Containers {
+		if _, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+			return fmt.Errorf("container %s: %w", observe.Name(c), err)
+		}
+	}
+	for _, name := range held.Networks {
+		if _, err := engine.NetworkRemove(ctx, name, client.NetworkRemoveOptions{}); err != nil {
+			return fmt.Errorf("network %s: %w", name, err)
+		}
+	}
+	for _, name := range held.Volumes {
+		if _, err := engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
+	return nil
 }

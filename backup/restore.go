@@ -20,7 +20,7 @@ import (
 
 // Restore replaces the stack's data with that of a backup, or changes nothing.
 func (s *Stack) Restore(ctx context.Context, f *File) error {
-	if err := s.fits(ctx, f.Manifest); err != nil {
+	if err := s.fits(ctx, f.Manifest, "the backup", false); err != nil {
 		return err
 	}
 	var keys []string
@@ -36,7 +36,7 @@ func (s *Stack) Restore(ctx context.Context, f *File) error {
 			keys = append(keys, e.Volume)
 		}
 	}
-	g, err := s.stage(ctx, keys...)
+	g, err := s.replace(ctx, nil, keys...)
 	if err != nil {
 		return err
 	}
@@ -88,9 +88,9 @@ func (g *staging) fill(ctx context.Context, f *File) error {
 	})
 }
 
-// fits refuses a backup that the stack's servers cannot read, or whose database the
-// services would not find.
-func (s *Stack) fits(ctx context.Context, m Manifest) error {
+// fits refuses data that the stack's servers cannot read, or whose database the services would not find. PostgreSQL reads the
+// files of its own major version alone.
+func (s *Stack) fits(ctx context.Context, m Manifest, source string, files bool) error {
 	for _, server := range []struct {
 		saved                   *Server
 		name, service, variable string
@@ -104,15 +104,16 @@ func (s *Stack) fits(ctx context.Context, m Manifest) error {
 		}
 		service, ok := s.Plan.Lookup(server.service)
 		if !ok {
-			return refuse(settings.Project+":disabled", "take "+server.service+" out of it", "the backup has data of %s, which this stack does not run", server.name)
+			return refuse(settings.Project+":disabled", "take "+server.service+" out of it", "%s has data of %s, which this stack does not run", source, server.name)
 		}
 		have, err := s.version(ctx, service.Image.Key(), server.variable)
 		if err != nil {
 			return err
 		}
-		if have != "" && newer(server.saved.Version, have, server.parts) {
+		older := files && server.parts == 1 && newer(have, server.saved.Version, 1)
+		if have != "" && (older || newer(server.saved.Version, have, server.parts)) {
 			return refuse("image "+service.Image.Key(), settings.SetCommand(s.Plan.Stack, "--path images."+server.service, "<an image of "+server.name+" "+server.saved.Version+">"),
-				"is of %s %s, which does not read the backup's data of version %s", server.name, have, server.saved.Version)
+				"is of %s %s, which does not read %s's data of version %s", server.name, have, source, server.saved.Version)
 		}
 		if user := service.Value("POSTGRES_USER"); server.saved.User != "" && user != server.saved.User && user != settings.Hidden {
 			return refuse(settings.Project+":POSTGRES_USER", settings.SetCommand(s.Plan.Stack, "POSTGRES_USER", shellescape.Quote(server.saved.User)),
@@ -134,34 +135,49 @@ func newer(a, b string, parts int) bool {
 // stack refers to them.
 type staging struct {
 	*Stack
-	holder    string            // a container that is never started; it mounts each volume at /<key>
+	holder    string            // a container that mounts each volume at /<key>; only a copy of files starts it
 	volumes   map[string]string // key → new volume
 	old       []string          // stopped containers that must not run on the old data again
 	committed bool
 }
 
-// stage makes new volumes beside those of the plan. They come with one container, made
-// in the same step, that mounts them all: as long as it exists, they are staged.
-func (s *Stack) stage(ctx context.Context, keys ...string) (*staging, error) {
-	g := &staging{Stack: s, volumes: map[string]string{}}
+// newVolume is a volume that is to be made.
+type newVolume struct {
+	key, name string
+	labels    map[string]string
+}
+
+// replace stages new volumes beside those of the plan, which are to take their place. from is as in stage.
+func (s *Stack) replace(ctx context.Context, from []string, keys ...string) (*staging, error) {
 	stamp := time.Now().UTC().Format("20060102T150405Z")
-	var host container.HostConfig
+	var volumes []newVolume
 	for _, key := range keys {
 		v := s.Plan.Volume(key)
 		if v == nil {
 			return nil, refuse("volume "+key, "use the version of this program that made the backup", "is unknown to this version")
 		}
-		name := fmt.Sprintf("%s_%s_%s", s.Plan.NamePrefix, key, stamp)
-		if _, err := s.Engine.VolumeInspect(ctx, name, client.VolumeInspectOptions{}); !cerrdefs.IsNotFound(err) {
-			return nil, errors.Join(err, refuse("volume "+name, "run the command again", "exists already"))
-		}
-		g.volumes[key] = name
 		labels := s.Plan.VolumeLabels(*v)
 		labels[replacesLabel] = v.Name
-		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/" + key, VolumeOptions: &mount.VolumeOptions{Labels: labels}})
+		volumes = append(volumes, newVolume{key, fmt.Sprintf("%s_%s_%s", s.Plan.NamePrefix, key, stamp), labels})
 	}
+	return s.stage(ctx, from, volumes)
+}
+
+// stage makes new volumes. They come with one container, made in the same step, that mounts them all: as long as it exists, they
+// are staged. from are more volumes for it to mount, which it only reads.
+func (s *Stack) stage(ctx context.Context, from []string, volumes []newVolume) (*staging, error) {
+	g := &staging{Stack: s, volumes: map[string]string{}}
+	host := container.HostConfig{Binds: from}
+	for _, v := range volumes {
+		if _, err := s.Engine.VolumeInspect(ctx, v.name, client.VolumeInspectOptions{}); !cerrdefs.IsNotFound(err) {
+			return nil, errors.Join(err, refuse("volume "+v.name, "run the command again, or: docker volume rm "+v.name, "exists already"))
+		}
+		g.volumes[v.key] = v.name
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: v.name, Target: "/" + v.key, VolumeOptions: &mount.VolumeOptions{Labels: v.labels}})
+	}
+	config := container.Config{User: "0", Entrypoint: []string{"sleep", "infinity"}, Labels: map[string]string{stagingLabel: ""}}
 	var err error
-	if g.holder, err = s.create(ctx, container.Config{Labels: map[string]string{stagingLabel: ""}}, host); err != nil {
+	if g.holder, err = s.create(ctx, config, host); err != nil {
 		g.discard()
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 	if err != nil {
 		return err
 	}
-	have, err := s.run(ctx, image, volume+":/old:ro", "cat", "/old/PG_VERSION")
+	have, err := s.run(ctx, image, []string{volume + ":/old:ro"}, "cat", "/old/PG_VERSION")
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (s *Stack) Upgrade(ctx context.Context, from string) error {
 			"is of PostgreSQL %s, and the data in volume %s is of version %s", major, volume, have)
 	}
 
-	g, err := s.stage(ctx, key)
+	g, err := s.replace(ctx, nil, key)
 	if err != nil {
 		return err
 	}

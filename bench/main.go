@@ -130,7 +130,7 @@ func bench(ctx context.Context) (err error) {
 
 // prepare creates a copy of the stack in a state of its own, with everything that `platform up` builds once.
 func (h *harness) prepare(ctx context.Context) error {
-	h.env = append(os.Environ(), "PULUMI_HOME="+filepath.Join(h.dir, "home"), "PULUMI_BACKEND_URL=file://"+h.dir)
+	h.env = append(os.Environ(), "PULUMI_HOME="+filepath.Join(h.dir, "home"), "PULUMI_BACKEND_URL=file://"+h.dir, workspace.AsMainVariable+"=1")
 	if err := h.platform(ctx, "init", "-s", *stackName); err != nil {
 		return err
 	}

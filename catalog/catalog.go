@@ -291,6 +291,19 @@ func Exposable() []string {
 	return namesIf(func(s Service) bool { return slices.ContainsFunc(s.Ports, func(p Port) bool { return !p.Login }) })
 }
 
+// HostPorts returns every port that a service may publish on the host where portOffset is 0, sorted.
+func HostPorts() (ports []int) {
+	for _, s := range Services() {
+		for _, p := range s.Ports {
+			for i := range max(1, p.Count) {
+				ports = append(ports, p.Host+i)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
 // ProfileNames returns the names of all profiles.
 func ProfileNames() []string {
 	names := make([]string, len(Profiles))

@@ -111,7 +111,7 @@ func (p *Plan) Text(w io.Writer) error {
 		if s.Local {
 			name += " (local)"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", name, container, s.Image, portList(s.Ports), orDash(s.After))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", name, container, s.Image, PortList(s.Ports), orDash(s.After))
 	}
 	fmt.Fprintln(t, "\nNETWORK\tNAME\tSUBNET")
 	for _, n := range p.Networks {
@@ -155,15 +155,15 @@ func orDash(words []string) string {
 	return "—"
 }
 
-// portList joins ports. Consecutive ports become a range such as "8900-8949".
-func portList(ports []Port) string {
+// PortList joins ports, with their addresses if they have some. Consecutive ports become a range such as "8900-8949".
+func PortList(ports []Port) string {
 	var parts []string
 	for i := 0; i < len(ports); i++ {
 		first := i
 		for i+1 < len(ports) && ports[i+1].Host == ports[i].Host+1 && ports[i+1].Address == ports[i].Address {
 			i++
 		}
-		text := fmt.Sprintf("%s:%d", ports[first].Address, ports[first].Host)
+		text := strings.TrimPrefix(fmt.Sprintf("%s:%d", ports[first].Address, ports[first].Host), ":")
 		if i > first {
 			text += fmt.Sprintf("-%d", ports[i].Host)
 		}

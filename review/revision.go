@@ -222,9 +222,9 @@ var faultLine = regexp.MustCompile(`(?m)^ {2}[0-9]+\. (.*)$`)
 func (r *revision) plan(ctx context.Context, stack string) (*Snapshot, error) {
 	files := filepath.Join(r.temp, "files", stack)
 	cmd := exec.CommandContext(ctx, filepath.Join(r.temp, "platform"), "plan", "-s", stack, "-o", "json", "--files", files)
-	// A home and a backend that are empty have no settings of this machine that could cover the tracked file.
+	// A home and a backend that are empty have no settings of this machine that could cover the tracked file. A worktree has none either.
 	cmd.Dir, cmd.Env = r.root, append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "PULUMI_") }),
-		settings.TrackedOnly+"=true", "PULUMI_HOME="+filepath.Join(r.temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(r.temp, "state"))
+		settings.TrackedOnly+"=true", "PULUMI_HOME="+filepath.Join(r.temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(r.temp, "state"), workspace.AsMainVariable+"=1")
 	var printed, said strings.Builder
 	cmd.Stdout, cmd.Stderr = &printed, &said
 	failed := cmd.Run()

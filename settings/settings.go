@@ -19,6 +19,12 @@ import (
 // Project is the name of the Pulumi project and the namespace of its config keys.
 const Project = "trading-platform"
 
+// The defaults of two settings that every other stack on the same engine needs values of its own for.
+const (
+	DefaultPrefix = "trading_platform"
+	DefaultSubnet = "172.28.0.0/16"
+)
+
 // Reference is the key of `images` for the reference app, which replaces every app
 // that has neither an image nor a checkout.
 const Reference = "reference"
@@ -96,12 +102,12 @@ func Load(src Source) (*Settings, error) {
 	s := &Settings{
 		Stack:    src.Stack,
 		Profiles: d.names("profiles", "profile", catalog.ProfileNames()),
-		NamePrefix: value(d, "namePrefix", "trading_platform",
+		NamePrefix: value(d, "namePrefix", DefaultPrefix,
 			"a name that the engine accepts for containers and images (letters and digits, with a single . _ - between them, 63 at most)",
 			asIs, isPrefix),
 		BindAddress: value(d, "bindAddress", "127.0.0.1", "an IP address", netip.ParseAddr),
 		PortOffset:  value(d, "portOffset", "0", "a whole number from 0 to 50000", strconv.Atoi, between(0, 50000)),
-		Subnet: value(d, "subnet", "172.28.0.0/16",
+		Subnet: value(d, "subnet", DefaultSubnet,
 			"an IPv4 subnet of at least 16 addresses without host bits, such as 172.28.0.0/16", netip.ParsePrefix, isSubnet),
 		Images: entries(d, "images", "service", append(catalog.ServiceNames(), Reference),
 			"an image reference, such as registry.example/redis:7-alpine, with a repository in lower case", "<repository>:<tag>", parseImage),

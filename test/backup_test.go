@@ -320,7 +320,7 @@ func (l *live) must(command string) said {
 // typed runs a platform command with something typed into it.
 func (l *live) typed(text, command string) said {
 	l.t.Helper()
-	cmd := exec.Command(filepath.Join(l.dir, "bin", "platform"), command, "-s", l.name)
+	cmd := exec.Command(filepath.Join(l.dir, "bin", "platform"), append(strings.Fields(command), "-s", l.name)...)
 	cmd.Dir, cmd.Env, cmd.Stdin = l.dir, l.env, strings.NewReader(text)
 	out, err := cmd.CombinedOutput()
 	return said{string(out), err}

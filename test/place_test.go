@@ -118,18 +118,7 @@ func (a *allocator) take(t testing.TB) (offset int, subnet string) {
 }
 
 // hostPorts returns every port that a service may publish, and 0: tests listen on the offset itself.
-func hostPorts() []int {
-	ports := []int{0}
-	for _, s := range catalog.Services() {
-		for _, p := range s.Ports {
-			for i := range max(1, p.Count) {
-				ports = append(ports, p.Host+i)
-			}
-		}
-	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
-}
+func hostPorts() []int { return append([]int{0}, catalog.HostPorts()...) }
 
 // listens reports whether this host has the port to give.
 func listens(port int) bool {

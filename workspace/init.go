@@ -68,7 +68,7 @@ func (w *Workspace) prepare(ctx context.Context, stack string, moveEngine bool, 
 	}
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return w.EnsurePulumi(ctx, say) },
-		r.readState, r.ensurePassphrase, r.ensureStack, r.recordEngine, r.chooseSettings, r.makeCerts, r.takeOver, r.makeSecrets,
+		r.choosePlace, r.readState, r.ensurePassphrase, r.ensureStack, r.recordEngine, r.chooseSettings, r.makeCerts, r.takeOver, r.makeSecrets,
 	} {
 		if err := step(ctx); err != nil {
 			_ = engine.Close()
@@ -142,7 +142,12 @@ func (r *run) makeStack(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
 	own, scratch := r.StackFile(r.stack), filepath.Join(temp, "Pulumi."+r.stack+".yaml")
-	err = errors.Join(copyFile(filepath.Join(r.Root, "Pulumi.yaml"), filepath.Join(temp, "Pulumi.yaml")), copyFile(r.ConfigFile(r.stack), scratch))
+	first, err := readFile(own)
+	tracked, err2 := r.tracked(r.stack)
+	if first == nil {
+		first = tracked
+	}
+	err = errors.Join(err, err2, copyFile(filepath.Join(r.Root, "Pulumi.yaml"), filepath.Join(temp, "Pulumi.yaml")), writeFile(scratch, first))
 	if err != nil {
 		return err
 	}
@@ -157,8 +162,8 @@ func (r *run) makeStack(ctx context.Context) error {
 		return err
 	}
 	r.say("stack " + r.stack + ": its own settings and secrets are in " + own)
-	if !exists(own) && exists(r.trackedFile(r.stack)) {
-		if err := copyFile(r.trackedFile(r.stack), r.lastTracked(r.stack)); err != nil {
+	if !exists(own) && tracked != nil {
+		if err := writeFile(r.lastTracked(r.stack), tracked); err != nil {
 			return err
 		}
 	}

@@ -67,6 +67,9 @@ func (w *Workspace) Environ() []string {
 		}
 	}
 	add("PULUMI_BACKEND_URL", w.Backend)
+	if w.Worktree != "" {
+		put("PULUMI_BACKEND_URL", w.Backend)
+	}
 	add("PULUMI_PARALLEL", strconv.Itoa(Parallel()))
 	if _, set := os.LookupEnv("PULUMI_CONFIG_PASSPHRASE"); !set && w.selfManaged() {
 		add("PULUMI_CONFIG_PASSPHRASE_FILE", w.passphraseFile())

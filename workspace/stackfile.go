@@ -71,7 +71,7 @@ func (w *Workspace) SetConfig(stack, key string, value any) error {
 func (w *Workspace) MergeTracked(stack string) error {
 	own, err1 := readFile(w.StackFile(stack))
 	last, err2 := readFile(w.lastTracked(stack))
-	now, err3 := readFile(w.trackedFile(stack))
+	now, err3 := w.tracked(stack)
 	if err := errors.Join(err1, err2, err3); err != nil || own == nil || bytes.Equal(last, now) {
 		return err
 	}

@@ -60,11 +60,16 @@ func (r *run) reportUnchanged(p *plan.Plan, command string) {
 	for _, open := range p.Open {
 		r.say("warning: " + open)
 	}
+	r.sayURLs(p)
+	r.sayAddresses(p)
+}
+
+// sayURLs tells where users open the stack's services.
+func (r *run) sayURLs(p *plan.Plan) {
 	urls := p.URLs()
 	for _, service := range slices.Sorted(maps.Keys(urls)) {
 		r.say(service + ": " + urls[service])
 	}
-	r.sayAddresses(p)
 }
 
 // inputs returns a hash of all that an up is made from: the plan with its secrets, the stack's own file, the folders that

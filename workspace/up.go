@@ -138,6 +138,9 @@ func (r *run) runPulumi(ctx context.Context, command string, args []string) erro
 	if err := r.awaitHealthy(ctx, p); err != nil {
 		return err
 	}
+	if r.Worktree != "" {
+		r.sayURLs(p)
+	}
 	r.sayAddresses(p)
 	return r.recordUp(inputs, record)
 }

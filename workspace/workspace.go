@@ -34,6 +34,8 @@ import (
 type Workspace struct {
 	Root string // the clone: where Pulumi.yaml is
 	Home string // Pulumi's own folder, PULUMI_HOME or ~/.pulumi
+	// Worktree is git's folder of a linked worktree, whose stacks run beside those of other checkouts; empty for another checkout.
+	Worktree string
 	// Backend is the URL of the backend that stores the state.
 	Backend string
 	// Pulumi is the path of the CLI; empty until it is built.
@@ -54,6 +56,7 @@ func Open(root string) (*Workspace, error) {
 		return nil, err
 	}
 	w := &Workspace{Root: root, Home: home, Backend: stack.Backend(home)}
+	w.enterWorktree()
 	w.Pulumi, w.Installed = w.findPulumi()
 	return w, nil
 }
@@ -130,6 +133,9 @@ func (w *Workspace) ConfigFile(stack string) string {
 // Source reads a stack's config as the Pulumi program would receive it.
 func (w *Workspace) Source(name string) (settings.Source, error) {
 	src, err := settings.FromFiles(name, w.Root, w.ConfigFile(name))
+	if err == nil && w.Worktree != "" && !exists(w.StackFile(name)) {
+		src, err = w.trackedSource(name)
+	}
 	if err == nil && src.Config["identity"] == "" {
 		src.Config["identity"] = stack.DefaultIdentity(w.Backend, "organization", name)
 	}

@@ -108,20 +108,25 @@ func purgeCommand() *cobra.Command {
 		Short: "Delete the data of a stack that is down",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		confirm := func(volumes []string) error {
-			if yes {
-				return nil
-			}
-			fmt.Fprintf(os.Stderr, "  %s\nThese volumes and all their data will be deleted. Type the stack's name (%s) to continue: ", strings.Join(volumes, "\n  "), t.stack)
-			typed, _ := bufio.NewReader(t.cmd.InOrStdin()).ReadString('\n')
-			if typed = strings.TrimSpace(typed); typed != t.stack {
-				return fmt.Errorf("%q is not the stack's name; nothing was deleted", typed)
-			}
-			return nil
+		agreed := func(volumes []string) error {
+			return confirm(t.cmd, yes, volumes, "These volumes and all their data will be deleted. Type the stack's name ("+t.stack+") to continue: ", t.stack)
 		}
-		return t.withData(func(s *backup.Stack) error { return s.Purge(t.cmd.Context(), old, confirm) })
+		return t.withData(func(s *backup.Stack) error { return s.Purge(t.cmd.Context(), old, agreed) })
 	})
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for the stack's name")
 	cmd.Flags().BoolVar(&old, "old", false, "delete the previous volumes that a restore or an upgrade kept, and not the stack's data")
 	return cmd
+}
+
+// confirm asks the user to type a word before what is in a list is deleted. yes is the flag by which the user has agreed already.
+func confirm(cmd *cobra.Command, yes bool, list []string, question, word string) error {
+	if yes {
+		return nil
+	}
+	fmt.Fprintf(os.Stderr, "  %s\n%s", strings.Join(list, "\n  "), question)
+	typed, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if typed = strings.TrimSpace(typed); typed != word {
+		return fmt.Errorf("%q is not %s; nothing was deleted", typed, word)
+	}
+	return nil
 }

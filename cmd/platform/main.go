@@ -76,6 +76,7 @@ func root() *cobra.Command {
 		changeCommand("restart", "Restart services, and wait until they are healthy", (*operate.Services).Restart),
 		changeCommand("stop", "Stop services; `platform up` or `start` starts them again", (*operate.Services).Stop),
 		changeCommand("start", "Start services that are stopped, and wait until they are healthy", (*operate.Services).Start),
+		stacksCommand(), snapshotCommand(), forkCommand(), openCommand(), mcpCommand(),
 		certsCommand(), pulumiCommand(), envCommand(),
 	)
 	return cmd

@@ -14,6 +14,7 @@ import (
 	engines "trading-platform/engine"
 	"trading-platform/fault"
 	"trading-platform/observe"
+	"trading-platform/operate"
 	"trading-platform/plan"
 	"trading-platform/preflight"
 	"trading-platform/workspace"
@@ -74,12 +75,17 @@ func doctorCommand() *cobra.Command {
 }
 
 func statusCommand() *cobra.Command {
-	return stackCommand(&cobra.Command{
+	var live bool
+	cmd := stackCommand(&cobra.Command{
 		Use:   "status",
 		Short: "Show how a stack's containers are doing; exit code 1 unless all are healthy",
 		Args:  cobra.NoArgs,
 	}, func(t target, _ []string) error {
-		return t.withPlan(func(engine *client.Client, _ engines.Ref, p *plan.Plan) error {
+		return t.withPlan(func(engine *client.Client, here engines.Ref, p *plan.Plan) error {
+			if live {
+				all, _ := operate.Select(engine, here, p, nil) // an error is one of a name
+				return watch(t.cmd.Context(), all)
+			}
 			statuses, err := observe.Statuses(t.cmd.Context(), engine, p)
 			if err != nil {
 				return err
@@ -100,6 +106,8 @@ func statusCommand() *cobra.Command {
 			return err
 		})
 	})
+	cmd.Flags().BoolVarP(&live, "watch", "w", false, "a live table with restarts, drift, who waits for whom, and the last line of each log; keys restart a service or show its log")
+	return cmd
 }
 
 func forwardCommand() *cobra.Command {

@@ -121,6 +121,8 @@ func (e *Engine) routes() *http.ServeMux {
 	mux.HandleFunc("GET /images/{name...}", e.inspectImage)
 	mux.HandleFunc("GET /containers/{id}/json", e.inspectContainer)
 	mux.HandleFunc("GET /containers/{id}/archive", e.archive)
+	mux.HandleFunc("GET /containers/{id}/logs", func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, "no log") })
+	mux.HandleFunc("POST /containers/{id}/restart", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("POST /containers/create", e.create)
 	mux.HandleFunc("DELETE /containers/{id}", e.remove)
 	if e.Registry {
@@ -171,7 +173,13 @@ func (e *Engine) inspectContainer(w http.ResponseWriter, r *http.Request) {
 	if health := e.Health[id]; health != "" {
 		state["Health"] = map[string]any{"Status": health}
 	}
-	answer(w, map[string]any{"Id": id, "State": state, "Config": map[string]any{"Env": e.Env[id]}})
+	var labels map[string]string
+	for _, c := range e.Containers {
+		if slices.Contains(c.Names, "/"+id) {
+			id, labels = c.ID, c.Labels
+		}
+	}
+	answer(w, map[string]any{"Id": id, "State": state, "Config": map[string]any{"Env": e.Env[id], "Labels": labels}})
 }
 
 func (e *Engine) create(w http.ResponseWriter, r *http.Request) {
