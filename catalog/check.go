@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +37,11 @@ func Check(services []Service) error {
 		}
 		if len(s.Probe.Command) == 0 {
 			fault(s, "has no probe, so no service can wait for it")
+		}
+		for _, rule := range slices.Sorted(maps.Keys(s.Exceptions)) {
+			if !slices.Contains(Rules, rule) || s.Exceptions[rule] == "" {
+				fault(s, "has an exception from %q that names no rule, or has no reason", rule)
+			}
 		}
 		if s.Scalable && len(s.Ports) > 0 {
 			fault(s, "is scalable and publishes ports, which only one container can")
