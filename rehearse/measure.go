@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -135,7 +135,7 @@ const longestLine = 300
 // warnings returns the warnings in a container's log since a time, one of each sort, without the values of its secrets.
 func (r *rehearsal) warnings(ctx context.Context, id string, since time.Time) map[string]string {
 	c, err1 := r.Engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	stream, err2 := r.Engine.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "5000", Since: fmt.Sprint(max(0, since.Unix()))})
+	stream, err2 := r.Engine.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "5000", Since: strconv.FormatInt(max(0, since.Unix()), 10)})
 	if err1 != nil || err2 != nil {
 		return nil
 	}

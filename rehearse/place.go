@@ -62,7 +62,7 @@ func sweep(ctx context.Context, engine *client.Client, say func(string)) error {
 		}
 		lock := flock.New(folder(id) + ".lock")
 		_ = os.MkdirAll(filepath.Dir(folder(id)), 0o700) // locking reports what is wrong
-		if free, failed := lock.TryLock(); free { // else it is running
+		if free, failed := lock.TryLock(); free {        // else it is running
 			say("removing what an interrupted rehearsal has left: " + id)
 			err = errors.Join(err, remove(ctx, engine, id), lock.Unlock())
 		} else if failed != nil {

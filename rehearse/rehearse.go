@@ -172,9 +172,13 @@ func (r *rehearsal) configure(ctx context.Context) error {
 	}
 	text, err := yaml.Marshal(map[string]any{"config": config})
 	file := r.own.StackFile(r.Stack)
-	err = errors.Join(err, os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, text, 0o600), os.MkdirAll(filepath.Join(folder(r.id), "home"), 0o700))
-	if own["provider"] != settings.Offline { // the plugin that is installed here; each revision installs its own offline one
-		err = errors.Join(err, os.Symlink(filepath.Join(r.Workspace.Home, "plugins"), filepath.Join(folder(r.id), "home", "plugins")))
+	err = errors.Join(err, os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, text, 0o600))
+	installed, _ := filepath.Glob(filepath.Join(r.Workspace.Home, "plugins", "resource-docker-v*")) // the pattern is valid
+	for _, plugin := range installed {
+		link := filepath.Join(folder(r.id), "home", "plugins", filepath.Base(plugin))
+		if !strings.HasSuffix(plugin, settings.OfflineVersion) { // of which each revision installs its own
+			err = errors.Join(err, os.MkdirAll(filepath.Dir(link), 0o700), os.Symlink(plugin, link))
+		}
 	}
 	return err
 }

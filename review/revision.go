@@ -270,16 +270,16 @@ var faultLine = regexp.MustCompile(`(?m)^ {2}[0-9]+\. (.*)$`)
 func (r *Revision) Plan(ctx context.Context, binary, stack string) (*Snapshot, error) {
 	files := filepath.Join(r.temp, "files", stack)
 	var printed, said strings.Builder
-	print := func(more ...string) error {
+	ask := func(more ...string) error {
 		printed.Reset()
 		said.Reset()
 		cmd := exec.CommandContext(ctx, binary, append([]string{"plan", "-s", stack, "-o", "json", "--files", files}, more...)...)
 		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = r.Root, r.Env, &printed, &said
 		return cmd.Run()
 	}
-	failed := print("--check")
+	failed := ask("--check")
 	if strings.Contains(said.String(), "unknown flag: --check") { // it is from before there were rules
-		failed = print()
+		failed = ask()
 	}
 	// The same folder is at another place at each revision.
 	here := strings.NewReplacer(r.Root+string(os.PathSeparator), "")
