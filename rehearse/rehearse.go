@@ -109,8 +109,10 @@ func (r *rehearsal) checkOut(ctx context.Context) error {
 		if s.config, err = settings.FromFiles(r.Stack, revision.Root, filepath.Join(revision.Root, "Pulumi."+r.Stack+".yaml")); err != nil {
 			return fmt.Errorf("%s: %w", revision.Name, err)
 		}
-		if r.head = s; name == "base" {
+		if name == "base" {
 			r.base, r.commit = s, commit
+		} else {
+			r.head = s
 		}
 		r.Say("building " + revision.Name)
 		build.Go(func() error { return revision.Build(ctx, s.binary) })
