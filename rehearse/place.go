@@ -81,26 +81,29 @@ type leftover struct {
 // leftovers lists the objects with a label, in the order in which they can be removed.
 func leftovers(ctx context.Context, engine *client.Client, label string) (all []leftover, err error) {
 	mine := client.Filters{}.Add("label", label)
+	add := func(labels map[string]string, remove func() error) {
+		all = append(all, leftover{labels[plan.IdentityLabel], remove})
+	}
 	containers, err1 := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: mine})
-	networks, err2 := engine.NetworkList(ctx, client.NetworkListOptions{Filters: mine})
-	volumes, err3 := engine.VolumeList(ctx, client.VolumeListOptions{Filters: mine})
 	for _, c := range containers.Items {
-		all = append(all, leftover{c.Labels[plan.IdentityLabel], func() error {
+		add(c.Labels, func() error {
 			_, err := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 			return err
-		}})
+		})
 	}
+	networks, err2 := engine.NetworkList(ctx, client.NetworkListOptions{Filters: mine})
 	for _, n := range networks.Items {
-		all = append(all, leftover{n.Labels[plan.IdentityLabel], func() error {
+		add(n.Labels, func() error {
 			_, err := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
 			return err
-		}})
+		})
 	}
+	volumes, err3 := engine.VolumeList(ctx, client.VolumeListOptions{Filters: mine})
 	for _, v := range volumes.Items {
-		all = append(all, leftover{v.Labels[plan.IdentityLabel], func() error {
+		add(v.Labels, func() error {
 			_, err := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
 			return err
-		}})
+		})
 	}
 	return all, errors.Join(err1, err2, err3)
 }
@@ -164,25 +167,16 @@ func freeOffset() int {
 	}
 }
 
-// freeSubnet chooses a subnet that no network of this host, or of the engine, overlaps.
-func freeSubnet(ctx context.Context, engine *client.Client) (string, error) {
-	networks, err1 := engine.NetworkList(ctx, client.NetworkListOptions{})
-	addresses, err2 := net.InterfaceAddrs()
-	var taken []netip.Prefix
-	for _, n := range networks.Items {
-		for _, config := range n.IPAM.Config {
-			taken = append(taken, config.Subnet)
-		}
-	}
-	for _, a := range addresses {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
-			taken = append(taken, prefix)
-		}
-	}
+// freeSubnet chooses a subnet that no network of this host overlaps. An engine's networks are among them, unless it is on another machine.
+func freeSubnet() (string, error) {
+	addresses, err := net.InterfaceAddrs()
 	for range 1000 {
 		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(64 + random.IntN(192)), byte(16 * random.IntN(16))}), 20) //nolint:gosec // not a secret
-		if !slices.ContainsFunc(taken, subnet.Overlaps) {
-			return subnet.String(), errors.Join(err1, err2)
+		if !slices.ContainsFunc(addresses, func(a net.Addr) bool {
+			taken, err := netip.ParsePrefix(a.String())
+			return err == nil && taken.Overlaps(subnet)
+		}) {
+			return subnet.String(), err
 		}
 	}
 	return "", errors.New("no subnet in 10.64.0.0 to 10.255.255.255 is free for the rehearsal. Fix: docker network prune")

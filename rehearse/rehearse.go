@@ -70,13 +70,16 @@ func Run(ctx context.Context, o Options) (report review.Report, err error) {
 	defer func() {
 		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 		defer cancel()
+		if ctx.Err() != nil {
+			err = errors.New("interrupted: the rehearsal and its stack are removed")
+		}
 		err = errors.Join(err, remove(cleaning, o.Engine, id), lock.Unlock())
 	}()
 	r := &rehearsal{Options: o, id: id, own: &workspace.Workspace{Backend: "file://" + filepath.Join(folder(id), "state")}}
-	if err := errors.Join(r.checkOut(ctx)); err != nil {
+	if err := r.checkOut(ctx); err != nil {
 		return report, err
 	}
-	if err := r.configure(ctx); err != nil {
+	if err := r.configure(); err != nil {
 		return report, err
 	}
 	done := &review.Rehearsal{Stack: r.Stack, Seed: cmp.Or(r.Seed, "the project's own seed")}
@@ -122,9 +125,9 @@ func (r *rehearsal) checkOut(ctx context.Context) error {
 
 // configure writes the stack's own file: a place of its own, and what `platform init` has decided for the stack on this machine. It has
 // none of this machine's secrets, and no volume that exists. A variable that init would ask for gets a random value.
-func (r *rehearsal) configure(ctx context.Context) error {
-	subnet, err1 := freeSubnet(ctx, r.Engine)
-	moved, err2 := freeSubnet(ctx, r.Engine)
+func (r *rehearsal) configure() error {
+	subnet, err1 := freeSubnet()
+	moved, err2 := freeSubnet()
 	here, err3 := r.Workspace.Source(r.Stack)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
@@ -139,12 +142,17 @@ func (r *rehearsal) configure(ctx context.Context) error {
 			r.head.place[key] = value
 		}
 	}
-	own := map[string]any{"identity": r.id, "bindAddress": "127.0.0.1", "ignoreCompose": []string{"*"}, "dockerRoot": cmp.Or(r.Here.Root, here.Config["dockerRoot"])}
+	config := map[string]any{}
+	set := func(key string, value any) { config[settings.Project+":"+key] = value }
+	set("identity", r.id)
+	set("bindAddress", "127.0.0.1")
+	set("ignoreCompose", []string{"*"})
+	set("dockerRoot", cmp.Or(r.Here.Root, here.Config["dockerRoot"]))
 	if r.Workspace.ConfigFile(r.Stack) == r.Workspace.StackFile(r.Stack) { // which init has written
 		for _, key := range []string{"provider", "images", "disabled"} {
 			var value any = here.Config[key]
 			_ = json.Unmarshal([]byte(here.Config[key]), &value) // a text that is no JSON stays as it is
-			own[key] = value
+			set(key, value)
 		}
 	}
 	for _, s := range []*side{r.base, r.head} {
@@ -153,19 +161,16 @@ func (r *rehearsal) configure(ctx context.Context) error {
 		for key := range volumes {
 			volumes[key] = "" // it does not count
 		}
-		if p, _, _ := stack.Resolve(s.config); len(volumes) > 0 {
-			own["volumes"] = volumes
-		} else if p != nil {
+		if len(volumes) > 0 {
+			set("volumes", volumes)
+		}
+		if p, _, _ := stack.Resolve(s.config); p != nil {
 			for _, v := range p.Unset {
 				if v.Ask {
-					own[v.Name] = strings.TrimRight(workspace.RandomSecret(), "=")
+					set(v.Name, strings.TrimRight(workspace.RandomSecret(), "="))
 				}
 			}
 		}
-	}
-	config := map[string]any{}
-	for key, value := range own {
-		config[settings.Project+":"+key] = value
 	}
 	for _, key := range []string{"docker:host", "docker:certPath"} {
 		if value := here.Config[key]; value != "" {

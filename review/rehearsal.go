@@ -2,11 +2,12 @@ package review
 
 import (
 	"cmp"
-	"encoding/xml"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/jstemmer/go-junit-report/v2/junit"
 )
 
 // Rehearsal is what was measured when a change was applied to a stack with data and traffic, and taken back.
@@ -150,30 +151,13 @@ func (s Step) Touched() []Measured {
 // JUnit writes the report as the results of tests: for each stack whether data is safe, the stack comes up and the rules are kept, and
 // of a rehearsal whether it found anything.
 func (r Report) JUnit(w io.Writer) error {
-	type failure struct {
-		Message string `xml:"message,attr"`
-		Text    string `xml:",chardata"`
-	}
-	type testcase struct {
-		Class   string   `xml:"classname,attr"`
-		Name    string   `xml:"name,attr"`
-		Failure *failure `xml:"failure"`
-	}
-	suite := struct {
-		XMLName  xml.Name   `xml:"testsuite"`
-		Name     string     `xml:"name,attr"`
-		Tests    int        `xml:"tests,attr"`
-		Failures int        `xml:"failures,attr"`
-		Cases    []testcase `xml:"testcase"`
-	}{Name: r.Base + " → " + r.Head}
+	suite := junit.Testsuite{Name: r.Base + " → " + r.Head}
 	add := func(class, name string, wrong []string) {
-		c := testcase{Class: class, Name: name}
+		c := junit.Testcase{Classname: class, Name: name}
 		if len(wrong) > 0 {
-			c.Failure = &failure{wrong[0], strings.Join(wrong, "\n")}
-			suite.Failures++
+			c.Failure = &junit.Result{Message: wrong[0], Data: strings.Join(wrong, "\n")}
 		}
-		suite.Tests++
-		suite.Cases = append(suite.Cases, c)
+		suite.AddTestcase(c)
 	}
 	for _, s := range r.Stacks {
 		for _, sort := range [][2]string{{"data", "no data is at risk"}, {"fault", "nothing new keeps it from coming up"}, {"policy", "no rule is newly broken"}} {
@@ -185,20 +169,14 @@ func (r Report) JUnit(w io.Writer) error {
 		}
 	}
 	if r.Rehearsal != nil {
-		for i, name := range []string{"the change does what was predicted", "the change can be undone"} {
-			var wrong []string
-			for _, f := range r.Rehearsal.Findings {
-				if f.Back == (i == 1) {
-					wrong = append(wrong, f.Subject+": "+f.Text)
-				}
-			}
-			add("rehearsal of "+r.Rehearsal.Stack, name, wrong)
+		wrong := map[bool][]string{}
+		for _, f := range r.Rehearsal.Findings {
+			wrong[f.Back] = append(wrong[f.Back], f.Subject+": "+f.Text)
 		}
+		add("rehearsal of "+r.Rehearsal.Stack, "the change does what was predicted", wrong[false])
+		add("rehearsal of "+r.Rehearsal.Stack, "the change can be undone", wrong[true])
 	}
-	if _, err := io.WriteString(w, xml.Header); err != nil {
-		return err
-	}
-	enc := xml.NewEncoder(w)
-	enc.Indent("", "  ")
-	return enc.Encode(suite)
+	var all junit.Testsuites
+	all.AddSuite(suite)
+	return all.WriteXML(w)
 }

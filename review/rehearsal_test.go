@@ -150,7 +150,7 @@ func TestJUnit(t *testing.T) {
 			Class   string `xml:"classname,attr"`
 			Name    string `xml:"name,attr"`
 			Failure string `xml:"failure"`
-		} `xml:"testcase"`
+		} `xml:"testsuite>testcase"`
 	}
 	require.NoError(t, xml.Unmarshal(text, &suite))
 	assert.Equal(t, [3]int{5, 2, 5}, [3]int{suite.Tests, suite.Failures, len(suite.Cases)})
