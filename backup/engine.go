@@ -125,8 +125,8 @@ func variableOf(env []string, name string) string {
 	return ""
 }
 
-// ask runs a command in a container and gives its standard output without the space around it.
-func (s *Stack) ask(ctx context.Context, id string, env []string, command ...string) (string, error) {
+// Ask runs a command in a container and gives its standard output without the space around it.
+func (s *Stack) Ask(ctx context.Context, id string, env []string, command ...string) (string, error) {
 	var out strings.Builder
 	err := s.exec(ctx, id, env, http.NoBody, &out, command...)
 	return strings.TrimSpace(out.String()), err
@@ -183,7 +183,7 @@ func (s *Stack) serve(ctx context.Context, config container.Config, host contain
 		return err
 	}
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		_, err := s.ask(ctx, id, nil, probe...)
+		_, err := s.Ask(ctx, id, nil, probe...)
 		if err == nil {
 			break
 		}

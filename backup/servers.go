@@ -44,7 +44,7 @@ func (p postgres) on(database string) []string {
 
 // query runs a query and returns its only column.
 func (p postgres) query(ctx context.Context, sql string) ([]string, error) {
-	out, err := p.ask(ctx, p.container, p.on("template1"), "psql", "-XAtq0", "-v", "ON_ERROR_STOP=1", "-c", sql)
+	out, err := p.Ask(ctx, p.container, p.on("template1"), "psql", "-XAtq0", "-v", "ON_ERROR_STOP=1", "-c", sql)
 	return strings.FieldsFunc(out, func(r rune) bool { return r == 0 }), err
 }
 
@@ -136,7 +136,7 @@ func (s *Stack) newPostgres(ctx context.Context, volume, role string, network co
 			return err
 		}
 		// A dump has no statistics, which the planner needs.
-		_, err := s.ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet")
+		_, err := s.Ask(ctx, id, p.env, "vacuumdb", "--all", "--analyze-only", "--quiet")
 		return err
 	})
 }
@@ -147,7 +147,7 @@ func (s *Stack) saveRedis(ctx context.Context, c container.InspectResponse, w *w
 	if password := variableOf(c.Config.Env, "REDIS_PASSWORD"); password != "" {
 		env = append(env, "REDISCLI_AUTH="+password)
 	}
-	info, err := s.ask(ctx, c.ID, env, "redis-cli", "info", "server")
+	info, err := s.Ask(ctx, c.ID, env, "redis-cli", "info", "server")
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +181,11 @@ func (s *Stack) convertSnapshot(ctx context.Context, volume string) error {
 	host := container.HostConfig{Binds: []string{volume + ":" + path}}
 	loaded := []string{"sh", "-c", "redis-cli ping | grep -q PONG"} // it answers LOADING with exit code 0
 	return s.serve(ctx, config, host, loaded, func(id string) error {
-		if answer, err := s.ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
+		if answer, err := s.Ask(ctx, id, nil, "redis-cli", "config", "set", "appendonly", "yes"); err != nil || answer != "OK" {
 			return errors.Join(err, fmt.Errorf("switching the append-only file on: %s", answer))
 		}
 		for {
-			info, err := s.ask(ctx, id, nil, "redis-cli", "info", "persistence")
+			info, err := s.Ask(ctx, id, nil, "redis-cli", "info", "persistence")
 			if err != nil || strings.Contains(info, "aof_last_bgrewrite_status:err") {
 				return errors.Join(err, fmt.Errorf("writing the append-only file failed: %s", s.log(id, "10")))
 			}

@@ -36,6 +36,30 @@ var Tiers = map[Tier]string{
 	Base: "base.go", API: "apis.go", Workers: "workers.go", Web: "web.go", Proxy: "proxies.go", Observability: "observability.go",
 }
 
+// Owners has, by tier, the team that answers for a service without an Owner of its own.
+var Owners = map[Tier]string{
+	Base: "operations", API: "trading", Workers: "research", Web: "web", Proxy: "operations", Observability: "operations", Local: "this machine's user",
+}
+
+// Rule is a rule that `platform plan --check` checks.
+type Rule string
+
+// The rules.
+const (
+	RuleLatest   Rule = "pinned-image"  // an image has a tag other than latest, or a digest
+	RuleLoopback Rule = "loopback-only" // a port beyond loopback is named by a setting
+	RuleProbe    Rule = "probe"         // a service has a probe
+	RuleMemory   Rule = "memory-limit"  // a service has a memory limit
+	RuleOwner    Rule = "owner"         // a service has an owner
+	RuleVolume   Rule = "volume-kept"   // a volume of the revision that is compared with is still there
+)
+
+// Rules lists every rule.
+var Rules = []Rule{RuleLatest, RuleLoopback, RuleProbe, RuleMemory, RuleOwner, RuleVolume}
+
+// RemovedVolumes are the volumes that were removed on purpose, each with the reason.
+var RemovedVolumes = map[string]string{}
+
 // Profile is a set of services that a stack may add to the base.
 type Profile struct {
 	Name        string
@@ -89,6 +113,9 @@ type Service struct {
 	Line    int    `yaml:"-" json:"-"` // of LocalFile, if that adds or changes the service; else 0
 	Profile string // the profile that enables it; empty for the base
 	About   string // one line that is shown to users
+	Owner   string // the team that answers for it; default: that of its tier, in Owners
+	// Exceptions are the rules that it may break, each with the reason.
+	Exceptions map[Rule]string
 
 	App           string     // the folder under apps/ of a checkout of the platform that the image is built from; empty for a stock image
 	Image         string     // the stock image, pinned; empty for an app
@@ -249,7 +276,7 @@ func Services() []Service {
 	all := withLocal(Tracked())
 	for i, s := range all {
 		all[i].Ports = slices.Clone(s.Ports)
-		all[i].Grace = cmp.Or(s.Grace, 15*time.Second)
+		all[i].Grace, all[i].Owner = cmp.Or(s.Grace, 15*time.Second), cmp.Or(s.Owner, Owners[s.Tier])
 		if s.Networks == nil {
 			all[i].Networks = []string{DefaultNetwork}
 		}

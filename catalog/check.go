@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,11 @@ func Check(services []Service) error {
 			fault(s, "runs once, and can have neither a port, a probe nor replicas")
 		case !s.Once && !probed:
 			fault(s, "has no probe, so no service can wait for it")
+		}
+		for _, rule := range slices.Sorted(maps.Keys(s.Exceptions)) {
+			if !slices.Contains(Rules, rule) || s.Exceptions[rule] == "" {
+				fault(s, "has an exception from %q that names no rule, or has no reason", rule)
+			}
 		}
 		if s.Scalable && len(s.Ports) > 0 {
 			fault(s, "is scalable and publishes ports, which only one container can")

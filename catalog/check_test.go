@@ -56,6 +56,12 @@ func TestCheck(t *testing.T) {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Probe = catalog.Probe{} })},
 			[]string{"service a has no probe, so no service can wait for it"},
 		},
+		"exceptions": {
+			[]catalog.Service{with(sound("a"), func(s *catalog.Service) {
+				s.Exceptions = map[catalog.Rule]string{catalog.RuleOwner: "it is everybody's", catalog.RuleMemory: "", "memory": "it is measured"}
+			})},
+			[]string{`service a has an exception from "memory" that names no rule, or has no reason`, `service a has an exception from "memory-limit" that names no rule, or has no reason`},
+		},
 		"replicas that publish a port": {
 			[]catalog.Service{with(sound("a"), func(s *catalog.Service) { s.Scalable, s.Ports = true, []catalog.Port{{Host: 1}} })},
 			[]string{"service a is scalable and publishes ports, which only one container can"},

@@ -26,7 +26,7 @@ func TestPage(t *testing.T) {
 	for _, s := range catalog.Services() {
 		assert.Equal(t, 1, strings.Count(page, "\n| **"+s.Name+"**: "), s.Name)
 	}
-	assert.Contains(t, page, "| **redis**: Redis, queues and caches | redis:7-alpine | 6379 | 6379 |  | redisdata | 4096 MB | CHOWN, DAC_OVERRIDE, SETGID, SETUID |")
+	assert.Contains(t, page, "| **redis**: Redis, queues and caches | redis:7-alpine | 6379 | 6379 |  | redisdata | 4096 MB | CHOWN, DAC_OVERRIDE, SETGID, SETUID | operations |")
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(page), 0o600))
 	}
@@ -64,14 +64,14 @@ func page() string {
 	b.WriteString("```\n")
 	for _, profile := range profiles {
 		fmt.Fprintf(&b, "\n## %s\n\n", cmp.Or(profile.Name, "In every stack"))
-		b.WriteString("| service | runs | port | on the host | starts after | data | memory | capabilities |\n|---|---|---|---|---|---|---|---|\n")
+		b.WriteString("| service | runs | port | on the host | starts after | data | memory | capabilities | owner |\n|---|---|---|---|---|---|---|---|---|\n")
 		for _, s := range catalog.Services() {
 			if s.Profile != profile.Name {
 				continue
 			}
 			row := []string{
 				"**" + s.Name + "**: " + s.About, cmp.Or(s.Image, "`apps/"+s.App+"`"), strings.TrimPrefix(strconv.Itoa(s.Port), "0"), published(s),
-				strings.Join(s.After, ", "), data(s), strconv.Itoa(s.Memory) + " MB", strings.Join(s.Capabilities, ", "),
+				strings.Join(s.After, ", "), data(s), strconv.Itoa(s.Memory) + " MB", strings.Join(s.Capabilities, ", "), s.Owner,
 			}
 			b.WriteString("| " + strings.Join(row, " | ") + " |\n")
 		}

@@ -111,7 +111,7 @@ func TestASecretThatIsNotSetIsRefused(t *testing.T) {
 
 // notExported are the fields of a plan that say nothing about a container, network or volume.
 var notExported = map[string]bool{
-	"Profiles": true, "Provider": true, "RetainVolumes": true, "Notes": true, "Open": true, "Unset": true,
+	"Profiles": true, "Provider": true, "RetainVolumes": true, "RemovedVolumes": true, "Notes": true, "Open": true, "Unset": true,
 	"Services.Tier": true, "Services.Profile": true, "Services.Health": true, "Services.Metrics": true, "Services.Local": true,
 	"Services.Host.Port": true, "Services.Host.Env.Name": true, "Services.Host.Env.Value": true, "Services.Host.Env.Secret": true, "Services.Ports.URL": true,
 	"Services.Image.Build.Contexts.Dockerfile": true, // it only copies a folder, which Compose names itself

@@ -25,9 +25,11 @@ type Plan struct {
 	RetainVolumes bool      `json:"retainVolumes"`
 	Networks      []Network `json:"networks"`
 	Volumes       []Volume  `json:"volumes"`
-	Services      []Service `json:"services"` // each after those it waits for
-	Notes         []string  `json:"notes,omitempty"`
-	Open          []string  `json:"open,omitempty"` // warnings about ports that other hosts can reach without a login
+	// RemovedVolumes are those that the catalog has no longer, each with the reason.
+	RemovedVolumes map[string]string `json:"removedVolumes,omitempty"`
+	Services       []Service         `json:"services"` // each after those it waits for
+	Notes          []string          `json:"notes,omitempty"`
+	Open           []string          `json:"open,omitempty"` // warnings about ports that other hosts can reach without a login
 
 	// Unset holds the variables that must be set before the stack can run: required
 	// variables without a value, and those with a public default.

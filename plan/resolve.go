@@ -52,7 +52,7 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 		set: set, certs: certs, reference: map[string]bool{},
 		plan: &Plan{
 			Stack: set.Stack, Identity: set.Identity, NamePrefix: set.NamePrefix, Profiles: set.Profiles,
-			Provider: set.Provider, RetainVolumes: set.RetainVolumes,
+			Provider: set.Provider, RetainVolumes: set.RetainVolumes, RemovedVolumes: catalog.RemovedVolumes,
 		},
 	}
 	if err := catalog.Check(catalog.Services()); err != nil {

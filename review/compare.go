@@ -52,14 +52,14 @@ func Compare(stack string, base, head *Snapshot) Stack {
 	switch {
 	case head == nil:
 		text := "what it runs stays on the engine until `pulumi destroy -s " + stack + "` is run from a revision that has the file"
-		return Stack{stack, Removed, []Item{{What: "stack", Name: stack, Kind: Removed, Text: text}}}
+		return Stack{Name: stack, Kind: Removed, Severity: None, Items: []Item{{What: "stack", Name: stack, Kind: Removed, Text: text}}}
 	case base == nil:
 		base = &Snapshot{}
 		var names []string
 		for _, o := range head.Services {
 			names = append(names, o.Name)
 		}
-		out.Kind, out.Items = Added, []Item{{What: "stack", Name: stack, Kind: Added, Text: strings.Join(names, ", ")}}
+		out.Kind, out.Items = Added, []Item{{What: "stack", Name: stack, Kind: Added, Text: strings.Join(names, ", "), Created: head.Containers()}}
 	default:
 		out.Items = differences(base.values(), head.values())
 		for i := range out.Items {
@@ -69,17 +69,18 @@ func Compare(stack string, base, head *Snapshot) Stack {
 				item.Replaced, item.Waiting = without(o.Containers, item.Created), head.waiting(item.Name)
 			}
 		}
-		out.Items = append(out.Items, dataConsequences(base, head, out.items("service"))...)
+		out.Items = slices.Concat(out.Items, dataConsequences(base, head, out.items("service")), removedVolumes(base, head))
 	}
 	for _, text := range without(head.Faults, base.Faults) {
-		out.Items = append(out.Items, Item{What: "fault", Text: text})
+		out.Items = append(out.Items, faultItem(text))
 	}
 	for _, text := range without(base.Faults, head.Faults) {
 		out.Items = append(out.Items, Item{What: "fixed", Text: text})
 	}
 	if len(out.Items) == 0 {
-		return Stack{Name: stack, Kind: Same}
+		out.Kind = Same
 	}
+	out.Severity = out.severity(head)
 	return out
 }
 

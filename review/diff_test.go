@@ -87,7 +87,7 @@ func TestWhatReplacesAContainer(t *testing.T) {
 			c.edit(head)
 			d := Compare("dev", base, head)
 			if c.field == "" {
-				assert.Equal(t, Stack{Name: "dev", Kind: Same}, d)
+				assert.Equal(t, Stack{Name: "dev", Kind: Same, Severity: None}, d)
 				return
 			}
 			for _, s := range d.items("service") {
@@ -325,7 +325,7 @@ func TestALongReportFitsAComment(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, Report{Stacks: []Stack{Compare("dev", base, head)}}.Markdown(&out))
 	assert.Less(t, out.Len(), 65536)
-	assert.Contains(t, out.String(), "… cut: `platform plan --all --diff <ref>` prints all of it.")
+	assert.Contains(t, out.String(), "… cut: the report's artifact has all of it, and so has `platform plan --all --diff <ref>`.")
 }
 
 func TestTheUnplannedPlacesExist(t *testing.T) {

@@ -4,17 +4,19 @@ import (
 	"embed"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/template"
 
+	"github.com/docker/go-units"
 	"github.com/muesli/termenv"
 )
 
 //go:embed report.txt.tmpl report.md.tmpl
 var templates embed.FS
 
-// longestComment is the number of bytes of a comment on a pull request, below the limit of GitHub.
-const longestComment = 60000
+// A comment on a pull request has the comparison of the plans and a rehearsal, together at most 65,000 characters. GitHub's limit is 65,536.
+const longestPlans, longestRehearsal = 45000, 19500
 
 // Text writes the report for a terminal, in colour where w is one and NO_COLOR is not set.
 func (r Report) Text(w io.Writer) error {
@@ -23,6 +25,7 @@ func (r Report) Text(w io.Writer) error {
 		"title": func(s said) string { return s.title("-", plain) },
 		"sides": func(c Change) string { return c.sides(plain) },
 		"hunks": hunks,
+		"lines": func(text string) []string { return strings.Split(text, "\n") },
 	})
 	if err != nil {
 		return err
@@ -47,21 +50,28 @@ func (r Report) Markdown(w io.Writer) error {
 	shown := hunks
 	funcs := template.FuncMap{
 		"code": code, "escape": escaper.Replace,
-		"hunks": func(diff string) []string { return shown(diff) },
-		"title": func(s said) string { return s.title("−", code) },
-		"sides": func(c Change) string { return c.sides(code) },
-		"fence": func(lines []string) string { return fence("```", strings.Join(lines, "\n")) },
+		"hunks":  func(diff string) []string { return shown(diff) },
+		"title":  func(s said) string { return s.title("−", code) },
+		"sides":  func(c Change) string { return c.sides(code) },
+		"fence":  func(lines []string) string { return fence("```", strings.Join(lines, "\n")) },
+		"fenced": func(text string) string { f := fence("```", text); return f + "\n" + text + "\n" + f },
+	}
+	longest := longestPlans
+	if r.Rehearsal != nil {
+		longest = longestRehearsal
 	}
 	text, err := r.render("report.md.tmpl", funcs)
-	if err == nil && len(text) > longestComment {
+	if err == nil && len(text) > longest {
 		shown = func(string) []string { return nil }
 		text, err = r.render("report.md.tmpl", funcs)
 	}
 	if err != nil {
 		return err
 	}
-	if len(text) > longestComment {
-		text = strings.ToValidUTF8(text[:longestComment], "") + "\n\n… cut: `platform plan --all --diff <ref>` prints all of it.\n"
+	if len(text) > longest {
+		cut := strings.ToValidUTF8(text[:longest], "")
+		text = cut + "\n\n" + strings.Repeat("</details>\n", strings.Count(cut, "<details>")-strings.Count(cut, "</details>")) +
+			"… cut: the report's artifact has all of it, and so has `platform plan --all --diff <ref>`.\n"
 	}
 	_, err = io.WriteString(w, text)
 	return err
@@ -69,6 +79,10 @@ func (r Report) Markdown(w io.Writer) error {
 
 func (r Report) render(name string, funcs template.FuncMap) (string, error) {
 	funcs["merge"], funcs["summary"], funcs["where"], funcs["few"], funcs["join"] = r.merge, r.summary, r.where, few, strings.Join
+	funcs["seconds"] = func(s float64) string { return fmt.Sprintf("%.1f s", s) }
+	funcs["findings"] = func(all []Finding) string { return count(len(all), "finding") }
+	funcs["count"], funcs["images"], funcs["warnings"], funcs["worst"] = counted, images, warnings, r.worst
+	funcs["callout"] = func(s Severity) string { return callouts[s.rank()] }
 	t, err := template.New(name).Funcs(funcs).ParseFS(templates, name)
 	if err != nil {
 		return "", err
@@ -138,4 +152,39 @@ func (s said) title(minus string, style func(string) string) string {
 		title += " " + style(s.Name)
 	}
 	return title
+}
+
+// counted returns a number, or that there is none.
+func counted(n int) string {
+	if n == Unreadable {
+		return "cannot be read"
+	}
+	return strconv.Itoa(n)
+}
+
+// images returns the sizes of a service's image, or of both if it changes.
+func images(m Measured) string {
+	before, after := units.HumanSize(float64(m.ImageBefore)), units.HumanSize(float64(m.ImageAfter))
+	switch {
+	case m.ImageBefore == m.ImageAfter || m.ImageBefore == 0:
+		return after
+	case m.ImageAfter == 0:
+		return before + ", gone"
+	}
+	return before + " → " + after
+}
+
+// warnings returns the new warnings of all services, a few of each.
+func warnings(s Step) string {
+	var lines []string
+	for _, m := range s.Services {
+		for i, line := range m.Warnings {
+			if i == 3 {
+				lines = append(lines, fmt.Sprintf("%s: … and %d more", m.Service, len(m.Warnings)-i))
+				break
+			}
+			lines = append(lines, m.Service+": "+line)
+		}
+	}
+	return strings.Join(lines, "\n")
 }

@@ -37,14 +37,12 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 		return Report{}, err
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
-	base, commit, err := checkOut(ctx, root, ref, temp)
+	base, commit, err := CheckOut(ctx, root, ref, filepath.Join(temp, "base"))
 	if err != nil {
 		return Report{}, err
 	}
-	head := &revision{name: "this checkout", root: root, temp: filepath.Join(temp, "head")}
-	if text, err := git(ctx, root, nil, "describe", "--always", "--exclude=*", "--dirty=, with edits", "--abbrev=7"); err == nil {
-		head.name += " (" + text + ")"
-	}
+	head := &Revision{Name: checkoutName(ctx, root), Root: root, temp: filepath.Join(temp, "head")}
+	base.Env, head.Env = Isolated(filepath.Join(temp, "base")), Isolated(filepath.Join(temp, "head"))
 	stacks := union(base.stacks(), head.stacks())
 	slices.Sort(stacks)
 	if stack != "" {
@@ -64,11 +62,11 @@ func Diff(ctx context.Context, root, ref, stack string) (Report, error) {
 	if err := group.Wait(); err != nil {
 		return Report{}, err
 	}
-	report := Report{Base: base.name, Head: head.name}
+	report := Report{Version: Version, Base: base.Name, Head: head.Name}
 	for _, name := range stacks {
 		if s := is[name]; s != nil {
 			if s.Edited, err = editedBuilds(s.Services, root, edited); err != nil {
-				return report, err
+				return Report{}, err
 			}
 		}
 		report.Stacks = append(report.Stacks, Compare(name, was[name], is[name]))
@@ -102,6 +100,15 @@ func editedFiles(ctx context.Context, root, commit string) ([]string, error) {
 	return files, errors.Join(err, addedErr)
 }
 
+// MarkEdited notes which files that the snapshot's images are built from differ between a commit and the checkout.
+func (s *Snapshot) MarkEdited(ctx context.Context, root, commit string) error {
+	edited, err := editedFiles(ctx, root, commit)
+	if err == nil {
+		s.Edited, err = editedBuilds(s.Services, root, edited)
+	}
+	return err
+}
+
 // editedBuilds finds the edited files that images are built from, by their folder: all files of the
 // folder except those that its .dockerignore excludes. A folder outside of the project is the
 // same at both revisions.
@@ -132,54 +139,97 @@ func editedBuilds(services []plan.Service, root string, edited []string) (map[st
 	return builds, nil
 }
 
-// revision is one side of a comparison: the project at one place in its history.
-type revision struct {
-	name string // in the report
-	root string // the project's folder
-	temp string // a temporary folder
+// Revision is one side of a comparison: the project at one place in its history.
+type Revision struct {
+	Name string   // in the report
+	Root string   // the project's folder
+	Env  []string // the environment of its platform command
+	temp string   // a temporary folder
 }
 
-// checkOut writes the project as it was at a git revision into a folder of its own.
-// Neither the work tree nor the index is touched: git fills an index of its own.
-func checkOut(ctx context.Context, root, ref, temp string) (r *revision, commit string, err error) {
-	commit, err = git(ctx, root, nil, "rev-parse", "--verify", "--end-of-options", ref+"^{commit}")
+// Isolated returns the environment without the settings of this machine: with a home and a backend in a folder, as a main
+// checkout has them, and without the file of local services.
+func Isolated(temp string) []string {
+	return append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "PULUMI_") }),
+		settings.TrackedOnly+"=true", workspace.AsMainVariable+"=1",
+		"PULUMI_HOME="+filepath.Join(temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(temp, "state"))
+}
+
+func checkoutName(ctx context.Context, root string) string {
+	name := "this checkout"
+	if text, err := git(ctx, root, nil, "describe", "--always", "--exclude=*", "--dirty=, with edits", "--abbrev=7"); err == nil {
+		name += " (" + text + ")"
+	}
+	return name
+}
+
+// Here is, for CheckOut, the checkout as it is, with edits that are not committed.
+const Here = "."
+
+// CheckOut writes the project as it was at a git revision, or as it is Here, into a folder of its own.
+// Neither the work tree nor the index is touched, and git's own data only read: git fills an index of its own, and what it has to
+// store for a checkout with edits goes to a folder of its own too.
+func CheckOut(ctx context.Context, root, ref, temp string) (r *Revision, commit string, err error) {
+	revision := ref
+	if ref == Here {
+		revision = "HEAD"
+	}
+	commit, err = git(ctx, root, nil, "rev-parse", "--verify", "--end-of-options", revision+"^{commit}")
 	if err != nil {
 		return nil, "", fmt.Errorf("no revision %q in this clone; git log shows what there is, and git fetch origin <branch> brings a branch (a shallow clone of CI may lack it): %w", ref, err)
 	}
-	index, tree := []string{"GIT_INDEX_FILE=" + filepath.Join(temp, "index")}, filepath.Join(temp, "tree")
-	prefix, err := git(ctx, root, nil, "rev-parse", "--show-prefix")
-	if err == nil {
-		_, err = git(ctx, root, index, "read-tree", commit)
+	tree, stored := filepath.Join(temp, "tree"), filepath.Join(temp, "objects")
+	prefix, err1 := git(ctx, root, nil, "rev-parse", "--show-prefix")
+	objects, err2 := git(ctx, root, nil, "rev-parse", "--path-format=absolute", "--git-path", "objects")
+	if err := errors.Join(err1, err2, os.MkdirAll(stored, 0o700)); err != nil {
+		return nil, "", err
+	}
+	own := []string{"GIT_INDEX_FILE=" + filepath.Join(temp, "index"), "GIT_OBJECT_DIRECTORY=" + stored, "GIT_ALTERNATE_OBJECT_DIRECTORIES=" + objects}
+	_, err = git(ctx, root, own, "read-tree", commit)
+	if err == nil && ref == Here {
+		_, err = git(ctx, root, own, "add", "--all")
 	}
 	if err == nil {
-		_, err = git(ctx, root, index, "checkout-index", "--all", "--prefix="+tree+string(os.PathSeparator))
+		_, err = git(ctx, root, own, "checkout-index", "--all", "--prefix="+tree+string(os.PathSeparator))
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	r = &revision{name: ref + " (" + commit[:7] + ")", root: filepath.Join(tree, prefix), temp: filepath.Join(temp, "base")}
-	if _, err := os.Stat(filepath.Join(r.root, "cmd", "platform")); err != nil {
-		return nil, "", fmt.Errorf("revision %s has no cmd/platform, which is what prints its plan: it is older than this command; name a later one", r.name)
+	r = &Revision{Name: ref + " (" + commit[:7] + ")", Root: filepath.Join(tree, prefix), temp: temp}
+	if ref == Here {
+		r.Name = checkoutName(ctx, root)
+	}
+	if _, err := os.Stat(filepath.Join(r.Root, "cmd", "platform")); err != nil {
+		return nil, "", fmt.Errorf("revision %s has no cmd/platform, which is what prints its plan: it is older than this command; name a later one", r.Name)
 	}
 	return r, commit, nil
 }
 
 // stacks lists the stacks that the revision has a tracked file of.
-func (r *revision) stacks() []string { return (&workspace.Workspace{Root: r.root}).Stacks() }
+func (r *Revision) stacks() []string { return (&workspace.Workspace{Root: r.Root}).Stacks() }
 
 // plans has the revision's own code print the plan of each stack that it has.
-func (r *revision) plans(ctx context.Context, stacks []string) (map[string]*Snapshot, error) {
-	if err := build(ctx, r.root, filepath.Join(r.temp, "platform"), "./cmd/platform"); err != nil {
-		return nil, fmt.Errorf("%s does not build, so it has no plan: %w", r.name, err)
+func (r *Revision) plans(ctx context.Context, stacks []string) (map[string]*Snapshot, error) {
+	binary := filepath.Join(r.temp, "platform")
+	if err := r.Build(ctx, binary); err != nil {
+		return nil, err
 	}
 	plans := map[string]*Snapshot{}
 	var err error
 	for _, stack := range r.stacks() {
 		if slices.Contains(stacks, stack) && err == nil {
-			plans[stack], err = r.plan(ctx, stack)
+			plans[stack], err = r.Plan(ctx, binary, stack)
 		}
 	}
 	return plans, err
+}
+
+// Build compiles the revision's platform command.
+func (r *Revision) Build(ctx context.Context, binary string) error {
+	if err := build(ctx, r.Root, binary, "./cmd/platform"); err != nil {
+		return fmt.Errorf("%s does not build, so it has no plan: %w", r.Name, err)
+	}
+	return nil
 }
 
 // build compiles a program of the project.
@@ -219,21 +269,27 @@ func PreviewAll(ctx context.Context, root string, verbose bool, stdout, stderr i
 // faultLine is a line of a fault.List with what is wrong; the line after it has the fix.
 var faultLine = regexp.MustCompile(`(?m)^ {2}[0-9]+\. (.*)$`)
 
-func (r *revision) plan(ctx context.Context, stack string) (*Snapshot, error) {
+// Plan has a compiled platform command of the revision print the plan of a stack.
+func (r *Revision) Plan(ctx context.Context, binary, stack string) (*Snapshot, error) {
 	files := filepath.Join(r.temp, "files", stack)
-	cmd := exec.CommandContext(ctx, filepath.Join(r.temp, "platform"), "plan", "-s", stack, "-o", "json", "--files", files)
-	// A home and a backend that are empty have no settings of this machine that could cover the tracked file. A worktree has none either.
-	cmd.Dir, cmd.Env = r.root, append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "PULUMI_") }),
-		settings.TrackedOnly+"=true", "PULUMI_HOME="+filepath.Join(r.temp, "home"), "PULUMI_BACKEND_URL=file://"+filepath.Join(r.temp, "state"), workspace.AsMainVariable+"=1")
 	var printed, said strings.Builder
-	cmd.Stdout, cmd.Stderr = &printed, &said
-	failed := cmd.Run()
+	ask := func(more ...string) error {
+		printed.Reset()
+		said.Reset()
+		cmd := exec.CommandContext(ctx, binary, append([]string{"plan", "-s", stack, "-o", "json", "--files", files}, more...)...)
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = r.Root, r.Env, &printed, &said
+		return cmd.Run()
+	}
+	failed := ask("--check")
+	if strings.Contains(said.String(), "unknown flag: --check") { // it is from before there were rules
+		failed = ask()
+	}
 	// The same folder is at another place at each revision.
-	here := strings.NewReplacer(r.root+string(os.PathSeparator), "")
+	here := strings.NewReplacer(r.Root+string(os.PathSeparator), "")
 	snapshot, err := Read([]byte(here.Replace(printed.String())), os.DirFS(files))
 	if err != nil {
 		// What is merely wrong with a stack comes after its plan; here there is none.
-		return nil, fmt.Errorf("%s gives no plan of stack %s: %w\n%s", r.name, stack, errors.Join(failed, err), here.Replace(said.String()))
+		return nil, fmt.Errorf("%s gives no plan of stack %s: %w\n%s", r.Name, stack, errors.Join(failed, err), here.Replace(said.String()))
 	}
 	for _, found := range faultLine.FindAllStringSubmatch(here.Replace(said.String()), -1) {
 		snapshot.Faults = append(snapshot.Faults, found[1])

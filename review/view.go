@@ -87,7 +87,7 @@ func (r Report) where(stacks []string) string {
 // summary counts what the report is about, in one line.
 func (r Report) summary() string {
 	var names, services, replaced []string
-	for _, s := range r.changed() {
+	for _, s := range r.Changed() {
 		names = append(names, s.Name)
 		for _, o := range s.items("service") {
 			services, replaced = union(services, []string{o.Name}), union(replaced, o.Replaced)

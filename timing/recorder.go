@@ -52,7 +52,7 @@ func (r *Recorder) Watch(ctx context.Context, engine client.APIClient, stack str
 	r.events = map[string]map[events.Action]time.Time{}
 	stream := engine.Events(ctx, client.EventsListOptions{Filters: client.Filters{}.
 		Add("type", string(events.ContainerEventType)).Add("label", plan.StackLabel+"="+stack).
-		Add("event", string(events.ActionCreate), string(events.ActionStart), string(events.ActionHealthStatus))})
+		Add("event", string(events.ActionCreate), string(events.ActionStart), string(events.ActionHealthStatus), string(events.ActionDie))})
 	r.watching.Go(func() {
 		for {
 			select {
@@ -69,8 +69,11 @@ func (r *Recorder) Watch(ctx context.Context, engine client.APIClient, stack str
 
 func (r *Recorder) add(m events.Message) {
 	name := m.Actor.Attributes["name"]
-	if m.Action == events.ActionCreate || r.events[name] == nil { // a container that is replaced begins anew
-		r.events[name] = map[events.Action]time.Time{}
+	if m.Action == events.ActionCreate || r.events[name] == nil { // a container that is replaced begins anew, and has the end of the other
+		stopped, replaces := r.events[name][events.ActionDie]
+		if r.events[name] = map[events.Action]time.Time{}; replaces {
+			r.events[name][events.ActionDie] = stopped
+		}
 	}
 	if r.events[name][m.Action].IsZero() {
 		r.events[name][m.Action] = time.Unix(0, m.TimeNano)
@@ -103,7 +106,7 @@ func (r *Recorder) Report(p *plan.Plan) *Report {
 			if e[events.ActionCreate].IsZero() {
 				continue
 			}
-			c := Container{s.Name, name, waited, free, e[events.ActionCreate], e[events.ActionStart], e[events.ActionHealthStatusHealthy]}
+			c := Container{s.Name, name, waited, free, e[events.ActionCreate], e[events.ActionStart], e[events.ActionHealthStatusHealthy], e[events.ActionDie]}
 			report.Containers = append(report.Containers, c)
 			if c.Healthy.After(healthy[s.Name]) {
 				healthy[s.Name] = c.Healthy

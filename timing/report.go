@@ -28,6 +28,7 @@ type Container struct {
 	Free          time.Time // when that service became healthy, or else when the run began
 
 	Created, Started, Healthy time.Time
+	Stopped                   time.Time // the container that it replaces
 }
 
 // Path names the services that decided when the last container became healthy, each one waiting for the one before.

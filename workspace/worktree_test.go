@@ -93,7 +93,7 @@ func TestAWorktreeHasAPlaceOfItsOwn(t *testing.T) {
 	assert.Equal(t, prefix, src.Config["namePrefix"], "its own names already before its first init, so that status does not show another checkout's")
 
 	require.NoError(t, i.run(t, "base", &enginetest.Engine{Registry: true}))
-	assert.Contains(t, i.text(), "this is a worktree, so its stacks have names, ports and a subnet of their own: "+prefix+", 1")
+	assert.Contains(t, i.text(), "this is a worktree, so its stacks have names, ports and a subnet of their own: "+prefix+", ")
 	src, err = w.Source("base")
 	require.NoError(t, err)
 	offset, subnet := src.Config["portOffset"], src.Config["subnet"]

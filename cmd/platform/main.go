@@ -2,7 +2,7 @@
 // Pulumi has no command for. It changes a stack's resources only through Pulumi.
 package main
 
-//go:generate go test . -run ^TestReference$ -update
+//go:generate go test . -run ^TestReference$ -write
 
 import (
 	"context"
@@ -71,7 +71,7 @@ func root() *cobra.Command {
 		runCommand("preview", "Show what an up would change"),
 		runCommand("refresh", "Record in the state what changed outside of Pulumi"),
 		backupCommand(), restoreCommand(), upgradeCommand(), purgeCommand(),
-		initCommand(), planCommand(), previewAllCommand(), doctorCommand(), statusCommand(), forwardCommand(),
+		initCommand(), planCommand(), previewAllCommand(), rehearseCommand(), doctorCommand(), statusCommand(), forwardCommand(),
 		logsCommand(), execCommand(), shellCommand(), watchCommand(), handOverCommand(), takeBackCommand(),
 		changeCommand("restart", "Restart services, and wait until they are healthy", (*operate.Services).Restart),
 		changeCommand("stop", "Stop services; `platform up` or `start` starts them again", (*operate.Services).Stop),

@@ -133,6 +133,26 @@ func TestPlanWithFaults(t *testing.T) {
 	assert.True(t, strings.HasPrefix(err.Error(), "2 things are wrong"), err.Error())
 }
 
+func TestPlanChecksTheRules(t *testing.T) {
+	dir := tempClone(t)
+	_, err := platform(t, "plan", "-s", "base", "--check")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.base.yaml"), []byte("config:\n  trading-platform:images: {redis: \"redis:latest\"}\n"), 0o600))
+	_, err = platform(t, "plan", "-s", "base")
+	require.NoError(t, err)
+	out, err := platform(t, "plan", "-s", "base", "--check")
+	assert.Contains(t, out, "Stack base:")
+	require.EqualError(t, err, `One thing is wrong, and nothing was changed:
+  1. policy pinned-image: service redis runs image redis:latest, which can be another one tomorrow
+     Fix: give the image a version as its tag in catalog/base.go, or write there why not: Exceptions: map[Rule]string{"pinned-image": "<reason>"}`)
+}
+
+func TestRehearseRefusesAFormatBeforeItBegins(t *testing.T) {
+	tempClone(t)
+	_, err := platform(t, "rehearse", "-o", "mermaid")
+	require.EqualError(t, err, "-o must be text, markdown, json or junit, not mermaid")
+}
+
 func TestPlanShowsNoSecret(t *testing.T) {
 	dir := tempClone(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.mine.yaml"), []byte("config: {trading-platform:POSTGRES_PASSWORD: c4n4ry}"), 0o600))

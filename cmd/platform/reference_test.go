@@ -17,14 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write docs/commands.md and docs/settings.md anew")
+var write = flag.Bool("write", false, "write docs/commands.md and docs/settings.md anew")
 
 // The references in docs are written from what they describe.
 func TestReference(t *testing.T) {
 	for page, text := range map[string]string{"commands.md": commands(), "settings.md": allSettings(t)} {
 		path := filepath.Join("..", "..", "docs", page)
 		text = "<!-- written by go generate ./cmd/platform -->\n" + text
-		if *update {
+		if *write {
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		}
 		file, err := os.ReadFile(path)

@@ -29,6 +29,7 @@ var branches = map[string]struct {
 	waiting map[string][]string // replaced service → what waits for it; a service left out is not replaced
 	data    []string            // the subjects of what it means for data
 	prints  []string            // what the text says
+	prefix  string              // everything is replaced by what has this prefix
 }{
 	"one port": {
 		edit: func(c *clone) {
@@ -153,6 +154,76 @@ var branches = map[string]struct {
 			"market_data_service": nil, "model_registry": nil, "orchestrator": nil, "backtest_worker_dev": nil, "web_console_dev": nil,
 		},
 	},
+	"an image": {
+		edit:    func(c *clone) { c.replace("catalog/base.go", `"prom/prometheus:v2.55.1"`, `"prom/prometheus:v2.55.2"`) },
+		code:    2,
+		fields:  map[string][]string{"prometheus": {"image"}},
+		waiting: map[string][]string{"prometheus": {"grafana"}},
+		prints:  []string{"image: prom/prometheus:v2.55.1 → prom/prometheus:v2.55.2"},
+	},
+	"an edge": {
+		edit: func(c *clone) {
+			c.replace("catalog/apis.go", `			About:  "models, as files in its folder",
+`, `			About:  "models, as files in its folder", After: []string{"redis"},
+`)
+		},
+		code:    2,
+		fields:  map[string][]string{"model_registry": {"file /app/contract.json", "starts after"}, "web_console_dev": {"file /app/contract.json"}},
+		waiting: map[string][]string{"model_registry": nil, "web_console_dev": nil},
+		prints:  []string{"starts after: redis"},
+	},
+	"a variable less": {
+		edit: func(c *clone) {
+			c.replace("catalog/apis.go", `optional("STRATEGY_ID=alpha_baseline", "LOG_LEVEL=INFO"),`, `optional("STRATEGY_ID=alpha_baseline"),`)
+		},
+		code:    2,
+		fields:  map[string][]string{"orchestrator": {"file /app/contract.json", "env LOG_LEVEL"}},
+		waiting: map[string][]string{"orchestrator": nil},
+		prints:  []string{"env LOG_LEVEL: INFO, gone"},
+	},
+	"a secret": {
+		edit: func(c *clone) {
+			c.replace("catalog/apis.go", `optional("STRATEGY_ID=alpha_baseline", "LOG_LEVEL=INFO"),`, `optional("STRATEGY_ID=alpha_baseline", "LOG_LEVEL=INFO"), required("BROKER_TOKEN"),`)
+		},
+		code:    2,
+		fields:  map[string][]string{"orchestrator": {"env BROKER_TOKEN", "file /app/contract.json"}},
+		waiting: map[string][]string{"orchestrator": nil},
+		prints:  []string{"newly wrong\n    trading-platform:BROKER_TOKEN: required by orchestrator, but not set"},
+	},
+	"another subnet": {
+		edit: func(c *clone) {
+			c.replace("Pulumi.dev.yaml", "config:\n", "config:\n  trading-platform:subnet: 172.29.0.0/16\n")
+		},
+		code:    2,
+		fields:  map[string][]string{"web_console_dev": {"network trading_platform"}},
+		waiting: map[string][]string{"web_console_dev": nil},
+		prints:  []string{"~ network trading_platform", "name: trading_platform_trading_platform 172.28.0.0/16 → trading_platform_trading_platform 172.29.0.0/16"},
+	},
+	"a broken probe": {
+		edit: func(c *clone) {
+			c.replace("catalog/base.go", "redis-cli ping | grep -q PONG", "redis-cli ping | grep -q PING")
+		},
+		code:   2,
+		fields: map[string][]string{"redis": {"probe"}},
+		waiting: map[string][]string{"redis": {"execution_gateway", "signal_service", "market_data_service", "orchestrator",
+			"backtest_worker_dev", "web_console_dev"}},
+		prints: []string{"grep -q PING"},
+	},
+	"another prefix": {
+		edit: func(c *clone) {
+			c.replace("Pulumi.dev.yaml", "config:\n", "config:\n  trading-platform:namePrefix: other\n")
+		},
+		code:   3,
+		prefix: "other",
+		prints: []string{"namePrefix: trading_platform → other", "is left for other_pgdata, which starts empty unless it exists"},
+	},
+	"a rule": {
+		edit:    func(c *clone) { c.replace("catalog/base.go", `"prom/prometheus:v2.55.1"`, `"prom/prometheus:latest"`) },
+		code:    2,
+		fields:  map[string][]string{"prometheus": {"image"}},
+		waiting: map[string][]string{"prometheus": {"grafana"}},
+		prints:  []string{"newly broken rules\n    pinned-image: service prometheus runs image prom/prometheus:latest, which can be another one tomorrow"},
+	},
 	"a component": {
 		edit:   func(c *clone) { c.add("components/service.go", "\n// What this does shows in no plan.\n") },
 		code:   0,
@@ -189,10 +260,21 @@ func TestABranchShowsExactlyWhatItChanges(t *testing.T) {
 				for _, change := range s.Changes {
 					fields[s.Name] = append(fields[s.Name], change.Field)
 				}
-				if len(s.Replaced) > 0 {
+				if len(s.Replaced) > 0 && branch.prefix == "" {
 					assert.Equal(t, []string{"trading_platform_" + s.Name}, s.Replaced)
 					waiting[s.Name] = s.Waiting
 				}
+			}
+			if branch.prefix != "" {
+				for _, s := range report.Stacks[0].Items {
+					if s.What == "service" {
+						assert.Equal(t, []string{branch.prefix + "_" + s.Name}, s.Replaced)
+						delete(fields, s.Name)
+						delete(waiting, s.Name)
+					}
+				}
+				assert.Len(t, data, len(catalog.Volumes))
+				branch.data = data
 			}
 			if branch.fields == nil {
 				branch.fields, branch.waiting = map[string][]string{}, map[string][]string{}
@@ -299,7 +381,7 @@ func TestWhatCannotBeCompared(t *testing.T) {
 		"a revision that is not there":  {[]string{"--diff", "nowhere"}, `no revision "nowhere" in this clone; git log shows what there is, and git fetch origin <branch> brings a branch`},
 		"a revision from before":        {[]string{"--diff", "old"}, "has no cmd/platform, which is what prints its plan: it is older than this command; name a later one"},
 		"a stack that neither side has": {[]string{"--diff", "HEAD", "-s", "prod"}, "neither HEAD nor this checkout has a file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
-		"a format for plans":            {[]string{"--diff", "HEAD", "-o", "mermaid"}, "with --diff, -o must be text, markdown or json, not mermaid"},
+		"a format for plans":            {[]string{"--diff", "HEAD", "-o", "mermaid"}, "with --diff, -o must be text, markdown, json or junit, not mermaid"},
 		"all without a revision":        {[]string{"--all"}, "--all needs --diff"},
 		"no revision":                   {[]string{"--diff", ""}, `no revision "" in this clone`},
 	} {

@@ -34,7 +34,7 @@ type workflow struct {
 }
 
 type job struct {
-	Needs       string
+	Needs       any
 	If          string
 	Permissions map[string]string
 	Steps       []step
@@ -73,12 +73,15 @@ func TestTheWorkflowHasNothingToGiveAway(t *testing.T) {
 		writes := map[string]string(nil)
 		if name == "comment" {
 			writes = map[string]string{"pull-requests": "write"}
-			assert.Equal(t, "github.event.pull_request.head.repo.full_name == github.repository", j.If)
+			assert.Equal(t, "(!cancelled()) && github.event.pull_request.head.repo.full_name == github.repository", j.If)
 			for _, s := range j.Steps {
 				assert.NotContains(t, s.Uses, "checkout", "no code of the pull request where the comment can be written")
 			}
 		}
 		assert.Equal(t, writes, j.Permissions, name)
+		if name == "rehearse" {
+			assert.Equal(t, "github.event.pull_request.head.repo.full_name == github.repository", j.If, "a fork's code does not run on an engine")
+		}
 		for _, s := range j.Steps {
 			if strings.HasPrefix(s.Uses, "actions/checkout@") {
 				assert.Equal(t, "false", s.With["persist-credentials"], "%s: the token stays out of the clone", name)
@@ -198,7 +201,7 @@ func (r *runner) runs(name string) bool {
 	if condition == "" {
 		return true
 	}
-	left, right, ok := strings.Cut(condition, " == ")
+	left, right, ok := strings.Cut(strings.TrimPrefix(condition, "(!cancelled()) && "), " == ")
 	require.True(r.t, ok, "a condition that this test cannot decide: %s", condition)
 	return r.events[left] == r.events[right]
 }
@@ -247,16 +250,11 @@ func (r *runner) use(s step, temp string) {
 	action, _, _ := strings.Cut(s.Uses, "@")
 	switch action {
 	case "actions/checkout", "actions/setup-go", "actions/cache": // the clone and Go are here, and so are their caches
-	case "actions/upload-artifact":
-		text, err := os.ReadFile(r.expand(s.With["path"], temp))
-		require.NoError(r.t, err)
-		require.NoError(r.t, os.WriteFile(filepath.Join(r.artifacts, s.With["name"]), text, 0o600))
-	case "actions/download-artifact":
-		dir := r.expand(s.With["path"], temp)
-		text, err := os.ReadFile(filepath.Join(r.artifacts, s.With["name"]))
-		require.NoError(r.t, err)
-		require.NoError(r.t, os.MkdirAll(dir, 0o755))
-		require.NoError(r.t, os.WriteFile(filepath.Join(dir, "plan.md"), text, 0o600))
+	case "actions/upload-artifact": // a folder
+		require.NoError(r.t, os.CopyFS(filepath.Join(r.artifacts, s.With["name"]), os.DirFS(r.expand(s.With["path"], temp))))
+	case "actions/download-artifact": // all of them, each into a folder of its name
+		assert.Empty(r.t, s.With["name"])
+		require.NoError(r.t, os.CopyFS(r.expand(s.With["path"], temp), os.DirFS(r.artifacts)))
 	case "pulumi/actions":
 		assert.NotContains(r.t, s.With, "command", "the action only installs")
 		r.installPulumi()
@@ -300,6 +298,21 @@ func TestThePlansDifferenceIsOneCommentThatIsUpdated(t *testing.T) {
 	r := pullRequest(t, branches["a PostgreSQL major version"].edit, "owner/project")
 	require.True(t, r.job("plan"))
 	assert.Contains(t, r.log.String(), "::warning title=This touches data::")
+	// The rehearsal itself has tests of its own.
+	r.standIn("make", `mkdir -p bin && ln -sf "$(dirname "$0")/platform" bin/platform`)
+	r.standIn("platform", `echo "$*" >&2
+case $1 in
+plan) echo '{"services": [{"image": {"reference": "redis:7-alpine"}}, {"image": {"build": {}}}]}' ;;
+*) mkdir -p "$RUNNER_TEMP/rehearsal" && echo '### Rehearsal of stack dev' | tee "$RUNNER_TEMP/rehearsal/report.md"; exit 2 ;;
+esac`)
+	r.standIn("docker", `echo "docker $*"; cat`)
+	r.standIn("pulumi", "echo pulumi")
+	r.env = append(r.env, "HOME="+t.TempDir())
+	require.True(t, r.runs("rehearse"))
+	require.True(t, r.job("rehearse"))
+	assert.Contains(t, r.log.String(), "rehearse --base HEAD^1 -s dev -o markdown")
+	assert.Contains(t, r.log.String(), "docker pull -q redis:7-alpine")
+	assert.Contains(t, r.log.String(), "::warning title=Rehearsal::")
 	require.True(t, r.runs("comment"))
 	require.True(t, r.job("comment"))
 	require.Len(t, r.posted(), 3)
@@ -307,15 +320,19 @@ func TestThePlansDifferenceIsOneCommentThatIsUpdated(t *testing.T) {
 	assert.True(t, strings.HasPrefix(body, "<!-- trading-platform plan -->\n### What changes in the stacks\n"), body)
 	assert.Contains(t, body, "PostgreSQL 16 → 17")
 	assert.Contains(t, body, "_(in every stack)_")
+	assert.Contains(t, body, "| dev | data at risk |")
+	assert.True(t, strings.HasSuffix(body, "\n### Rehearsal of stack dev\n"), body)
+	assert.Less(t, len(body), 65000)
 	assert.NotContains(t, body, "README", "what main did is not the branch's change")
 	summary, err := os.ReadFile(r.summary)
 	require.NoError(t, err)
-	assert.Contains(t, body, string(summary))
+	assert.Contains(t, body, strings.TrimSuffix(string(summary), "### Rehearsal of stack dev\n"))
 
-	require.NoError(t, os.WriteFile(filepath.Join(r.artifacts, "plan"), []byte("the next push\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(r.artifacts, "plan", "report.md"), []byte("the next push\n"), 0o600))
+	require.NoError(t, os.RemoveAll(filepath.Join(r.artifacts, "rehearsal")))
 	require.True(t, r.job("comment"))
 	require.Len(t, r.posted(), 3)
-	assert.Equal(t, "<!-- trading-platform plan -->\nthe next push\n", r.posted()[2].Body)
+	assert.Equal(t, "<!-- trading-platform plan -->\nthe next push\nThere is no rehearsal: the run says why.\n", r.posted()[2].Body)
 	assert.Equal(t, "another robot's", r.posted()[1].Body)
 }
 
@@ -324,12 +341,13 @@ func TestAForksPullRequestIsPlannedAndPreviewedButNotCommented(t *testing.T) {
 	require.True(t, r.job("plan"))
 	require.True(t, r.job("preview"), "with the official plugin")
 	assert.False(t, r.runs("comment"))
+	assert.False(t, r.runs("rehearse"))
 	log := r.log.String()
 	assert.Contains(t, log, "provider: official")
 	for _, stack := range stackFiles(t) {
 		assert.Contains(t, log, stack+": would create ")
 	}
-	plan, err := os.ReadFile(filepath.Join(r.artifacts, "plan"))
+	plan, err := os.ReadFile(filepath.Join(r.artifacts, "plan", "report.md"))
 	require.NoError(t, err)
 	summary, err := os.ReadFile(r.summary)
 	require.NoError(t, err)
