@@ -52,7 +52,7 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 	}
 
 	tiers := map[catalog.Tier]*Tier{}
-	// By service. Resources depend on containers and never on components, because the Go SDK can lose a dependency on a component.
+	// By service. Resources depend on containers, or services of a Swarm, and never on components, because the Go SDK can lose a dependency on a component.
 	containers := map[string][]pulumi.Resource{}
 	var names pulumi.StringArray
 	for _, s := range args.Plan.Services {
@@ -71,10 +71,8 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range made.Containers {
-			containers[s.Name] = append(containers[s.Name], c)
-			names = append(names, c.Name)
-		}
+		containers[s.Name] = made.Resources
+		names = append(names, made.Containers...)
 	}
 	p.Outputs = pulumi.Map{
 		"urls":       pulumi.ToStringMap(args.Plan.URLs()).ToStringMapOutput(),

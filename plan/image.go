@@ -30,6 +30,7 @@ func (r *resolver) image(s catalog.Service) Image {
 		Name:       r.tag("reference"),
 		Context:    "apps/reference",
 		Dockerfile: "apps/reference/Dockerfile",
+		Push:       r.set.Registry != "",
 	}}
 }
 
@@ -41,6 +42,7 @@ func (r *resolver) build(s catalog.Service) *Build {
 		Context:    r.set.SourceDir,
 		Dockerfile: r.set.SourceDir + "/apps/" + s.App + "/Dockerfile",
 		Args:       map[string]string{},
+		Push:       r.set.Registry != "",
 	}
 	for _, v := range s.BuildArgs {
 		b.Args[v.Name], _ = r.value(s, v)
@@ -67,5 +69,9 @@ func (r *resolver) build(s catalog.Service) *Build {
 
 // tag returns the name of an image that this stack builds. Image names are lower case, unlike container names.
 func (r *resolver) tag(app string) string {
-	return strings.ToLower(r.set.NamePrefix) + "/" + app + ":local"
+	name := strings.ToLower(r.set.NamePrefix) + "/" + app + ":local"
+	if r.set.Registry != "" {
+		name = r.set.Registry + "/" + name
+	}
+	return name
 }

@@ -371,3 +371,16 @@ func TestPulumi(t *testing.T) {
 	stdout, _, _ = process(t, "pulumi", "stack", "ls")
 	assert.Contains(t, stdout, "args: stack ls\n", "what names no stack goes as it is")
 }
+
+func TestOnASwarm(t *testing.T) {
+	dir := tempClone(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.far.yaml"), []byte("config: {trading-platform:orchestrator: swarm}"), 0o600))
+	for _, command := range []string{"logs", "restart redis", "stop redis", "start redis", "upgrade", "forward"} {
+		name := strings.Fields(command)[0]
+		require.Contains(t, notOnSwarm, name)
+		_, err := platform(t, append(strings.Fields(command), "-s", "far")...)
+		require.ErrorContains(t, err, "stack far runs on a Swarm, and platform "+name+" does not work there: ")
+		require.ErrorContains(t, err, ". Fix: ")
+	}
+	assert.Len(t, notOnSwarm, 6)
+}
