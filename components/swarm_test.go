@@ -50,7 +50,7 @@ func TestASwarmHasServicesInPlaceOfContainers(t *testing.T) {
 				assert.Equal(t, "node.id==n1", constraints.ArrayValue()[0].StringValue(), s.Name)
 			default:
 				assert.False(t, constraints.IsArray() && len(constraints.ArrayValue()) > 0, s.Name)
-				assert.EqualValues(t, len(s.Containers), mode["replicated"].ObjectValue()["replicas"].NumberValue(), s.Name)
+				assert.Len(t, s.Containers, int(mode["replicated"].ObjectValue()["replicas"].NumberValue()), s.Name)
 			}
 			order := map[bool]string{true: "start-first", false: "stop-first"}[s.RollsOver()]
 			assert.Equal(t, order, in["updateConfig"].ObjectValue()["order"].StringValue(), s.Name)

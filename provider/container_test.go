@@ -58,9 +58,9 @@ func reason(t *testing.T, partial *p.InitializationFailed) string {
 	return partial.Reasons[0]
 }
 
-// has reports whether a map is recorded under the first key that has the second.
-func has(recorded property.Map, key, inner string) bool {
-	v := recorded.Get(key)
+// drifted reports whether drift of this kind is recorded.
+func drifted(recorded property.Map, inner string) bool {
+	v := recorded.Get(driftKey)
 	return v.IsMap() && !v.AsMap().Get(inner).IsNull()
 }
 
@@ -183,7 +183,7 @@ func TestCancelEndsTheWaitAndTheNextRunTakesItUp(t *testing.T) {
 		assert.Equal(t, 5500*time.Millisecond, time.Since(before))
 		assert.Contains(t, reason(t, made.PartialState), "still starting when the run was cancelled")
 		assert.True(t, made.Properties.Get(failedKey).IsNull())
-		assert.True(t, has(made.Properties, driftKey, "health"))
+		assert.True(t, drifted(made.Properties, "health"))
 
 		e = &fakeEngine{inspect: []container.InspectResponse{starting, starting, healthy}}
 		resp, err := withEngine(t, e).Update(p.UpdateRequest{
@@ -422,7 +422,7 @@ func TestWaitAsksAgain(t *testing.T) {
 				}
 				assert.Contains(t, reason(t, resp.PartialState), c.want)
 				assert.Equal(t, c.failed, !resp.Properties.Get(failedKey).IsNull(), "only what failed is replaced")
-				assert.Equal(t, !c.failed, has(resp.Properties, driftKey, "health"))
+				assert.Equal(t, !c.failed, drifted(resp.Properties, "health"))
 			})
 		})
 	}

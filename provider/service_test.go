@@ -235,7 +235,7 @@ func TestServiceConverges(t *testing.T) {
 			update: true, want: []string{"stopped in the middle of an update"}, kept: true,
 		},
 		"managers without a quorum": {
-			swarm: fakeSwarm{taskErr: errors.New("rpc error: The swarm does not have a leader.")},
+			swarm: fakeSwarm{taskErr: errors.New("rpc error: the swarm does not have a leader")},
 			want:  []string{"does not have a leader"}, within: 30 * time.Second, kept: true,
 		},
 	}
@@ -263,7 +263,7 @@ func TestServiceConverges(t *testing.T) {
 				for _, want := range c.want {
 					assert.Contains(t, text, want)
 				}
-				assert.Equal(t, c.kept, partial != nil && has(state, driftKey, "health"), "the next up goes on with it")
+				assert.Equal(t, c.kept, partial != nil && drifted(state, "health"), "the next up goes on with it")
 			})
 		})
 	}
@@ -306,7 +306,7 @@ func TestServiceDrift(t *testing.T) {
 	read := func() bool {
 		resp, err := withEngine(t, f).Read(p.ReadRequest{Urn: urnOf(serviceToken), ID: "s1", Inputs: properties(aService), Properties: state})
 		require.NoError(t, err)
-		return has(resp.Properties, driftKey, "spec")
+		return drifted(resp.Properties, "spec")
 	}
 	assert.False(t, read())
 	f.service.Spec.TaskTemplate.ForceUpdate = 3

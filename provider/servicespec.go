@@ -207,7 +207,7 @@ func (u *updateConfig) config() *swarm.UpdateConfig {
 		return nil
 	}
 	return &swarm.UpdateConfig{
-		Parallelism: uint64(max(0, u.Parallelism)), FailureAction: swarm.FailureAction(u.FailureAction), //nolint:gosec // not negative
+		Parallelism: uint64(max(0, u.Parallelism)), FailureAction: swarm.FailureAction(u.FailureAction),
 		Monitor: u.Monitor.value(), Order: swarm.UpdateOrder(u.Order),
 	}
 }

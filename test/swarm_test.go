@@ -35,7 +35,7 @@ const pullFrom = "10.213.0.1:5000"
 
 // push pushes an image of the shared engine to the Swarm's registry, and returns its name there.
 func (s *swarmed) push(name, image string) string {
-	s.t.Helper()
+	s.pull.t.Helper()
 	name = pullFrom + "/" + name + ":1"
 	s.pull.load(image)
 	s.pull.push(image, name)
@@ -46,13 +46,9 @@ func (s *swarmed) push(name, image string) string {
 // reference app needs. config is laid over that of the stack.
 func newSwarm(t *testing.T, count, managers int, config map[string]any) *swarmed {
 	t.Helper()
-	s := &swarmed{live: newLive(t, prepareClone(t), map[string]any{
-		"orchestrator": "swarm", "sharedVolumes": []string{"backtest_data"}, "disabled": catalogtest.BaseWithout("postgres", "redis"),
-		"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin", "ALERT_RECIPIENT_HASH_SECRET": "x"},
-	}), ids: map[*ownEngine]string{}, hub: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
-	s.configure(config)
+	s := &swarmed{ids: map[*ownEngine]string{}, hub: fmt.Sprintf("%s-%d", runID, stacks.Add(1))}
 	dir := t.TempDir()
-	ip := func(arguments ...string) { t.Helper(); runIn(t, dir, nil, "ip", arguments...) }
+	ip := func(arguments ...string) { t.Helper(); runIn(t, dir, nil, append([]string{"ip"}, arguments...)...) }
 	ip("netns", "add", s.hub)
 	t.Cleanup(func() { ip("netns", "del", s.hub) })
 	ip("-n", s.hub, "link", "add", "br0", "type", "bridge")
@@ -76,7 +72,6 @@ func newSwarm(t *testing.T, count, managers int, config map[string]any) *swarmed
 			runIn(t, "registry", nil, "go", "build", "-o", filepath.Join(e.dir, "registry"), ".")
 			s.pull.serve("own", []string{"nsenter", "--net=/run/netns/" + e.netns}, "http: {addr: '"+pullFrom+"'}")
 			s.from = merged(images(), settings.Reference, s.push("reference", references[settings.Reference]))
-			s.configure(map[string]any{"images": s.from})
 		} else {
 			e.docker("swarm", "join", "--advertise-addr", address, "--token", join[i < managers], "10.213.0.1:2377")
 		}
@@ -84,6 +79,11 @@ func newSwarm(t *testing.T, count, managers int, config map[string]any) *swarmed
 		require.NoError(t, err)
 		s.ids[e] = info.Info.Swarm.NodeID
 	}
+	s.live = newLive(t, prepareClone(t), map[string]any{ // which is taken down before the nodes are
+		"orchestrator": "swarm", "sharedVolumes": []string{"backtest_data"}, "disabled": catalogtest.BaseWithout("postgres", "redis"), "images": s.from,
+		"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin", "ALERT_RECIPIENT_HASH_SECRET": "x"},
+	})
+	s.configure(config)
 	s.moveTo(s.nodes[0])
 	s.swarm = true
 	t.Cleanup(func() {
