@@ -113,6 +113,8 @@ func TestASecretThatIsNotSetIsRefused(t *testing.T) {
 var notExported = map[string]bool{
 	"Profiles": true, "Provider": true, "RetainVolumes": true, "Notes": true, "Open": true, "Unset": true,
 	"Services.Tier": true, "Services.Profile": true, "Services.Health": true, "Services.Metrics": true, "Services.Ports.URL": true,
+	"Orchestrator": true, "Node": true, "Services.Placement": true, // of a Swarm, which Compose is not
+	"Services.Image.Build.Push": true, "Services.Image.Build.Contexts.Push": true,
 	"Services.Image.Build.Contexts.Dockerfile": true, // it only copies a folder, which Compose names itself
 }
 
