@@ -10,7 +10,7 @@ export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath -gcflags=all
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official test-swarm bench lint
+.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official bench lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,9 +65,6 @@ LIVE = tools/build gotestsum && tools/bin/gotestsum --format standard-verbose --
 
 live: ## run the tests that need an engine; RUN=TestDevStack runs only the test of that name
 	$(LIVE) --packages './test/... ./tools' -- -tags live -count=1 -p 1 -parallel 3 -timeout 60m $(if $(RUN),-run '^$(RUN)$$')
-
-test-swarm: ## run the long tests of a Swarm: lost nodes, a lost quorum, growth; RUN= as for live
-	$(LIVE) --packages ./test -- -tags live,swarm -count=1 -timeout 60m -run '^$(or $(RUN),TestSwarm.*)$$'
 
 bench: platform ## compare the dev stack with Docker Compose, and write docs/performance.md; ARGS= for a short form: -rounds 1
 	go run ./bench $(ARGS)

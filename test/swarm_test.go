@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,34 +120,6 @@ func (s *swarmed) tasks(service string) map[string]int {
 	return running
 }
 
-// calls has a container of redis call a service of the stack all the time, until stop is called. It returns the numbers of calls
-// that were answered, and of those that failed.
-func (s *swarmed) calls(service string, port int) (stop func() (answered, failed int)) {
-	s.t.Helper()
-	client := fmt.Sprintf(`answered=0 failed=0
-while [ ! -e /tmp/stop ]; do
-  if { printf 'GET /health HTTP/1.0\r\n\r\n' >&3 && read -r -t 5 line <&3 && [[ $line == *" 200 "* ]]; } 3<>/dev/tcp/%s/%d
-  then answered=$((answered+1)); else failed=$((failed+1)); fi
-  sleep .05
-done
-echo "$answered $failed" >/tmp/calls`, service, port)
-	_, err := s.docker("exec", "-d", s.container("redis"), "bash", "-c", client)
-	require.NoError(s.t, err)
-	return func() (answered, failed int) {
-		s.exec("redis", "touch", "/tmp/stop")
-		require.Eventually(s.t, func() bool {
-			said, err := s.docker("exec", s.container("redis"), "cat", "/tmp/calls")
-			if err != nil {
-				return false
-			}
-			_, err = fmt.Sscan(said, &answered, &failed)
-			return err == nil
-		}, 20*time.Second, 200*time.Millisecond)
-		s.exec("redis", "rm", "/tmp/stop", "/tmp/calls")
-		return answered, failed
-	}
-}
-
 // TestSwarm has the dev stack on a Swarm of three nodes.
 func TestSwarm(t *testing.T) {
 	t.Parallel()
@@ -177,35 +148,6 @@ func TestSwarm(t *testing.T) {
 	require.Error(t, refused.err)
 	assert.Contains(t, refused.out, "docker service update --force "+s.prefix+"_redis")
 
-	t.Log("a rolling update, while a client calls")
-	stop := s.calls("signal_service", 8001)
-	s.configure(map[string]any{"serviceEnv": map[string]any{"signal_service": map[string]any{"LOG_LEVEL": "DEBUG"}}, "replicas": map[string]any{"backtest_worker_dev": 6}})
-	s.must("up")
-	answered, failed := stop()
-	t.Logf("%d calls were answered, %d failed", answered, failed)
-	assert.Zero(t, failed)
-	assert.Greater(t, answered, 20)
-	running := s.tasks("backtest_worker_dev")
-	assert.Len(t, running, 3, "of six workers each node has some: %v", running)
-
-	t.Log("an image that does not start")
-	bad := testImage(t, "bad", references["reference"], `ENTRYPOINT ["false"]`)
-	s.configure(map[string]any{"images": merged(s.from, "signal_service", s.push("bad", bad))})
-	before := s.version("signal_service")
-	broken := s.platform("up")
-	require.Error(t, broken.err, broken.out)
-	assert.Contains(t, broken.out, "the update failed, and Swarm has gone back to the previous version, which runs")
-	assert.Equal(t, before, s.version("signal_service"))
-	s.configure(map[string]any{"images": s.from})
-	s.must("up")
-	assert.Contains(t, s.must("up"), "nothing to change")
-
-	t.Log("somebody else's change is undone")
-	s.nodes[0].docker("service", "scale", "--detach", s.prefix+"_market_data_service=0")
-	s.must("up")
-	assert.Len(t, s.tasks("market_data_service"), 1)
-	assert.Equal(t, s.rows, s.contents())
-
 	s.must("down")
 	services, err := s.engine.ServiceList(t.Context(), client.ServiceListOptions{})
 	require.NoError(t, err)
@@ -214,13 +156,4 @@ func TestSwarm(t *testing.T) {
 	assert.NotEmpty(t, s.volumes(), "the data stays")
 	s.must("up")
 	assert.Equal(t, s.rows, s.contents())
-}
-
-// version returns the image of a service.
-func (s *swarmed) version(service string) string {
-	s.t.Helper()
-	found, err := s.engine.ServiceInspect(context.Background(), s.prefix+"_"+service, client.ServiceInspectOptions{})
-	require.NoError(s.t, err)
-	c := found.Service.Spec.TaskTemplate.ContainerSpec
-	return c.Image + " " + strconv.Itoa(len(c.Env))
 }

@@ -20,6 +20,8 @@ import (
 	"trading-platform/catalog"
 	"trading-platform/engine/enginetest"
 	"trading-platform/fault"
+	"trading-platform/operate"
+	"trading-platform/plan"
 )
 
 // count returns the number of services in some profiles; the empty one is the base.
@@ -383,4 +385,9 @@ func TestOnASwarm(t *testing.T) {
 		require.ErrorContains(t, err, ". Fix: ")
 	}
 	assert.Len(t, notOnSwarm, 6)
+
+	p := &plan.Plan{NamePrefix: "x", Services: []plan.Service{{Name: "redis", Containers: []string{"x_redis.1.abc"}}}}
+	found, err := operate.Select(nil, p, []string{"redis"})
+	require.NoError(t, err)
+	assert.Equal(t, "x_redis.1.abc", found.Containers[0].Name, "Swarm chooses the names of containers")
 }
