@@ -49,6 +49,9 @@ func Check(services []Service) error {
 		if s.Scalable && len(s.Ports) > 0 {
 			fault(s, "is scalable and publishes ports, which only one container can")
 		}
+		if s.Init && len(s.Command) == 0 && len(s.Clients.Raise) == 0 {
+			fault(s, "needs an init, and has no command that names its server, which a Swarm starts under a shell")
+		}
 		for _, name := range s.After {
 			need, ok := byName[name]
 			switch {

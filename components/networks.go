@@ -10,7 +10,7 @@ import (
 	"trading-platform/plan"
 )
 
-// Networks are the stack's bridge networks.
+// Networks are the stack's networks: bridges of an engine, or overlays of a Swarm.
 type Networks struct {
 	pulumi.ResourceState
 
@@ -18,11 +18,13 @@ type Networks struct {
 	// use these outputs, so that the replacement of a network replaces its containers too:
 	// Docker does not remove a network that is in use.
 	Names pulumi.StringMap
+	// IDs has their IDs on the engine, by which services of a Swarm name them.
+	IDs map[string]pulumi.IDOutput
 }
 
 // NewNetworks creates the networks.
 func NewNetworks(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...pulumi.ResourceOption) (*Networks, error) {
-	n := &Networks{Names: pulumi.StringMap{}}
+	n := &Networks{Names: pulumi.StringMap{}, IDs: map[string]pulumi.IDOutput{}}
 	if err := ctx.RegisterComponentResource("trading-platform:components:Networks", name, n, opts...); err != nil {
 		return nil, err
 	}
@@ -38,6 +40,9 @@ func NewNetworks(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 				return docker.NetworkLabelArgs(l)
 			})),
 		}
+		if args.Plan.OnSwarm() {
+			networkArgs.Driver, networkArgs.Attachable = pulumi.String("overlay"), pulumi.Bool(true)
+		}
 		options := []pulumi.ResourceOption{pulumi.Parent(n), pulumi.DeleteBeforeReplace(true)} // two networks cannot share a name or a subnet
 		if network.Subnet != "" {
 			networkArgs.IpamConfigs = docker.NetworkIpamConfigArray{docker.NetworkIpamConfigArgs{Subnet: pulumi.String(network.Subnet)}}
@@ -51,7 +56,7 @@ func NewNetworks(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		if network.Subnet != "" {
 			withSubnet = append(withSubnet, made)
 		}
-		n.Names[network.Key] = made.Name
+		n.Names[network.Key], n.IDs[network.Key] = made.Name, made.ID()
 	}
 	return n, ctx.RegisterResourceOutputs(n, pulumi.Map{"names": n.Names})
 }

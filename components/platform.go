@@ -53,7 +53,7 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 	}
 
 	tiers := map[catalog.Tier]*Tier{}
-	// By service. Resources depend on containers and never on components, because the Go SDK can lose a dependency on a component.
+	// By service. Resources depend on containers, or services of a Swarm, and never on components, because the Go SDK can lose a dependency on a component.
 	containers := map[string][]pulumi.Resource{}
 	steps := map[string][]*docker.Container{} // those that run once
 	var names pulumi.StringArray
@@ -75,12 +75,10 @@ func NewPlatform(ctx *pulumi.Context, name string, args *PlatformArgs, opts ...p
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range made.Containers {
-			containers[s.Name] = append(containers[s.Name], c)
-			names = append(names, c.Name)
-		}
+		containers[s.Name] = made.Resources
+		names = append(names, made.Containers...)
 		if s.Once {
-			steps[s.Name] = made.Containers
+			steps[s.Name] = made.Steps
 		}
 	}
 	p.Outputs = pulumi.Map{

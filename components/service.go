@@ -12,12 +12,16 @@ import (
 	"trading-platform/settings"
 )
 
-// Service is one service: a container for each replica.
+// Service is one service: a container for each replica, or a service of a Swarm.
 type Service struct {
 	pulumi.ResourceState
 
-	// Containers are what other services depend on. The creation of each ends when it is healthy.
-	Containers []*docker.Container
+	// Resources are what other services depend on. The creation of each ends when it is healthy.
+	Resources []pulumi.Resource
+	// Containers are the names of the containers; a Swarm chooses them itself.
+	Containers pulumi.StringArray
+	// Steps are the containers of a service that runs once.
+	Steps []*docker.Container
 }
 
 // ServiceArgs are the arguments of NewService.
@@ -27,7 +31,7 @@ type ServiceArgs struct {
 	Networks *Networks
 	Volumes  *Volumes
 	ImageID  pulumi.StringOutput // of the image that Service names
-	After    []pulumi.Resource   // containers that must be healthy, or have ended, first
+	After    []pulumi.Resource   // containers that must be healthy or have ended, or services of a Swarm that must be healthy, first
 	Steps    []*docker.Container // those of them that run once
 }
 
@@ -37,7 +41,12 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 	if err := ctx.RegisterComponentResource("trading-platform:components:Service", name, s, opts...); err != nil {
 		return nil, err
 	}
-	var names pulumi.StringArray
+	if args.Plan.OnSwarm() {
+		if err := s.onSwarm(ctx, name, args); err != nil {
+			return nil, err
+		}
+		return s, ctx.RegisterResourceOutputs(s, pulumi.Map{})
+	}
 	for i, container := range args.Service.Containers {
 		resource := name
 		if i > 0 {
@@ -54,10 +63,13 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		if err != nil {
 			return nil, err
 		}
-		s.Containers = append(s.Containers, c)
-		names = append(names, c.Name)
+		s.Resources = append(s.Resources, c)
+		s.Containers = append(s.Containers, c.Name)
+		if args.Service.Once {
+			s.Steps = append(s.Steps, c)
+		}
 	}
-	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"containers": names})
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"containers": s.Containers})
 }
 
 // containerArgs returns the provider's arguments for the i-th replica of a service.

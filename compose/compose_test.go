@@ -114,6 +114,8 @@ var notExported = map[string]bool{
 	"Profiles": true, "Provider": true, "RetainVolumes": true, "RemovedVolumes": true, "Notes": true, "Open": true, "Unset": true,
 	"Services.Tier": true, "Services.Profile": true, "Services.Health": true, "Services.Metrics": true, "Services.Local": true,
 	"Services.Host.Port": true, "Services.Host.Env.Name": true, "Services.Host.Env.Value": true, "Services.Host.Env.Secret": true, "Services.Ports.URL": true,
+	"Orchestrator": true, "Node": true, "Services.Placement": true, // of a Swarm, which Compose is not
+	"Services.Image.Build.Push": true, "Services.Image.Build.Contexts.Push": true,
 	"Services.Image.Build.Contexts.Dockerfile": true, // it only copies a folder, which Compose names itself
 }
 

@@ -27,6 +27,7 @@ type Ref struct {
 	ID   string `json:"id"`
 	Host string `json:"host"` // the address, such as unix:///var/run/docker.sock
 	Root string `json:"-"`    // its data folder, if it was asked
+	Node string `json:"-"`    // its ID in the Swarm of which it is a manager, if it was asked; empty if it is none
 	// Certs is a folder with ca.pem, cert.pem and key.pem, by which the engine and its clients know each other; empty for none.
 	Certs string `json:"certs,omitempty"`
 }
@@ -46,6 +47,9 @@ func Identify(ctx context.Context, c client.APIClient, at Ref) (Ref, error) {
 		return Ref{}, fmt.Errorf("asking the engine at %s for its ID: %w", at.Host, err)
 	}
 	ref := Ref{ID: info.Info.ID, Host: at.Host, Root: info.Info.DockerRootDir, Certs: at.Certs}
+	if info.Info.Swarm.ControlAvailable {
+		ref.Node = info.Info.Swarm.NodeID
+	}
 	// Before Docker 23 the ID is stored in /etc/docker, and two engines on one host share it.
 	if ref.Root != "" && ref.Root != "/var/lib/docker" {
 		ref.ID += " in " + ref.Root

@@ -9,6 +9,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 
@@ -36,6 +37,7 @@ type Findings struct {
 	// was killed left them behind, or the state was lost.
 	Containers []container.Summary
 	Networks   []network.Summary
+	Services   []swarm.Service // of a Swarm
 }
 
 // Name returns a container's name without Docker's leading slash.
@@ -68,7 +70,7 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 	here := map[string]container.Summary{} // by ID
 	for _, c := range containers.Items {
 		here[c.ID] = c
-		if p.Owns(c.Labels) && !known(state.Containers, c.ID) {
+		if p.Owns(c.Labels) && c.Labels[serviceLabel] == "" && !known(state.Containers, c.ID) {
 			f.Containers = append(f.Containers, c)
 		}
 	}
@@ -82,6 +84,22 @@ func Compare(ctx context.Context, engine client.APIClient, p *plan.Plan, state *
 			f.Paused = append(f.Paused, c)
 		case c.State != container.StateRunning && c.State != container.StateRestarting:
 			f.Stopped = append(f.Stopped, c)
+		}
+	}
+	if p.OnSwarm() || len(state.Services) > 0 {
+		services, err := engine.ServiceList(ctx, client.ServiceListOptions{Filters: ours})
+		if err != nil {
+			return nil, fmt.Errorf("asking the Swarm for the stack's services: %w", err)
+		}
+		for _, s := range services.Items {
+			if p.Owns(s.Spec.Labels) && !known(state.Services, s.ID) {
+				f.Services = append(f.Services, s)
+			}
+		}
+		for _, r := range state.Services {
+			if !slices.ContainsFunc(services.Items, func(s swarm.Service) bool { return s.ID == r.ID }) {
+				f.Missing = append(f.Missing, r.Name)
+			}
 		}
 	}
 	for _, n := range networks.Items {
@@ -138,7 +156,7 @@ func moved(ctx context.Context, engine client.APIClient, images []Resource) (nam
 
 // None reports whether the engine has exactly what the state says.
 func (f *Findings) None() bool {
-	return len(f.Down())+len(f.MovedImages)+len(f.Containers)+len(f.Networks) == 0
+	return len(f.Down())+len(f.MovedImages)+len(f.Containers)+len(f.Networks)+len(f.Services) == 0
 }
 
 // All reports whether all named containers of a stack match an engine's filters, with one request.

@@ -22,7 +22,7 @@ type Resource struct {
 
 // State is the part of a stack's state that can be compared with an engine.
 type State struct {
-	Containers, Networks, Volumes []Resource
+	Containers, Networks, Volumes, Services []Resource
 	// Images are those that are pulled, not those that are built.
 	Images []Resource
 	// Outputs are the stack's last outputs.
@@ -71,6 +71,7 @@ func ReadState(export []byte) (*State, error) {
 		"docker:index/container:Container":     &s.Containers,
 		"docker:index/network:Network":         &s.Networks,
 		"docker:index/volume:Volume":           &s.Volumes,
+		"docker:index/service:Service":         &s.Services,
 		"docker:index/remoteImage:RemoteImage": &s.Images,
 	}
 	for _, r := range deployment.Resources {

@@ -25,6 +25,9 @@ const Completed = "completed"
 
 // Statuses returns the status of each container of a plan, in the order in which they start.
 func Statuses(ctx context.Context, engine client.APIClient, p *plan.Plan) ([]Status, error) {
+	if p.OnSwarm() {
+		return serviceStatuses(ctx, engine, p)
+	}
 	all, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return nil, err

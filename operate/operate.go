@@ -40,8 +40,11 @@ type Container struct {
 
 // Names returns the names that Select knows: those of the services, and of their replicas.
 func Names(p *plan.Plan) (names []string) {
-	for _, c := range p.Containers() {
-		names = append(names, strings.TrimPrefix(c, p.NamePrefix+"_"))
+	for _, s := range p.Services {
+		names = append(names, s.Name)
+		for _, c := range s.Containers[1:] {
+			names = append(names, strings.TrimPrefix(c, p.NamePrefix+"_"))
+		}
 	}
 	return names
 }

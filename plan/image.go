@@ -35,6 +35,7 @@ func (r *resolver) referenceImage() Image {
 		Name:       r.tag("reference"),
 		Context:    "apps/reference",
 		Dockerfile: "apps/reference/Dockerfile",
+		Push:       r.set.Registry != "",
 	}}
 }
 
@@ -46,6 +47,7 @@ func (r *resolver) build(s catalog.Service) *Build {
 		Context:    r.set.SourceDir,
 		Dockerfile: r.set.SourceDir + "/apps/" + s.App + "/Dockerfile",
 		Args:       map[string]string{},
+		Push:       r.set.Registry != "",
 	}
 	for _, v := range s.BuildArgs {
 		b.Args[v.Name], _ = r.value(s, v)
@@ -72,5 +74,9 @@ func (r *resolver) build(s catalog.Service) *Build {
 
 // tag returns the name of an image that this stack builds. Image names are lower case, unlike container names.
 func (r *resolver) tag(app string) string {
-	return strings.ToLower(r.set.NamePrefix) + "/" + app + ":local"
+	name := strings.ToLower(r.set.NamePrefix) + "/" + app + ":local"
+	if r.set.Registry != "" {
+		name = r.set.Registry + "/" + name
+	}
+	return name
 }

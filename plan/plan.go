@@ -29,7 +29,11 @@ type Plan struct {
 	RemovedVolumes map[string]string `json:"removedVolumes,omitempty"`
 	Services       []Service         `json:"services"` // each after those it waits for
 	Notes          []string          `json:"notes,omitempty"`
-	Open           []string          `json:"open,omitempty"` // warnings about ports that other hosts can reach without a login
+	Open           []string          `json:"open,omitempty"`         // warnings about ports that other hosts can reach without a login
+	Orchestrator   string            `json:"orchestrator,omitempty"` // settings.Swarm, or empty for one engine
+
+	// Node is the ID of the node of a Swarm that holds the volumes: the manager that the stack's engine is. Only that engine knows it.
+	Node string `json:"-"`
 
 	// Unset holds the variables that must be set before the stack can run: required
 	// variables without a value, and those with a public default.
@@ -75,6 +79,7 @@ type Service struct {
 
 	// Capabilities are all Linux capabilities of the container; its processes cannot gain others.
 	Capabilities []string `json:"capabilities,omitempty"`
+	Placement    string   `json:"placement,omitempty"` // on a Swarm, one of AnyNode, DataNode, EveryNode
 	Memory       int      `json:"memoryMB"`            // the limit, swap included
 	CPUShares    int      `json:"cpuShares,omitempty"` // the weight among all containers when the CPU is short; 1024 if it is 0
 	ReadOnly     bool     `json:"readOnly,omitempty"`
@@ -101,6 +106,7 @@ type Build struct {
 	Context    string            `json:"context"`    // folder, absolute or under the project
 	Dockerfile string            `json:"dockerfile"` // path of the Dockerfile
 	Args       map[string]string `json:"args,omitempty"`
+	Push       bool              `json:"push,omitempty"` // to the registry that its name begins with
 	// Contexts are built first, because the Dockerfile copies from them by name.
 	Contexts []Build `json:"contexts,omitempty"`
 }

@@ -77,6 +77,9 @@ func Resolve(set *settings.Settings, certs map[string]string) (*Plan, error) {
 	}
 	r.handOver(services)
 	r.capacity(services)
+	if r.set.OnSwarm() {
+		r.swarm(services)
+	}
 	r.contracts(services)
 	r.files(services)
 	r.reportLacks()
@@ -117,6 +120,9 @@ func (r *resolver) resolveFacts(secured bool) {
 		"nginx_address": r.set.NginxAddress.String(),
 		"nginx_subnet":  r.set.Subnet.String(),
 		"public_url":    public,
+	}
+	if r.set.OnSwarm() { // which gives no service a fixed address
+		r.facts["nginx_address"] = r.set.Subnet.String()
 	}
 }
 
@@ -197,10 +203,14 @@ func (r *resolver) service(s catalog.Service) Service {
 	if s.Once && r.reference[s.Name] {
 		out.Command = []string{"once"}
 	}
+	api := r.set.EngineAPI
+	if r.set.OnSwarm() {
+		api = settings.Version{} // its services have no start interval
+	}
 	if s.Once || len(command) == 0 { // Check has reported a service without a probe
 		out.Probe = Probe{StartPeriod: Duration{cmp.Or(s.Probe.Start, 10*time.Minute)}}
 	} else {
-		out.Probe = newProbe(command, s.Probe, r.set.EngineAPI)
+		out.Probe = newProbe(command, s.Probe, api)
 	}
 	for replica := range max(1, r.set.Replicas[s.Name]) {
 		name := r.name(s.Name)
@@ -223,7 +233,7 @@ func (r *resolver) service(s catalog.Service) Service {
 	}
 	for _, network := range s.Networks {
 		a := Attachment{Network: network, Alias: s.Name}
-		if s.Proxy && network == catalog.EdgeNetwork {
+		if s.Proxy && network == catalog.EdgeNetwork && !r.set.OnSwarm() {
 			a.Address = r.set.NginxAddress.String()
 		}
 		out.Networks = append(out.Networks, a)
@@ -251,6 +261,8 @@ func (r *resolver) ports(s catalog.Service, value func(variable string) string) 
 		}
 		address := r.set.BindAddress
 		switch {
+		case r.set.OnSwarm() && (address.IsLoopback() || !p.Login && !slices.Contains(r.set.Expose, s.Name)):
+			continue // a Swarm would publish it on every address of the node
 		case p.Login || address.IsLoopback():
 		case !slices.Contains(r.set.Expose, s.Name):
 			address = loopback[netip.IPv4Unspecified()]

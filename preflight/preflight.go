@@ -87,7 +87,7 @@ type check struct {
 // used, by their names in the catalog.
 func Check(ctx context.Context, engine client.APIClient, here engines.Ref, p *plan.Plan, set *settings.Settings, lastVolumes map[string]string) error {
 	c := &check{ctx: ctx, engine: engine, here: here, plan: p, set: set, lastVolumes: lastVolumes}
-	if !c.version() {
+	if !c.version() || !c.swarm() {
 		return c.faults.Err()
 	}
 	for _, list := range []func() error{c.listContainers, c.listNetworks, c.listVolumes} {

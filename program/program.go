@@ -68,9 +68,10 @@ func Run(ctx *pulumi.Context, host Host) error {
 	if err := faults.Gather(err); err != nil {
 		return err
 	}
-	if err := faults.Gather(checkProvider(last, set)); err != nil {
+	if err := faults.Gather(errors.Join(checkProvider(last, set), checkOrchestrator(last, set))); err != nil {
 		return err
 	}
+	p.Node = last.Node
 	home := set.Engine
 	if home == (engines.Ref{}) {
 		home = last.Engine
@@ -82,7 +83,7 @@ func Run(ctx *pulumi.Context, host Host) error {
 		if err := faults.Gather(preflight.SameEngine(ctx.Stack(), home, here)); err != nil {
 			return err
 		}
-		home = here
+		home, p.Node = here, here.Node
 		// The engine can run on another machine. Its answer takes tens of milliseconds, so only a build asks.
 		if builds := slices.ContainsFunc(p.Services, func(s plan.Service) bool { return s.Image.Build != nil }); builds {
 			if v, err := engine.ServerVersion(ctx.Context(), client.ServerVersionOptions{}); err == nil && v.Arch != "" {
@@ -153,6 +154,9 @@ func register(ctx *pulumi.Context, p *plan.Plan, engine engines.Ref, buildPlatfo
 	}
 	ctx.Export("provider", pulumi.String(p.Provider))
 	ctx.Export("identity", pulumi.String(p.Identity))
+	if p.OnSwarm() {
+		ctx.Export("node", pulumi.String(p.Node))
+	}
 	ctx.Export("engine", pulumi.ToStringMap(map[string]string{"id": engine.ID, "host": engine.Host}))
 	return nil
 }
@@ -184,6 +188,7 @@ func logins(p *plan.Plan) docker.ProviderRegistryAuthArray {
 type outputs struct {
 	Provider   string
 	Engine     engines.Ref
+	Node       string            // of the Swarm, if the stack runs on one
 	Containers []string          // names
 	Volumes    map[string]string // names on the engine, by name in the catalog
 }
@@ -228,5 +233,26 @@ func checkProvider(last outputs, set *settings.Settings) error {
 		Fix: fmt.Sprintf("keep that provider: %s; or change it and keep the data: %s && pulumi destroy -s %s && %s && pulumi up -s %s",
 			settings.SetCommand(set.Stack, "provider", last.Provider), settings.SetCommand(set.Stack, "provider", last.Provider), set.Stack,
 			settings.SetCommand(set.Stack, "provider", set.Provider), set.Stack),
+	}}
+}
+
+// checkOrchestrator returns an error if the stack is up on one engine and is to run on a Swarm, or the other way round. Pulumi
+// would create the new before it deletes the old, and two servers would run on the same data.
+func checkOrchestrator(last outputs, set *settings.Settings) error {
+	is := settings.OneEngine
+	switch {
+	case last.Node != "":
+		is = settings.Swarm
+	case len(last.Containers) == 0:
+		return nil // it is down
+	}
+	if is == set.Orchestrator {
+		return nil
+	}
+	return fault.List{{
+		Where: settings.Project + ":orchestrator",
+		What:  "is " + set.Orchestrator + ", and the stack is up on: " + is,
+		Fix: "take it down first: " + settings.SetCommand(set.Stack, "orchestrator", is) + " && platform down -s " + set.Stack + " && " +
+			settings.SetCommand(set.Stack, "orchestrator", set.Orchestrator) + "; its data stays",
 	}}
 }

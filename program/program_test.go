@@ -337,3 +337,32 @@ func TestAMalformedEnvironment(t *testing.T) {
 	}, pulumi.WithMocks("trading-platform", "dev", m))
 	require.ErrorContains(t, err, "reading PULUMI_CONFIG: ")
 }
+
+// Pulumi would start the servers of the new orchestrator while those of the old one use the same data.
+func TestTheOrchestratorIsChangedOnlyWhileTheStackIsDown(t *testing.T) {
+	names := resource.PropertyMap{"containers": resource.NewArrayProperty([]resource.PropertyValue{resource.NewStringProperty("trading_platform_redis")})}
+	node := resource.PropertyMap{"node": resource.NewStringProperty("n1")}
+	for name, test := range map[string]struct {
+		outputs resource.PropertyMap
+		now     string
+		want    string
+	}{
+		"it is down":            {nil, "swarm", ""},
+		"it stays on the Swarm": {node, "swarm", ""},
+		"it stays on an engine": {names, "engine", ""},
+		"from an engine to a Swarm": {names, "swarm", "trading-platform:orchestrator: is swarm, and the stack is up on: engine\n" +
+			"     Fix: take it down first: pulumi config set -s dev orchestrator engine && platform down -s dev && pulumi config set -s dev orchestrator swarm; its data stays"},
+		"from a Swarm to an engine": {node, "engine", "is engine, and the stack is up on: swarm"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &monitor{outputs: test.outputs}
+			err := run(t, m, false, nil, map[string]string{"orchestrator": test.now, "images": `{"reference":"ref:1"}`})
+			if test.want != "" {
+				require.ErrorContains(t, err, test.want)
+				assert.Empty(t, m.all)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
+
+	engines "trading-platform/engine"
 )
 
 // buildImage builds and tags the image.
@@ -49,7 +52,35 @@ func buildImage(ctx context.Context, c call, args imageArgs) (imageState, error)
 	// The tag is looked up instead of taken from the answer, because a container gets the
 	// image that has the tag.
 	built, err := c.engine.ImageInspect(ctx, args.ImageName)
+	if err == nil && !args.SkipPush {
+		return pushImage(ctx, c, args.ImageName)
+	}
 	return imageState{built.ID}, err
+}
+
+// pushImage pushes the image to its registry.
+func pushImage(ctx context.Context, c call, name string) (imageState, error) {
+	login, err := registryAuth(name)
+	if err != nil {
+		return imageState{}, err
+	}
+	c.log.InfoStatusf("pushing %s", name)
+	// Older engines refuse a push without the header.
+	stream, err := c.engine.ImagePush(ctx, name, client.ImagePushOptions{RegistryAuth: cmp.Or(login, "e30=")})
+	if err == nil {
+		defer func() { _ = stream.Close() }()
+		err = stream.Wait(ctx)
+	}
+	if err != nil {
+		return imageState{}, fmt.Errorf("image %s could not be pushed to %s: %w\nFix: docker push %[1]s shows the cause", name, engines.Registry(name), err)
+	}
+	pushed, err := c.engine.ImageInspect(ctx, name)
+	for _, digest := range pushed.RepoDigests {
+		if strings.HasPrefix(digest, name[:strings.LastIndex(name, ":")]+"@") {
+			return imageState{digest}, nil
+		}
+	}
+	return imageState{}, cmp.Or(err, fmt.Errorf("image %s: the engine has no digest of what was pushed", name))
 }
 
 // connectBuilder connects to the engine's BuildKit.

@@ -67,7 +67,7 @@ func TestCheckReportsFaults(t *testing.T) {
 		"pushes and builds in previews": {
 			imageType,
 			map[string]any{"imageName": "a", "buildOnPreview": true, "build": map[string]any{"context": "/does/not/exist", "dockerfile": "Dockerfile"}},
-			[]string{"skipPush must be true", "buildOnPreview must be false", "/does/not/exist is not a folder"},
+			[]string{"buildOnPreview must be false", "/does/not/exist is not a folder"},
 		},
 	}
 	for name, c := range cases {
@@ -95,8 +95,8 @@ func TestCheckAcceptsWhatIsNotKnownYet(t *testing.T) {
 
 func TestUnknownTypeNamesTheOfficialPlugin(t *testing.T) {
 	t.Parallel()
-	_, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf("docker:index/service:Service")})
-	require.ErrorContains(t, err, "docker:index/service:Service is not served by the offline docker provider")
+	_, err := withEngine(t, nil).Check(p.CheckRequest{Urn: urnOf("docker:index/plugin:Plugin")})
+	require.ErrorContains(t, err, "docker:index/plugin:Plugin is not served by the offline docker provider")
 }
 
 func TestCheckConfig(t *testing.T) {

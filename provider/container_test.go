@@ -66,7 +66,7 @@ func TestAContainerThatHasEndedStays(t *testing.T) {
 			server := withEngine(t, e)
 			read, err := server.Read(p.ReadRequest{Urn: urnOf(containerToken), ID: "c1", Inputs: inputs, Properties: inputs.Set(markerKey, property.New(Version))})
 			require.NoError(t, err)
-			assert.Equal(t, name == "with a failure", has(read.Properties, driftKey, "running"))
+			assert.Equal(t, name == "with a failure", drifted(read.Properties, "running"))
 			_, err = server.Update(p.UpdateRequest{Urn: urnOf(containerToken), ID: "c1", State: read.Properties, Inputs: inputs})
 			require.NoError(t, err)
 			assert.Equal(t, name == "with a failure", strings.Contains(strings.Join(e.calls, " "), "start"), "it runs again after a failure only: %s", e.calls)
@@ -82,9 +82,9 @@ func reason(t *testing.T, partial *p.InitializationFailed) string {
 	return partial.Reasons[0]
 }
 
-// has reports whether a map is recorded under the first key that has the second.
-func has(recorded property.Map, key, inner string) bool {
-	v := recorded.Get(key)
+// drifted reports whether drift of this kind is recorded.
+func drifted(recorded property.Map, inner string) bool {
+	v := recorded.Get(driftKey)
 	return v.IsMap() && !v.AsMap().Get(inner).IsNull()
 }
 
@@ -218,7 +218,7 @@ func TestCancelEndsTheWaitAndTheNextRunTakesItUp(t *testing.T) {
 		assert.Equal(t, 5500*time.Millisecond, time.Since(before))
 		assert.Contains(t, reason(t, made.PartialState), "still starting when the run was cancelled")
 		assert.True(t, made.Properties.Get(failedKey).IsNull())
-		assert.True(t, has(made.Properties, driftKey, "health"))
+		assert.True(t, drifted(made.Properties, "health"))
 
 		e = &fakeEngine{inspect: []container.InspectResponse{starting, starting, healthy}}
 		resp, err := withEngine(t, e).Update(p.UpdateRequest{
@@ -458,7 +458,7 @@ func TestWaitAsksAgain(t *testing.T) {
 				}
 				assert.Contains(t, reason(t, resp.PartialState), c.want)
 				assert.Equal(t, c.failed, !resp.Properties.Get(failedKey).IsNull(), "only what failed is replaced")
-				assert.Equal(t, !c.failed, has(resp.Properties, driftKey, "health"))
+				assert.Equal(t, !c.failed, drifted(resp.Properties, "health"))
 			})
 		})
 	}

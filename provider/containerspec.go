@@ -99,13 +99,7 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []string)
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	config := &container.Config{
 		Image: args.Image, Cmd: args.Command, Env: args.Envs, User: args.User, Labels: labelMap(args.Labels),
-		ExposedPorts: network.PortSet{},
-	}
-	if h := args.Healthcheck; h != nil {
-		config.Healthcheck = &container.HealthConfig{
-			Test: h.Tests, Interval: h.Interval.value(), Timeout: h.Timeout.value(),
-			StartPeriod: h.StartPeriod.value(), StartInterval: h.StartInterval.value(), Retries: h.Retries,
-		}
+		Healthcheck: args.Healthcheck.config(), ExposedPorts: network.PortSet{},
 	}
 	hostConfig := &container.HostConfig{
 		LogConfig:      container.LogConfig{Type: args.LogDriver, Config: args.LogOpts},
@@ -162,6 +156,17 @@ func containerSpec(args containerArgs) (client.ContainerCreateOptions, []string)
 		}
 	}
 	return spec, faults
+}
+
+// config is the healthcheck in the form of the engine's API.
+func (h *healthcheck) config() *container.HealthConfig {
+	if h == nil {
+		return nil
+	}
+	return &container.HealthConfig{
+		Test: h.Tests, Interval: h.Interval.value(), Timeout: h.Timeout.value(),
+		StartPeriod: h.StartPeriod.value(), StartInterval: h.StartInterval.value(), Retries: h.Retries,
+	}
 }
 
 // resources are the limits that the engine can change on a running container.

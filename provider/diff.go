@@ -18,17 +18,17 @@ import (
 // Facts about properties, by their names, that the schema cannot express.
 var (
 	// ordered are the lists whose order matters.
-	ordered = []string{"command", "tests"}
+	ordered = []string{"command", "args", "tests"}
 	// durations are texts that can be spelled differently and mean the same.
-	durations = []string{"interval", "timeout", "startPeriod", "startInterval"}
+	durations = []string{"interval", "timeout", "startPeriod", "startInterval", "delay", "monitor", "stopGracePeriod"}
 	// optional are properties whose zero value differs in meaning from their absence.
 	optional = []string{"removeVolumes", "init", "destroyGraceSeconds"}
 	// limits can be set on a running container, but not removed.
 	limits = []string{"memory", "memorySwap", "cpuShares"}
 	// coexisting are the types of which an old resource and its replacement can exist at the same
-	// time, so that a failed pull or build stops nothing. Resources of other types have names,
+	// time, so that a failed pull or build stops nothing, and a service has its files all the time. Resources of other types have names,
 	// ports or addresses that only one can have.
-	coexisting = []tokens.Type{imageType, "docker:index/remoteImage:RemoteImage"}
+	coexisting = []tokens.Type{imageType, "docker:index/remoteImage:RemoteImage", "docker:index/serviceConfig:ServiceConfig", "docker:index/secret:Secret"}
 )
 
 // diff says what is to be done about a change of inputs, a failed start, or drift that a read found.

@@ -54,6 +54,6 @@ func TestSchemaIsOfWhatIsServed(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(resp.Schema), &schema))
 	assert.Equal(t, "docker", schema.Name)
-	assert.Len(t, schema.Resources, 5)
+	assert.Len(t, schema.Resources, 8)
 	assert.Equal(t, []string{"name", "image"}, schema.Resources[containerToken].RequiredInputs)
 }

@@ -11,7 +11,7 @@ import (
 type imageArgs struct {
 	ImageName string     `pulumi:"imageName" provider:"replaceOnChanges"`
 	Build     imageBuild `pulumi:"build"`
-	// SkipPush must be true: images stay on the engine.
+	// SkipPush says that the image stays on the engine, and is not pushed to the registry that its name begins with.
 	SkipPush       bool `pulumi:"skipPush,optional"`
 	BuildOnPreview bool `pulumi:"buildOnPreview,optional"`
 	// ContextHash is added by check, so that an edit in the context shows as a change.
@@ -31,7 +31,7 @@ const (
 )
 
 type imageState struct {
-	// RepoDigest is the image's ID, because the image is not pushed.
+	// RepoDigest is the image's ID, or of one that was pushed its name in the registry with its digest.
 	RepoDigest string `pulumi:"repoDigest,optional"`
 }
 
@@ -57,9 +57,6 @@ func checkImage(ctx context.Context, args *imageArgs) []string {
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	if _, err := reference.ParseNormalizedNamed(args.ImageName); err != nil && args.ImageName != "" {
 		fault("imageName %q: %v", args.ImageName, err)
-	}
-	if !args.SkipPush {
-		fault("skipPush must be true: the offline docker provider does not push images")
 	}
 	if args.BuildOnPreview {
 		fault("buildOnPreview must be false: a preview changes nothing")

@@ -15,6 +15,7 @@ import (
 type networkArgs struct {
 	Name        string       `pulumi:"name" provider:"replaceOnChanges"`
 	Driver      string       `pulumi:"driver,optional" provider:"replaceOnChanges"`
+	Attachable  bool         `pulumi:"attachable,optional" provider:"replaceOnChanges"`
 	IPAMConfigs []ipamConfig `pulumi:"ipamConfigs,optional" provider:"replaceOnChanges"`
 	Labels      []label      `pulumi:"labels,optional" provider:"replaceOnChanges"`
 }
@@ -57,7 +58,7 @@ func subnets(args networkArgs) (*network.IPAM, []string) {
 // createNetwork creates the network, or adopts the one that this stack created before.
 func createNetwork(ctx context.Context, c call, args networkArgs) (string, noOutputs, error) {
 	addresses, _ := subnets(args)
-	options := client.NetworkCreateOptions{Driver: args.Driver, IPAM: addresses, Labels: labelMap(args.Labels)}
+	options := client.NetworkCreateOptions{Driver: args.Driver, Attachable: args.Attachable, IPAM: addresses, Labels: labelMap(args.Labels)}
 	hash := specHash(args.Name, options)
 	// Engines before API 1.44 would create a second network of the same name.
 	existing, err := c.engine.NetworkInspect(ctx, args.Name, client.NetworkInspectOptions{})

@@ -68,7 +68,7 @@ func newProvider(e client.APIClient) (p.Provider, error) {
 	config := infer.Config(&EngineConfig{provider: d})
 	resources := []infer.InferredResource{
 		infer.Resource(containers), infer.Resource(images), infer.Resource(remoteImages),
-		infer.Resource(networks), infer.Resource(volumes),
+		infer.Resource(networks), infer.Resource(volumes), infer.Resource(services), infer.Resource(serviceConfigs), infer.Resource(secrets),
 	}
 	if err := d.learn(config, resources); err != nil {
 		return p.Provider{}, fmt.Errorf("schema: %w", err)
@@ -293,6 +293,9 @@ func (d *provider) explain(urn resource.URN, inputs property.Map, err error) err
 		if !strings.HasPrefix(err.Error(), which) {
 			err = fmt.Errorf("%s: %w", which, err)
 		}
+	}
+	if fix := swarmFix(err.Error()); fix != "" && !strings.Contains(err.Error(), "Fix: ") {
+		err = fmt.Errorf("%w%s", err, fix)
 	}
 	if strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), d.engine.DaemonHost()) {
 		return fmt.Errorf("the connection to the Docker engine at %s was cut: %w. "+

@@ -21,6 +21,8 @@ type remoteImageArgs struct {
 
 type remoteImageState struct {
 	ImageID string `pulumi:"imageId,optional"`
+	// RepoDigest names the image in the registry that it was pulled from; it is empty for one that is on the engine only.
+	RepoDigest string `pulumi:"repoDigest,optional"`
 }
 
 // remoteImages are docker.RemoteImage, images that are pulled. The ID is the image's. An image stays on the engine.
@@ -59,7 +61,11 @@ func createRemoteImage(ctx context.Context, c call, args remoteImageArgs) (strin
 // findImage looks for the image by its name.
 func findImage(ctx context.Context, c call, args remoteImageArgs) (remoteImageState, error) {
 	found, err := c.engine.ImageInspect(ctx, args.Name)
-	return remoteImageState{found.ID}, err
+	state := remoteImageState{ImageID: found.ID}
+	if len(found.RepoDigests) > 0 {
+		state.RepoDigest = found.RepoDigests[0]
+	}
+	return state, err
 }
 
 // pull pulls the image, and shows how much of it has arrived.

@@ -244,7 +244,7 @@ func TestEveryFieldOfAServiceIsCompared(t *testing.T) {
 		Containers: []string{"a"}, Image: plan.Image{Reference: "i"}, Command: []string{"c"},
 		User: "u", Env: []plan.Env{{Name: "E"}}, Ports: []plan.Port{{Host: 1}}, Mounts: []plan.Mount{{Path: "/m"}},
 		Files: []plan.File{{Path: "/f"}}, Networks: []plan.Attachment{{Network: "n"}}, After: []string{"b"},
-		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Memory: 1, CPUShares: 1, ReadOnly: true, Init: true, Tmpfs: []string{"t"}, DNSOptions: []string{"d"},
+		Probe: plan.Probe{Test: []string{"t"}}, Health: "h", Metrics: "m", Grace: plan.Duration{Duration: 1}, Capabilities: []string{"c"}, Placement: "n", Memory: 1, CPUShares: 1, ReadOnly: true, Init: true, Tmpfs: []string{"t"}, DNSOptions: []string{"d"},
 	}
 	for i := range reflect.TypeFor[plan.Service]().NumField() {
 		f := reflect.TypeFor[plan.Service]().Field(i)

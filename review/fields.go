@@ -43,6 +43,7 @@ func (s *Snapshot) values() []value {
 	add(replaces, "profiles", strings.Join(s.Profiles, ", "))
 	add(replaces, "namePrefix", s.NamePrefix)
 	add(replaces, "provider", s.Provider)
+	add(replaces, "orchestrator", s.Orchestrator)
 	add(replaces, "retainVolumes", strconv.FormatBool(s.RetainVolumes))
 	for _, text := range s.Notes {
 		addKeyed(inPlace, "note", text, text)
@@ -124,6 +125,7 @@ func (s *Snapshot) values() []value {
 			addKeyed(replaces, "starts after", name, name) // in a label, for Compose
 		}
 		add(inPlace, "time to stop", o.Grace.String())
+		add(inPlace, "nodes", o.Placement)
 		add(inPlace, "health", o.Health)
 		add(inPlace, "metrics", o.Metrics)
 		add(inPlace, "profile", o.Profile)

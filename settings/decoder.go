@@ -126,6 +126,12 @@ func parseImage(text string) (string, error) {
 	return text, err
 }
 
+// parseRegistry is the parse function of what stands before the slash and the name of a pushed image.
+func parseRegistry(text string) (string, error) {
+	_, err := parseImage(text + "/app")
+	return text, err
+}
+
 func parseEngine(text string) (ref engine.Ref, err error) {
 	err = json.Unmarshal([]byte(text), &ref)
 	return ref, err

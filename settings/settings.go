@@ -40,6 +40,12 @@ const (
 	Offline  = "offline"  // cmd/pulumi-resource-docker
 )
 
+// The orchestrators that a stack can run on.
+const (
+	OneEngine = "engine" // a Docker engine
+	Swarm     = "swarm"  // a Docker Swarm, of which the engine is a manager
+)
+
 // Value is a variable's value as the user gave it.
 type Value struct {
 	Text   string
@@ -75,6 +81,9 @@ type Settings struct {
 	DockerRoot    string                      // dockerRoot: the engine's folder on its host, under which containers' logs are
 	CertsDir      string                      // certsDir: where `platform certs` writes certificates, absolute; empty for none
 	Provider      string                      // provider: Official or Offline
+	Orchestrator  string                      // orchestrator: OneEngine or Swarm
+	SharedVolumes []string                    // sharedVolumes: volumes that a driver provides with the same data on every node of a Swarm
+	Registry      string                      // registry: where built images are pushed, so that every node can pull them; empty for nowhere
 	Docker        Docker                      // docker:host and docker:certPath
 }
 
@@ -129,6 +138,11 @@ func Load(src Source) (*Settings, error) {
 		Provider: value(d, "provider", Official, "one of "+Official+", "+Offline, asIs, func(name string) bool {
 			return name == Official || name == Offline
 		}),
+		Orchestrator: value(d, "orchestrator", OneEngine, "one of "+OneEngine+", "+Swarm, asIs, func(name string) bool {
+			return name == OneEngine || name == Swarm
+		}),
+		SharedVolumes: d.names("sharedVolumes", "volume", catalog.Volumes),
+		Registry:      value(d, "registry", "", "the beginning of an image reference, such as registry.example:5000/trading", parseRegistry),
 		Identity:      d.text("identity", ""),
 		Engine:        value(d, "engine", "", "the id and host of an engine, as `platform init` writes them", parseEngine, isEngine),
 		Docker:        src.Docker(),
@@ -157,6 +171,9 @@ func (s *Settings) ServerNames() []string {
 	}
 	return names
 }
+
+// OnSwarm reports whether the stack runs on a Swarm.
+func (s *Settings) OnSwarm() bool { return s.Orchestrator == Swarm }
 
 // SetCommand returns the `pulumi config set` command for a key, for use as a fix.
 func SetCommand(stack, key, value string) string {

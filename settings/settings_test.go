@@ -42,6 +42,7 @@ func TestDefaults(t *testing.T) {
 		DockerRoot:    "/var/lib/docker",
 		RetainVolumes: true,
 		Provider:      settings.Official,
+		Orchestrator:  settings.OneEngine,
 	}, s)
 }
 

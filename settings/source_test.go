@@ -189,6 +189,7 @@ func TestTheProjectDescribesEverySetting(t *testing.T) {
 	assert.ElementsMatch(t, []string{
 		"profiles", "namePrefix", "bindAddress", "portOffset", "subnet", "nginxAddress", "images", "sourceDir", "envFile", "env",
 		"serviceEnv", "replicas", "volumes", "disabled", "expose", "handOver", "retainVolumes", "engineApi", "certsDir", "provider", "identity", "engine", "ignoreCompose", "memory", "dockerRoot",
+		"orchestrator", "sharedVolumes", "registry",
 	}, keys)
 	// Every setting is a field of Settings, except two that only contain variables. Docker is the settings of another namespace.
 	fields := reflect.TypeFor[settings.Settings]().NumField() - len([]string{"Stack", "Variables", "Docker"}) + len([]string{"env", "envFile"})

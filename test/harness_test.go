@@ -135,6 +135,7 @@ type stack struct {
 	prefix string         // of its names, and its identity
 	engine *client.Client // where it lives; the engine that all tests share unless a test has one of its own
 	host   string         // that engine's address; empty for the shared one
+	swarm  bool           // it runs on a Swarm, of which that engine is a manager
 	offset int
 	subnet string
 }
@@ -426,10 +427,25 @@ func (s *stack) docker(arguments ...string) (string, error) {
 	return docker(arguments...)
 }
 
+// container returns the name of a service's container; of a Swarm, that on the stack's own engine.
+func (s *stack) container(service string) string {
+	name := s.prefix + "_" + service
+	if !s.swarm {
+		return name
+	}
+	all, err := s.engine.ContainerList(context.Background(), client.ContainerListOptions{
+		Filters: client.Filters{}.Add("label", "com.docker.swarm.service.name="+name),
+	})
+	if err != nil || len(all.Items) == 0 {
+		return name
+	}
+	return all.Items[0].ID
+}
+
 // exec runs a command in a service's container.
 func (s *stack) exec(service string, command ...string) string {
 	s.t.Helper()
-	out, err := s.docker(append([]string{"exec", s.prefix + "_" + service}, command...)...)
+	out, err := s.docker(append([]string{"exec", s.container(service)}, command...)...)
 	require.NoError(s.t, err)
 	return out
 }
@@ -444,7 +460,7 @@ func (s *stack) sql(statement string) string {
 
 // trySQL is sql for a poll, which must be able to go on after an error.
 func (s *stack) trySQL(statement string) (string, error) {
-	return s.docker("exec", s.prefix+"_postgres", "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
+	return s.docker("exec", s.container("postgres"), "psql", "-U", "trader", "-h", "127.0.0.1", "-tAc", statement)
 }
 
 // url is an address that the stack publishes on this host.

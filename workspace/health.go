@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,9 @@ const (
 func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 	if r.allHealthy(ctx, p) {
 		return nil // as usual: the provider has waited
+	}
+	if p.OnSwarm() {
+		return r.awaitServices(ctx, p)
 	}
 	started, answered, restarted := time.Now(), time.Now(), map[string]time.Time{}
 	for {
@@ -88,6 +92,10 @@ func (r *run) awaitHealthy(ctx context.Context, p *plan.Plan) error {
 
 // allHealthy asks the engine whether every container of the plan is healthy, or has ended as its service does.
 func (r *run) allHealthy(ctx context.Context, p *plan.Plan) bool {
+	if p.OnSwarm() {
+		statuses, err := observe.Statuses(ctx, r.engine, p)
+		return err == nil && !slices.ContainsFunc(statuses, notHealthy)
+	}
 	var running, ended []string
 	for _, s := range p.Services {
 		if s.Once {
@@ -101,6 +109,40 @@ func (r *run) allHealthy(ctx context.Context, p *plan.Plan) bool {
 		all, err = observe.All(ctx, r.engine, p.Stack, ended, client.Filters{}.Add("status", "exited").Add("exited", "0"))
 	}
 	return all && err == nil
+}
+
+func notHealthy(s observe.Status) bool { return s.Health != "healthy" }
+
+// awaitServices returns when all tasks of a Swarm's services run. The Swarm itself restarts what fails, and starts elsewhere what
+// a lost node ran.
+func (r *run) awaitServices(ctx context.Context, p *plan.Plan) error {
+	longest := time.Duration(0)
+	for _, s := range p.Services {
+		longest = max(longest, s.Probe.WaitTimeout())
+	}
+	for deadline := time.Now().Add(longest); ; {
+		statuses, err := observe.Statuses(ctx, r.engine, p)
+		if err != nil {
+			return err
+		}
+		late := slices.DeleteFunc(statuses, func(s observe.Status) bool { return !notHealthy(s) })
+		if len(late) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			var faults fault.List
+			for _, s := range late {
+				faults.Add("service "+s.Container, "docker service ps --no-trunc "+s.Container+", and when the cause is gone: make up STACK="+r.stack,
+					"%s", cmp.Or(s.State, s.Health))
+			}
+			return errors.New("the stack is not healthy:" + faults.Lines())
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("interrupted: %s has %s", late[0].Container, late[0].State)
+		case <-time.After(pollInterval):
+		}
+	}
 }
 
 // condition is a container's health, or its state if it has none or does not run.

@@ -70,7 +70,7 @@ func (r *run) useAirgap() error {
 			disabled = append(disabled, s.Name)
 		}
 	}
-	if reference := references[settings.Reference]; reference != "" {
+	if reference, own := references[settings.Reference], images[settings.Reference]; reference != "" && (own == nil || isAirgap(own)) {
 		images[settings.Reference] = reference
 	}
 	r.file.set("images", images)

@@ -200,7 +200,8 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 	for _, name := range found.Missing {
 		r.say(name + " is gone from the engine")
 	}
-	refresh = refresh || len(found.Missing)+len(found.MissingVolumes) > 0
+	// An operator can change a service of a Swarm, of which only a refresh tells.
+	refresh = refresh || len(found.Missing)+len(found.MissingVolumes) > 0 || up && p.OnSwarm()
 	for _, c := range found.Paused {
 		r.say(observe.Name(c) + " is paused: unpausing it")
 		if _, err := r.engine.ContainerUnpause(ctx, c.ID, client.ContainerUnpauseOptions{}); err != nil {
@@ -251,6 +252,13 @@ func (r *run) converge(ctx context.Context, p *plan.Plan, found *observe.Finding
 	}
 	if err := group.Wait(); err != nil {
 		return false, err
+	}
+	for _, s := range found.Services {
+		if leftBehind("service ", s.Spec.Name, s.CreatedAt) {
+			if _, err := r.engine.ServiceRemove(ctx, s.ID, client.ServiceRemoveOptions{}); err != nil {
+				return false, fmt.Errorf("service %s: %w. Fix: docker service rm %[1]s", s.Spec.Name, err)
+			}
+		}
 	}
 	for _, n := range found.Networks {
 		if leftBehind("network ", n.Name, n.Created) {

@@ -415,6 +415,26 @@ func TestAirgapIsRemembered(t *testing.T) {
 	}
 }
 
+// The user's own image takes the place of an air-gap image, also that of the reference app.
+func TestAirgapKeepsTheUsersImages(t *testing.T) {
+	for given, kept := range map[string]bool{"registry.example/app:1": true, "trading-platform-airgap/reference:old": false} {
+		w := clone(t)
+		write(t, w.StackFile("dev"), "config: {trading-platform:images: {reference: '"+given+"', redis: '"+given+"'}}")
+		f, err := w.load("dev")
+		require.NoError(t, err)
+		root, err := filepath.Abs("..")
+		require.NoError(t, err)
+		w.Root = root
+		r := &run{Workspace: w, stack: "dev", file: f, say: func(string) {}}
+		require.NoError(t, r.useAirgap())
+		images := f.get("images").(map[string]any)
+		for _, name := range []string{"reference", "redis"} {
+			assert.Equal(t, kept, images[name] == given, "%s: %v", name, images[name])
+		}
+		assert.True(t, isAirgap(images["postgres"]))
+	}
+}
+
 // secretsOf runs makeSecrets with a fake CLI that records its input, and returns that and the messages.
 func secretsOf(t *testing.T, config string) (told, said string) {
 	t.Helper()

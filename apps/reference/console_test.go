@@ -275,6 +275,8 @@ func TestConsoleMTLS(t *testing.T) {
 		status  int
 	}{
 		"through nginx with a good certificate":    {"127.0.0.1", good, http.StatusOK},
+		"through an nginx anywhere in its subnet":  {"127.0.0.0/8", good, http.StatusOK},
+		"and from outside of the subnet":           {"172.28.0.0/16", good, http.StatusForbidden},
 		"the same headers from anywhere else":      {"172.28.0.10", good, http.StatusForbidden},
 		"forged address headers do not help":       {"172.28.0.10", append([]string{"X-Forwarded-For", "172.28.0.10", "X-Real-IP", "172.28.0.10"}, good...), http.StatusForbidden},
 		"through nginx with a certificate refused": {"127.0.0.1", []string{"X-SSL-Client-Verify", "FAILED:expired", "X-SSL-Client-S-DN", subject}, http.StatusForbidden},
@@ -296,7 +298,7 @@ func TestConsoleMTLS(t *testing.T) {
 			assert.Equal(t, http.StatusOK, code)
 			// Nobody who comes through nginx needs these, and nginx asks for no certificate that is allowed to see them.
 			inside := http.StatusOK
-			if test.proxies == "127.0.0.1" {
+			if strings.HasPrefix(test.proxies, "127.") {
 				inside = http.StatusNotFound
 			}
 			for _, path := range []string{"/metrics", "/readyz", "/health"} {

@@ -119,7 +119,7 @@ func (s *service) inside(path string) bool {
 
 func (s *service) proxied(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && slices.Contains(s.proxies, peer.Addr().Unmap())
+	return err == nil && slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap()) })
 }
 
 func writeJSON(w http.ResponseWriter, code int, value any) {

@@ -25,7 +25,7 @@ type service struct {
 	env        map[string]string
 	database   *pgxpool.Config // of DATABASE_URL
 	level      slog.LevelVar
-	proxies    []netip.Addr // the proxies through which requests from outside arrive
+	proxies    []netip.Prefix // the proxies through which requests from outside arrive
 	sessionKey []byte
 	issuer     string   // of the OpenID Connect provider
 	takes      []string // the queues that a worker takes jobs from, in order of priority

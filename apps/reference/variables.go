@@ -64,10 +64,10 @@ func (s *service) read(name, value string) (err error) {
 		ok, wrong = err == nil, "is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL"
 	case name == "TRUSTED_PROXY_IPS":
 		for part := range strings.SplitSeq(value, ",") {
-			address, bad := netip.ParseAddr(strings.TrimSpace(part))
-			s.proxies, ok = append(s.proxies, address.Unmap()), ok && bad == nil
+			proxies, bad := parseProxies(strings.TrimSpace(part))
+			s.proxies, ok = append(s.proxies, proxies), ok && bad == nil
 		}
-		wrong = "is not a list of IP addresses"
+		wrong = "is not a list of IP addresses or subnets"
 	case name == "RQ_QUEUES":
 		s.takes = strings.Split(value, ",")
 		unique := slices.Compact(slices.Sorted(slices.Values(s.takes)))
@@ -86,6 +86,16 @@ func (s *service) read(name, value string) (err error) {
 		return errors.New(wrong)
 	}
 	return nil
+}
+
+// parseProxies reads an address, or the subnet of proxies whose address the orchestrator chooses.
+func parseProxies(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		return netip.ParsePrefix(text)
+	}
+	address, err := netip.ParseAddr(text)
+	address = address.Unmap()
+	return netip.PrefixFrom(address, address.BitLen()), err
 }
 
 func isURL(text string, schemes ...string) bool {

@@ -39,7 +39,7 @@ func TestFaultsOfTheEnvironment(t *testing.T) {
 		"a session key that is too short":   {"web_console_oauth2", map[string]string{"SESSION_ENCRYPTION_KEY": "c2hvcnQ="}, []string{"SESSION_ENCRYPTION_KEY: is not 32 bytes in base64; make one with"}, "c2hvcnQ="},
 		"the development key in oauth2":     {"auth_service", map[string]string{"SESSION_ENCRYPTION_KEY": strings.Repeat("A", 43) + "="}, []string{"SESSION_ENCRYPTION_KEY: is the public development key"}, ""},
 		"a console of another auth type":    {"web_console_mtls", map[string]string{"WEB_CONSOLE_AUTH_TYPE": "dev"}, []string{`WEB_CONSOLE_AUTH_TYPE: web_console_mtls is the console of auth type mtls`}, ""},
-		"a proxy that is no address":        {"web_console_mtls", map[string]string{"TRUSTED_PROXY_IPS": "nginx"}, []string{`TRUSTED_PROXY_IPS: is not a list of IP addresses`}, ""},
+		"a proxy that is no address":        {"web_console_mtls", map[string]string{"TRUSTED_PROXY_IPS": "nginx"}, []string{`TRUSTED_PROXY_IPS: is not a list of IP addresses or subnets`}, ""},
 		"plain http to a public provider":   {"auth_service", map[string]string{"AUTH0_DOMAIN": "http://tenant.example.com"}, []string{"AUTH0_DOMAIN: has http, which is for a provider on a loopback or private address only"}, ""},
 		"secrets are never said": {"auth_service", map[string]string{"AUTH0_DOMAIN": "", "AUTH0_CLIENT_SECRET": "hush", "SESSION_ENCRYPTION_KEY": key + "x"},
 			[]string{"AUTH0_DOMAIN: is required", "SESSION_ENCRYPTION_KEY: is not 32 bytes"}, "hush"},

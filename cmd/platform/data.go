@@ -13,6 +13,7 @@ import (
 
 	"trading-platform/backup"
 	engines "trading-platform/engine"
+	"trading-platform/observe"
 )
 
 // withData opens the stack's engine and settings, locks its data, and calls work. It refuses a stack with
@@ -22,7 +23,13 @@ func (t target) withData(work func(*backup.Stack) error) error {
 	if err != nil {
 		return err
 	}
+	if err := t.refuse(p); err != nil {
+		return err
+	}
 	return t.withEngine(func(engine *client.Client, _ engines.Ref) error {
+		if err := observe.OnThisNode(t.cmd.Context(), engine, p); err != nil {
+			return err
+		}
 		s := &backup.Stack{
 			Engine: engine, Plan: p, Say: say,
 			SetVolumes: func(volumes map[string]string) error { return t.SetConfig(t.stack, "volumes", volumes) },

@@ -134,6 +134,9 @@ func (t target) withPlan(use func(*client.Client, engines.Ref, *plan.Plan) error
 	if p == nil {
 		return err
 	}
+	if err := t.refuse(p); err != nil {
+		return err
+	}
 	return t.withEngine(func(engine *client.Client, here engines.Ref) error { return use(engine, here, p) })
 }
 

@@ -18,8 +18,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trading-platform/catalog"
+	engines "trading-platform/engine"
 	"trading-platform/engine/enginetest"
 	"trading-platform/fault"
+	"trading-platform/operate"
+	"trading-platform/plan"
 )
 
 // count returns the number of services in some profiles; the empty one is the base.
@@ -390,4 +393,22 @@ func TestPulumi(t *testing.T) {
 
 	stdout, _, _ = process(t, "pulumi", "stack", "ls")
 	assert.Contains(t, stdout, "args: stack ls\n", "what names no stack goes as it is")
+}
+
+func TestOnASwarm(t *testing.T) {
+	dir := tempClone(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Pulumi.far.yaml"), []byte("config: {trading-platform:orchestrator: swarm}"), 0o600))
+	for _, command := range []string{"logs", "restart redis", "stop redis", "start redis", "upgrade", "forward", "watch", "snapshot save x"} {
+		name, _, _ := strings.Cut(strings.TrimSuffix(command, " x"), " redis")
+		require.Contains(t, notOnSwarm, name)
+		_, err := platform(t, append(strings.Fields(command), "-s", "far")...)
+		require.ErrorContains(t, err, "stack far runs on a Swarm, and platform "+name+" does not work there: ")
+		require.ErrorContains(t, err, ". Fix: ")
+	}
+	assert.Len(t, notOnSwarm, 10, "snapshot restore and fork set the stack up first")
+
+	p := &plan.Plan{NamePrefix: "x", Services: []plan.Service{{Name: "redis", Containers: []string{"x_redis.1.abc"}}}}
+	found, err := operate.Select(nil, engines.Ref{}, p, []string{"redis"})
+	require.NoError(t, err)
+	assert.Equal(t, "x_redis.1.abc", found.Containers[0].Name, "Swarm chooses the names of containers")
 }

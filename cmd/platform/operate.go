@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	engines "trading-platform/engine"
+	"trading-platform/observe"
 	"trading-platform/operate"
 	"trading-platform/plan"
 )
@@ -22,6 +23,10 @@ type serviceRun func(t target, s *operate.Services, args []string) error
 func serviceCommand(cmd *cobra.Command, most int, run serviceRun) *cobra.Command {
 	cmd = stackCommand(cmd, func(t target, args []string) error {
 		return t.withPlan(func(engine *client.Client, here engines.Ref, p *plan.Plan) error {
+			err := observe.OnThisNode(t.cmd.Context(), engine, p)
+			if err != nil {
+				return err
+			}
 			services, err := operate.Select(engine, here, p, args[:min(most, len(args))])
 			if err != nil {
 				return err

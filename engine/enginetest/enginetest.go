@@ -20,6 +20,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/stretchr/testify/require"
 )
@@ -37,6 +38,8 @@ type Engine struct {
 	Files      map[string]map[string]string // by volume, the content of files by their path in it
 	Health     map[string]string            // by container ID; a container without an entry has no healthcheck
 	Env        map[string][]string          // by container ID
+	Nodes      []swarm.Node                 // of the Swarm of which it is a manager
+	Services   []swarm.Service              // of that Swarm
 	Registry   bool                         // whether it can connect to a registry
 	Broken     []string                     // paths without the API version, such as /networks, that answer with an error
 
@@ -116,6 +119,8 @@ func (e *Engine) routes() *http.ServeMux {
 	get("/networks", func() any { return append([]network.Summary{}, e.Networks...) })
 	get("/volumes", func() any { return map[string]any{"Volumes": e.Volumes} })
 	get("/images/json", e.listImages)
+	get("/nodes", func() any { return e.Nodes })
+	get("/services", func() any { return e.Services })
 	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "OK") })
 	mux.HandleFunc("GET /volumes/{name}", e.inspectVolume)
 	mux.HandleFunc("GET /images/{name...}", e.inspectImage)
