@@ -22,7 +22,7 @@ var takesConfigFile = []string{"up", "update", "preview", "pre", "destroy", "dow
 func (w *Workspace) pulumiArgs(stack string, args []string) []string {
 	i := slices.IndexFunc(args, func(a string) bool { return slices.Contains(takesConfigFile, a) })
 	given := slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--config-file") })
-	if i > 0 && args[i-1] == "stack" { // `pulumi stack import` does not have it
+	if i > 0 && slices.Contains(args[:i], "stack") { // `pulumi stack import` does not have it
 		return args
 	}
 	if i < 0 || given || stack == "" || !exists(w.StackFile(stack)) {
