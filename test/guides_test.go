@@ -42,7 +42,6 @@ func TestFromCompose(t *testing.T) {
 func TestGuides(t *testing.T) {
 	t.Parallel()
 	clone := prepareClone(t)
-	runIn(t, clone, nil, "sh", "-ec", "git init -q && git add -A && git -c user.name=test -c user.email=test@example.org commit -qm base")
 	for page, check := range map[string]func(*testing.T, *live){
 		"from-compose.md": func(t *testing.T, l *live) {
 			assert.Empty(t, l.containers())
@@ -53,7 +52,11 @@ func TestGuides(t *testing.T) {
 		},
 	} {
 		t.Run(page, func(t *testing.T) {
-			l := newLive(t, clone, map[string]any{"profiles": []string{"dev"}, "disabled": []string{"grafana"}})
+			l := newLive(t, clone, map[string]any{
+				"profiles": []string{"dev"}, "disabled": []string{"grafana"},
+				"env": map[string]any{"WEB_CONSOLE_USER": "admin", "WEB_CONSOLE_PASSWORD": "admin"}, // as in Pulumi.dev.yaml
+			})
+			runIn(t, clone, nil, "sh", "-ec", "git init -q && git add -A && git add -f "+filepath.Base(l.file())+" && git -c user.name=test -c user.email=test@example.org commit -qm base")
 			text, err := os.ReadFile(filepath.Join(root, "docs/guides", page))
 			require.NoError(t, err)
 			up := l.platform("up")

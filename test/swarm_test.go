@@ -146,7 +146,7 @@ func TestSwarm(t *testing.T) {
 	assert.Equal(t, "PONG\n", s.must("exec redis redis-cli ping"))
 	refused := s.platform("restart redis")
 	require.Error(t, refused.err)
-	assert.Contains(t, refused.out, "docker service update --force "+s.prefix+"_redis")
+	assert.Contains(t, refused.out, "docker service update --force "+s.prefix+"_<service>")
 
 	s.must("down")
 	services, err := s.engine.ServiceList(t.Context(), client.ServiceListOptions{})
