@@ -153,7 +153,7 @@ func TestAServiceThatRunsOnce(t *testing.T) {
 			}
 			require.NoError(t, err)
 			step := plain(m.of(containerType)["platform-redis"].Inputs)
-			assert.Equal(t, []any{false, true, "no", 90.0}, []any{step["mustRun"], step["attach"], step["restart"], step["waitTimeout"]})
+			assert.Equal(t, []any{false, true, "no", 90.0, true}, []any{step["mustRun"], step["attach"], step["restart"], step["waitTimeout"], step["removeVolumes"]})
 			for _, none := range []string{"wait", "healthcheck", "logs"} {
 				assert.NotContains(t, step, none)
 			}

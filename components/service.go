@@ -97,7 +97,7 @@ func containerArgs(args *ServiceArgs, i int) *docker.ContainerArgs {
 		WaitTimeout: waitTimeout(args),
 		// Without it the plugin kills the container at once, whatever stopTimeout says.
 		DestroyGraceSeconds: pulumi.Int(int(s.Grace.Seconds())),
-		RemoveVolumes:       pulumi.Bool(false),
+		RemoveVolumes:       pulumi.Bool(s.Once), // those without a name, which an image declares: a step keeps nothing in them
 		// Set explicitly: an engine with other defaults would cause a difference in every preview.
 		LogDriver:    pulumi.String(plan.LogDriver),
 		LogOpts:      pulumi.ToStringMap(plan.LogOptions),

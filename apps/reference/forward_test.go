@@ -7,12 +7,31 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// lockedBuffer is a buffer that several connections write to.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
 
 func TestForward(t *testing.T) {
 	ended, stop := context.WithCancel(t.Context())
@@ -29,7 +48,7 @@ func TestForward(t *testing.T) {
 	address := free.Addr().String()
 	require.NoError(t, free.Close())
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	var log bytes.Buffer
+	var log lockedBuffer
 	done := make(chan error)
 	port := strconv.Itoa(free.Addr().(*net.TCPAddr).Port)
 	go func() { done <- run(ctx, []string{"forward", port, "1"}, "", nil, &log) }() // nothing listens at the host's port 1
