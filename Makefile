@@ -10,7 +10,7 @@ export GOFLAGS     := $(shell go env GOFLAGS 2>/dev/null) -trimpath -gcflags=all
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official test-swarm bench lint
+.PHONY: help init up preview preview-all refresh down plan doctor status env platform test unit live live-official bench lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,14 +73,10 @@ bench: platform ## compare the dev stack with Docker Compose, and write docs/per
 live-official: ## run every stack and the registry's tests through Pulumi's own docker plugin, which must be installed; RUN= as for live
 	$(LIVE) --packages ./test -- -tags official -count=1 -p 1 -parallel 3 -timeout 60m $(if $(RUN),-run '^$(RUN)$$')
 
-test-swarm: ## run the long tests of a Swarm: updates, lost nodes, a lost quorum, growth; RUN= as for live
-	$(LIVE) --packages ./test -- -tags live,swarm -count=1 -timeout 60m -run '^$(or $(RUN),TestSwarm.+)$$'
-
 lint:
 	tools/build golangci-lint
 	tools/build actionlint
 	go vet -tags live,official ./...
-	go vet -tags live,swarm ./test
 	tools/bin/actionlint
 	tools/bin/golangci-lint run ./...
 	cd apps/reference && go vet ./... && ../../tools/bin/golangci-lint run ./...
