@@ -195,8 +195,8 @@ var branches = map[string]struct {
 			c.replace("Pulumi.dev.yaml", "config:\n", "config:\n  trading-platform:subnet: 172.29.0.0/16\n")
 		},
 		code:    2,
-		fields:  map[string][]string{"web_console_dev": {"network trading_platform"}},
-		waiting: map[string][]string{"web_console_dev": nil},
+		fields:  map[string][]string{"prometheus": {"network trading_platform"}, "web_console_dev": {"network trading_platform"}},
+		waiting: map[string][]string{"prometheus": {"grafana"}, "web_console_dev": nil},
 		prints:  []string{"~ network trading_platform", "name: trading_platform_trading_platform 172.28.0.0/16 → trading_platform_trading_platform 172.29.0.0/16"},
 	},
 	"a broken probe": {
