@@ -380,7 +380,7 @@ func TestWhatCannotBeCompared(t *testing.T) {
 	}{
 		"a revision that is not there":  {[]string{"--diff", "nowhere"}, `no revision "nowhere" in this clone; git log shows what there is, and git fetch origin <branch> brings a branch`},
 		"a revision from before":        {[]string{"--diff", "old"}, "has no cmd/platform, which is what prints its plan: it is older than this command; name a later one"},
-		"a stack that neither side has": {[]string{"--diff", "HEAD", "-s", "prod"}, "neither HEAD nor this checkout has a file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, workers"},
+		"a stack that neither side has": {[]string{"--diff", "HEAD", "-s", "prod"}, "neither HEAD nor this checkout has a file Pulumi.prod.yaml; stacks here: base, dev, manual, mtls, oauth2, observability, workers"},
 		"a format for plans":            {[]string{"--diff", "HEAD", "-o", "mermaid"}, "with --diff, -o must be text, markdown, json or junit, not mermaid"},
 		"all without a revision":        {[]string{"--all"}, "--all needs --diff"},
 		"no revision":                   {[]string{"--diff", ""}, `no revision "" in this clone`},
